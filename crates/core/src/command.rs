@@ -1,0 +1,324 @@
+//! Commands: what clients, services and subscribers ask for. Plain data, checked by the core.
+//!
+//! Every command gets exactly one [`crate::output::Reply`] (possibly a refusal), in any order,
+//! released when whatever it reveals is durable.
+
+use alloc::string::String;
+use alloc::vec::Vec;
+
+use bytes::Bytes;
+
+use crate::event::{DeliveryRef, EventRequest};
+use crate::ids::{Name, Offset, ProducerId, SessionId, StateId, TransactionId};
+use crate::record::{IdempotencyKey, Participant, SubscriptionSettings, TopicSettings};
+
+/// Whom to answer: a stream and the number it gave to its request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Caller {
+    /// The stream or call.
+    pub session: SessionId,
+    /// The request's number on it.
+    pub request: u64,
+}
+
+/// One request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Command {
+    /// A transaction of either kind, alone or in one call with all that it needs.
+    Begin(BeginRequest),
+    /// More branches for a distributed transaction.
+    Enlist {
+        /// The transaction.
+        id: TransactionId,
+        /// Who takes part, and with what work.
+        branches: Vec<BranchRequest>,
+    },
+    /// Events and acknowledgements for a distributed transaction.
+    Stage {
+        /// The transaction.
+        id: TransactionId,
+        /// Events to publish if it commits.
+        events: Vec<EventRequest>,
+        /// Deliveries to acknowledge if it commits.
+        acknowledgements: Vec<DeliveryRef>,
+    },
+    /// Commit. For a local transaction: "my local COMMIT succeeded".
+    Commit {
+        /// The transaction.
+        id: TransactionId,
+        /// What the caller counted, and how long it waits.
+        request: CommitRequest,
+    },
+    /// Abort. For a local transaction also: "I do not know whether my COMMIT succeeded".
+    Abort {
+        /// The transaction.
+        id: TransactionId,
+        /// For people.
+        detail: String,
+    },
+    /// A new deadline, counted from now.
+    Extend {
+        /// The transaction.
+        id: TransactionId,
+        /// Milliseconds.
+        deadline_ms: u64,
+    },
+    /// The public state; with a wait, answered when it has been reached or after
+    /// [`crate::limits::Limits::finish_wait_ms`].
+    Status {
+        /// The transaction.
+        id: TransactionId,
+        /// What to wait for.
+        wait: Option<Wait>,
+    },
+    /// Everything that is known about a transaction.
+    Show {
+        /// The transaction.
+        id: TransactionId,
+    },
+    /// Open transactions, by id.
+    ListTransactions {
+        /// After this id.
+        after: Option<TransactionId>,
+        /// At most this many, at most 1,000.
+        limit: u32,
+    },
+    /// The stream becomes an instance of a service.
+    Attach {
+        /// The service.
+        service: Name,
+        /// The instance, unique within the service; a newer stream of the same instance replaces
+        /// the older one.
+        instance: Name,
+        /// Its durable state.
+        state_id: StateId,
+    },
+    /// A service's vote.
+    Vote {
+        /// The transaction.
+        id: TransactionId,
+        /// YES, NO or READ-ONLY.
+        vote: Vote,
+    },
+    /// A service has finished its branch as it was told.
+    Finished {
+        /// The transaction.
+        id: TransactionId,
+        /// How.
+        committed: bool,
+    },
+    /// A service was told to commit a transaction that it does not know (P10).
+    NotKnown {
+        /// The transaction.
+        id: TransactionId,
+    },
+    /// A prepared service asks what was decided.
+    Inquire {
+        /// The transaction.
+        id: TransactionId,
+    },
+    /// A service asks which of these outcomes it may forget.
+    MayForget {
+        /// The transactions.
+        ids: Vec<TransactionId>,
+    },
+    /// Services and their live instances.
+    ListParticipants,
+    /// A topic. Creating it again with the same settings is no error.
+    CreateTopic {
+        /// Its name.
+        name: Name,
+        /// Its settings.
+        settings: TopicSettings,
+    },
+    /// Other settings for a topic.
+    AlterTopic {
+        /// Its name.
+        name: Name,
+        /// Its new settings.
+        settings: TopicSettings,
+    },
+    /// Deletes a topic with its subscriptions, at once or when the last staged item is decided.
+    DeleteTopic {
+        /// Its name.
+        name: Name,
+    },
+    /// All topics.
+    ListTopics,
+    /// Events outside a transaction; answered when they are durable.
+    Publish {
+        /// Who publishes.
+        producer: ProducerId,
+        /// The producer's number of this batch, rising.
+        sequence: u64,
+        /// The events, all or none.
+        events: Vec<EventRequest>,
+    },
+    /// A subscription. Creating it again on the same topic is no error.
+    CreateSubscription {
+        /// Its name.
+        name: Name,
+        /// The topic it reads.
+        topic: Name,
+        /// Where it starts.
+        start: Start,
+        /// Its settings.
+        settings: SubscriptionSettings,
+    },
+    /// The stream receives deliveries of a subscription, which has to exist. A stream subscribes
+    /// once.
+    Subscribe {
+        /// The subscription.
+        subscription: Name,
+        /// How many deliveries may be under way to this stream; at most
+        /// [`crate::limits::CREDIT`].
+        credit: u32,
+    },
+    /// More credit for the stream's subscription.
+    Credit {
+        /// How many more.
+        more: u32,
+    },
+    /// Deliveries were processed. Each is answered on its own in [`crate::output::Reply::Acknowledged`].
+    Acknowledge {
+        /// Which.
+        deliveries: Vec<DeliveryRef>,
+    },
+    /// A delivery could not be processed: deliver it again later, or make it a dead letter.
+    Reject {
+        /// Which.
+        delivery: DeliveryRef,
+        /// For people.
+        reason: String,
+        /// True: a dead letter at once. False: another attempt after the back-off.
+        dead: bool,
+    },
+    /// Leases of deliveries start anew.
+    ExtendLease {
+        /// Which.
+        deliveries: Vec<DeliveryRef>,
+    },
+    /// A gap notice was read.
+    AcknowledgeGap {
+        /// The subscription.
+        subscription: Name,
+        /// The end of the gap that was noted.
+        to: Offset,
+    },
+    /// All subscriptions.
+    ListSubscriptions,
+    /// The subscription goes on at another offset; deliveries under way become void.
+    Seek {
+        /// The subscription.
+        subscription: Name,
+        /// Where to.
+        to: Start,
+    },
+    /// Deletes a subscription, at once or when the last staged acknowledgement is decided.
+    DeleteSubscription {
+        /// The subscription.
+        subscription: Name,
+    },
+    /// Dead letters of a subscription, by offset.
+    ListDeadLetters {
+        /// The subscription.
+        subscription: Name,
+        /// From this offset.
+        from: Offset,
+        /// At most this many, at most 1,000.
+        limit: u32,
+    },
+    /// Takes dead letters off the list.
+    TakeDeadLetters {
+        /// The subscription.
+        subscription: Name,
+        /// Which; empty: all.
+        offsets: Vec<Offset>,
+        /// True: deliver them again. False: drop them for good.
+        retry: bool,
+    },
+}
+
+/// What begins a transaction.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BeginRequest {
+    /// Its id, made at the edge: a UUIDv7.
+    pub id: TransactionId,
+    /// Present: a local transaction in this database.
+    pub local: Option<Name>,
+    /// Milliseconds until it fails if it is not decided; none: the default.
+    pub deadline_ms: Option<u64>,
+    /// The caller's key.
+    pub key: Option<IdempotencyKey>,
+    /// True: it outlives the stream that began it.
+    pub detached: bool,
+    /// Who takes part, and with what work. Empty in a local transaction.
+    pub branches: Vec<BranchRequest>,
+    /// Events to publish if it commits.
+    pub events: Vec<EventRequest>,
+    /// Deliveries to acknowledge if it commits.
+    pub acknowledgements: Vec<DeliveryRef>,
+    /// Present: commit in the same call; the answer is the outcome.
+    pub commit: Option<CommitRequest>,
+}
+
+/// One participant's share.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BranchRequest {
+    /// Who.
+    pub participant: Participant,
+    /// What the service is to do in its prepare. Without it the service is expected to have been
+    /// asked by other means, and to vote by itself (an unsolicited vote).
+    pub work: Option<Bytes>,
+}
+
+/// The caller's side of a commit.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CommitRequest {
+    /// Branches that the caller counted; another number is an abort, reason `incomplete`.
+    pub branches: u32,
+    /// Events and acknowledgements that the caller counted.
+    pub items: u32,
+    /// Databases that the caller has prepared: their YES.
+    pub votes: Vec<Name>,
+    /// When to answer.
+    pub wait: Wait,
+}
+
+/// When a commit is answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
+pub enum Wait {
+    /// When every participant has finished, at most
+    /// [`crate::limits::Limits::finish_wait_ms`]; then `Committing`.
+    #[default]
+    Finished,
+    /// When the decision is durable.
+    Decided,
+}
+
+/// A vote in two-phase commit.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Vote {
+    /// Prepared: can commit whatever happens, and will not decide alone.
+    Yes,
+    /// Nothing to change: leaves the transaction.
+    ReadOnly,
+    /// Has aborted its branch.
+    No {
+        /// For people.
+        reason: String,
+        /// The same work may succeed later.
+        retryable: bool,
+    },
+}
+
+/// Where a subscription starts or goes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Start {
+    /// With what the topic still holds.
+    Earliest,
+    /// With the next event.
+    Latest,
+    /// At this offset; one past the end at most.
+    At(Offset),
+}

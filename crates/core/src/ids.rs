@@ -1,0 +1,252 @@
+//! Identifiers and units as types, so that one cannot be taken for another.
+//!
+//! Nothing here makes an identifier: ids, like time and randomness, come in as arguments.
+
+use alloc::sync::Arc;
+use core::fmt;
+use core::str::FromStr;
+
+use crate::limits::NAME_BYTES;
+
+macro_rules! number {
+    ($(#[$doc:meta])* $name:ident($inner:ty)) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+        pub struct $name(pub $inner);
+
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, concat!(stringify!($name), "({})"), self.0)
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                self.0.fmt(f)
+            }
+        }
+    };
+}
+
+number!(
+    /// Log sequence number: the place of a record in the journal, from 1. Zero means "none".
+    Lsn(u64)
+);
+number!(
+    /// The place of an event in its topic, from 0. Offsets rise along the log; holes are legal.
+    Offset(u64)
+);
+number!(
+    /// A topic's internal id. Never used again, so a new topic of the same name inherits nothing.
+    TopicId(u32)
+);
+number!(
+    /// A subscription's internal id. Never used again.
+    SubscriptionId(u32)
+);
+number!(
+    /// One connected stream (or one unary call) of a client. Never used again within an epoch.
+    SessionId(u64)
+);
+number!(
+    /// Hash of an event's ordering key. A collision costs some parallelism and nothing else.
+    KeyHash(u64)
+);
+number!(
+    /// One attempt to deliver one event: unique over the life of the store (its high half is the
+    /// epoch), so that an acknowledgement of an attempt that is over is recognised.
+    DeliveryToken(u64)
+);
+
+macro_rules! uuid {
+    ($(#[$doc:meta])* $name:ident) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+        pub struct $name(pub u128);
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                let v = self.0;
+                write!(
+                    f,
+                    "{:08x}-{:04x}-{:04x}-{:04x}-{:012x}",
+                    (v >> 96) as u32,
+                    (v >> 80) as u16,
+                    (v >> 64) as u16,
+                    (v >> 48) as u16,
+                    v & 0xffff_ffff_ffff
+                )
+            }
+        }
+
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                fmt::Display::fmt(self, f)
+            }
+        }
+
+        impl FromStr for $name {
+            type Err = InvalidUuid;
+
+            fn from_str(text: &str) -> Result<Self, InvalidUuid> {
+                parse_uuid(text).map(Self)
+            }
+        }
+    };
+}
+
+uuid!(
+    /// A transaction's id: a UUIDv7 made by the server, so it also says when it began.
+    TransactionId
+);
+uuid!(
+    /// Names one data directory for ever.
+    StoreId
+);
+uuid!(
+    /// Names one durable state of a service; instances that share it finish each other's branches.
+    StateId
+);
+uuid!(
+    /// Names one producer of events, for deduplication.
+    ProducerId
+);
+
+impl TransactionId {
+    /// Unix time in milliseconds at which the id was made (the first 48 bits of a UUIDv7).
+    #[must_use]
+    pub fn unix_ms(self) -> u64 {
+        (self.0 >> 80) as u64
+    }
+}
+
+/// The text is not a UUID in its usual form of 8-4-4-4-12 hexadecimal digits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct InvalidUuid;
+
+impl fmt::Display for InvalidUuid {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an id is written as 8-4-4-4-12 hexadecimal digits")
+    }
+}
+
+impl core::error::Error for InvalidUuid {}
+
+fn parse_uuid(text: &str) -> Result<u128, InvalidUuid> {
+    let bytes = text.as_bytes();
+    if bytes.len() != 36 {
+        return Err(InvalidUuid);
+    }
+    let mut value = 0u128;
+    for (i, b) in bytes.iter().enumerate() {
+        if matches!(i, 8 | 13 | 18 | 23) {
+            if *b != b'-' {
+                return Err(InvalidUuid);
+            }
+            continue;
+        }
+        let digit = (*b as char).to_digit(16).ok_or(InvalidUuid)?;
+        value = (value << 4) | u128::from(digit);
+    }
+    Ok(value)
+}
+
+/// A name of a topic, subscription, participant or instance: 1 to [`NAME_BYTES`] bytes out of
+/// `A-Z a-z 0-9 . _ -`, the first a letter or a digit.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Name(Arc<str>);
+
+impl Name {
+    /// Checks the text and takes it as a name.
+    ///
+    /// # Errors
+    /// [`InvalidName`] when it is empty, too long, or has a character outside the alphabet.
+    pub fn new(text: &str) -> Result<Self, InvalidName> {
+        let mut bytes = text.bytes();
+        let first_fits = bytes.next().is_some_and(|b| b.is_ascii_alphanumeric());
+        let rest_fits = bytes.all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'));
+        if first_fits && rest_fits && text.len() <= NAME_BYTES {
+            Ok(Self(Arc::from(text)))
+        } else {
+            Err(InvalidName)
+        }
+    }
+
+    /// The name as text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for Name {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Debug for Name {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}", &*self.0)
+    }
+}
+
+impl core::borrow::Borrow<str> for Name {
+    fn borrow(&self) -> &str {
+        &self.0
+    }
+}
+
+/// The text is not a name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct InvalidName;
+
+impl fmt::Display for InvalidName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "a name is 1 to {NAME_BYTES} characters out of A-Z a-z 0-9 . _ - and starts with a \
+             letter or a digit"
+        )
+    }
+}
+
+impl core::error::Error for InvalidName {}
+
+/// The instant at which something is handled. The core has no clock of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct Now {
+    /// Milliseconds on a clock that never goes back; all deadlines are on it.
+    pub mono_ms: u64,
+    /// Unix time in milliseconds, for people and for retention; nothing in the protocol is
+    /// decided by it.
+    pub wall_ms: u64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use alloc::string::ToString;
+
+    #[test]
+    fn a_uuid_survives_its_text() {
+        let id = TransactionId(0x0192_f0a1_b2c3_7d4e_8f90_a1b2_c3d4_e5f6);
+        assert_eq!(id.to_string(), "0192f0a1-b2c3-7d4e-8f90-a1b2c3d4e5f6");
+        assert_eq!(id.to_string().parse(), Ok(id));
+        assert_eq!(id.unix_ms(), 0x0192_f0a1_b2c3);
+        for bad in ["", "0192f0a1", "0192f0a1-b2c3-7d4e-8f90-a1b2c3d4e5fg"] {
+            assert_eq!(bad.parse::<TransactionId>(), Err(InvalidUuid), "{bad}");
+        }
+    }
+
+    #[test]
+    fn names_have_a_closed_alphabet() {
+        for good in ["a", "orders.v2", "7-up", "A_b"] {
+            assert!(Name::new(good).is_ok(), "{good}");
+        }
+        let long = "x".repeat(NAME_BYTES + 1);
+        for bad in ["", ".a", "-a", "a b", "a/b", "ä", "a\n", &long] {
+            assert!(Name::new(bad).is_err(), "{bad}");
+        }
+    }
+}

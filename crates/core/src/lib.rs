@@ -1,0 +1,24 @@
+//! The handfast commit protocol and event bus as a value.
+//!
+//! [`Core`](machine::Core) is a pure state machine for many transactions, topics and subscriptions. Its contract:
+//!
+//! 1. call `handle(now, input)` for everything that happens, one at a time, with a `now` whose
+//!    monotonic part never goes back;
+//! 2. drain `poll_output()` and carry the outputs out in order;
+//! 3. send [`Input::Tick`](input::Input::Tick) when `next_deadline()` is reached.
+//!
+//! The same inputs give the same outputs: there is no clock, no randomness, no file and no thread
+//! in here, and nothing is told to anybody before what it reveals is durable.
+#![no_std]
+
+extern crate alloc;
+
+pub mod command;
+pub mod event;
+pub mod ids;
+pub mod input;
+pub mod limits;
+pub mod output;
+pub mod record;
+pub mod refusal;
+pub mod view;

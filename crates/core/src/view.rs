@@ -1,0 +1,159 @@
+//! Views: what people and programs see of the state when they list or show it.
+
+use alloc::string::String;
+use alloc::vec::Vec;
+
+use crate::event::OffsetRange;
+use crate::ids::{Name, Offset, SessionId, StateId, SubscriptionId, TopicId, TransactionId};
+use crate::output::PublicState;
+use crate::record::{ParticipantKind, Reason, SubscriptionSettings, TopicSettings};
+
+/// A transaction with its timeline, branch by branch. Times are milliseconds since its begin
+/// where their names do not say otherwise.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TransactionView {
+    /// Its id.
+    pub id: TransactionId,
+    /// Its public state.
+    pub state: PublicState,
+    /// The database of a local transaction.
+    pub local: Option<Name>,
+    /// When it began, Unix time in milliseconds.
+    pub begun_wall_ms: u64,
+    /// Milliseconds until its deadline; none once commit or abort is decided.
+    pub remaining_ms: Option<u64>,
+    /// Commit was asked.
+    pub commit_asked: bool,
+    /// Events that it publishes.
+    pub events: u32,
+    /// Deliveries that it acknowledges.
+    pub acknowledgements: u32,
+    /// Why it failed.
+    pub reason: Option<Reason>,
+    /// When it was decided, Unix time in milliseconds.
+    pub decided_wall_ms: Option<u64>,
+    /// When it ended, Unix time in milliseconds.
+    pub ended_wall_ms: Option<u64>,
+    /// A branch was ended against the decision.
+    pub heuristic: bool,
+    /// Why a person should look.
+    pub attention: Option<String>,
+    /// Its branches.
+    pub branches: Vec<BranchView>,
+}
+
+/// One branch of a transaction.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BranchView {
+    /// Who.
+    pub participant: Name,
+    /// Service or database.
+    pub kind: ParticipantKind,
+    /// The durable state that holds it, once it was sent.
+    pub state_id: Option<StateId>,
+    /// The instance that it was last sent to.
+    pub instance: Option<Name>,
+    /// When prepare was first sent.
+    pub prepare_sent_ms: Option<u64>,
+    /// Its vote: `yes`, `no`, `read-only`.
+    pub vote: Option<VoteKind>,
+    /// When its vote came.
+    pub voted_ms: Option<u64>,
+    /// When commit or abort was first sent.
+    pub decision_sent_ms: Option<u64>,
+    /// When it had finished.
+    pub finished_ms: Option<u64>,
+    /// How often anything was sent to it.
+    pub sends: u32,
+}
+
+/// A vote without its reason.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum VoteKind {
+    /// Prepared.
+    Yes,
+    /// Aborted.
+    No,
+    /// Nothing to change.
+    ReadOnly,
+}
+
+/// A service and its live instances.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ParticipantView {
+    /// Its name.
+    pub name: Name,
+    /// Service or database.
+    pub kind: ParticipantKind,
+    /// Live instances of a service.
+    pub instances: Vec<InstanceView>,
+    /// Branches of open transactions.
+    pub open_branches: u32,
+}
+
+/// A live instance of a service.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct InstanceView {
+    /// Its name.
+    pub instance: Name,
+    /// Its durable state.
+    pub state_id: StateId,
+    /// Its stream.
+    pub session: SessionId,
+    /// When it attached, Unix time in milliseconds.
+    pub since_wall_ms: u64,
+}
+
+/// A topic.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TopicView {
+    /// Its internal id.
+    pub topic: TopicId,
+    /// Its name.
+    pub name: Name,
+    /// Its settings.
+    pub settings: TopicSettings,
+    /// The first offset that is still there.
+    pub start: Offset,
+    /// The offset after the last durable event.
+    pub end: Offset,
+    /// Bytes of events between them.
+    pub bytes: u64,
+    /// It takes no more events and goes when the last staged one is decided.
+    pub deleting: bool,
+    /// Its subscriptions.
+    pub subscriptions: u32,
+}
+
+/// A subscription and its progress.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SubscriptionView {
+    /// Its internal id.
+    pub subscription: SubscriptionId,
+    /// Its name.
+    pub name: Name,
+    /// The topic it reads.
+    pub topic: Name,
+    /// Its settings.
+    pub settings: SubscriptionSettings,
+    /// Everything below is acknowledged.
+    pub acknowledged_below: Offset,
+    /// The offset after the topic's last durable event.
+    pub end: Offset,
+    /// Deliveries under lease.
+    pub leased: u32,
+    /// Deliveries staged in a transaction.
+    pub staged: u32,
+    /// Events that wait for another attempt.
+    pub waiting: u32,
+    /// Events not acknowledged yet (`end` minus what is).
+    pub backlog: u64,
+    /// Dead letters.
+    pub dead: u32,
+    /// A gap that nobody has noted yet.
+    pub gap: Option<OffsetRange>,
+    /// Streams that receive its deliveries.
+    pub subscribers: u32,
+    /// It takes no more and goes when the last staged acknowledgement is decided.
+    pub deleting: bool,
+}
