@@ -1,6 +1,6 @@
 //! The handfast commit protocol and event bus as a value.
 //!
-//! [`Core`](machine::Core) is a pure state machine for many transactions, topics and subscriptions. Its contract:
+//! [`Core`] is a pure state machine for many transactions, topics and subscriptions. Its contract:
 //!
 //! 1. call `handle(now, input)` for everything that happens, one at a time, with a `now` whose
 //!    monotonic part never goes back;
@@ -12,13 +12,23 @@
 #![no_std]
 
 extern crate alloc;
+#[cfg(test)]
+extern crate std;
 
+mod bus;
 pub mod command;
+mod coordinator;
+mod effects;
 pub mod event;
 pub mod ids;
 pub mod input;
 pub mod limits;
+mod machine;
 pub mod output;
+pub mod participant;
 pub mod record;
 pub mod refusal;
 pub mod view;
+
+pub use coordinator::Counters;
+pub use machine::{Core, Recovery, Stats, TopicBounds};

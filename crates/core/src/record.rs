@@ -7,10 +7,14 @@
 use alloc::string::String;
 use alloc::vec::Vec;
 
-use crate::event::{OffsetRange, PlacedEvent, StagedEvent};
+use crate::event::{Body, OffsetRange, PlacedEvent, StagedEvent};
 use crate::ids::{
     Lsn, Name, Offset, ProducerId, StateId, StoreId, SubscriptionId, TopicId, TransactionId,
 };
+use crate::limits::NAME_BYTES;
+
+/// What a frame of the log adds to a record that stands alone in it, at most.
+const FRAME_BYTES: u64 = 128;
 
 /// One fact.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -183,6 +187,14 @@ pub struct Reason {
     pub detail: String,
     /// The same transaction, begun again, may succeed.
     pub retryable: bool,
+}
+
+impl Reason {
+    /// A reason that is nobody's in particular.
+    #[must_use]
+    pub fn new(code: ReasonCode, detail: impl Into<String>, retryable: bool) -> Self {
+        Self { code, participant: None, detail: detail.into(), retryable }
+    }
 }
 
 /// The kinds of reason for a failed transaction.
@@ -489,6 +501,8 @@ pub struct SubscriptionRestated {
     pub gap: Option<OffsetRange>,
     /// Its dead letters, ascending.
     pub dead: Vec<DeadLettered>,
+    /// Dead letters that were taken to be tried again and are not acknowledged since, ascending.
+    pub retried: Vec<Offset>,
 }
 
 /// See [`Record::TopicRestated`].
@@ -561,6 +575,72 @@ impl Record {
             | Self::KeysRestated(_)
             | Self::CheckpointEnd => None,
         }
+    }
+
+    /// Bytes that the record takes in the log, at most, headers included. It need not be exact, only
+    /// never too low: room in the log is reckoned with it.
+    #[must_use]
+    pub fn size_bound(&self) -> u64 {
+        let names = |n: usize| n as u64 * (NAME_BYTES as u64 + 40);
+        let placed = |events: &[PlacedEvent]| -> u64 {
+            let bytes = |e: &PlacedEvent| match &e.body {
+                Body::Here(body) => body.len() as u64 + 48,
+                Body::InBegin { .. } => 64,
+            };
+            events.iter().map(bytes).sum()
+        };
+        let local = |items: &Option<LocalItems>| -> u64 {
+            let Some(items) = items else { return 0 };
+            let events: u64 = items.events.iter().map(|e| e.body.len() as u64 + 48).sum();
+            events + items.acknowledged.len() as u64 * 16
+        };
+        let begin = |r: &Begin| {
+            let key = r.key.as_ref().map_or(0, |k| k.key.len() as u64 + 16);
+            64 + key + names(r.participants.len()) + local(&r.local)
+        };
+        let reason = |r: &Reason| r.detail.len() as u64 + NAME_BYTES as u64 + 16;
+        FRAME_BYTES
+            + match self {
+                Self::Begin(r) => begin(r),
+                Self::Commit(r) => {
+                    let items = r.acknowledged.len() as u64 * 16;
+                    64 + names(r.updaters.len() + r.read_only.len()) + placed(&r.events) + items
+                }
+                Self::Abort(r) => 64 + reason(&r.reason),
+                Self::End(r) => 64 + names(r.finished.len()),
+                Self::Published(r) => 64 + placed(&r.events),
+                Self::Acknowledged(r) => 32 + r.ranges.len() as u64 * 24,
+                Self::DeadLettered(r) => 64 + r.reason.len() as u64,
+                Self::DeadLettersTaken(r) => 32 + r.offsets.len() as u64 * 10,
+                Self::CheckpointStart(r) => 64 + r.segments.len() as u64 * 10,
+                Self::TransactionRestated(r) => {
+                    let why = match &r.decision {
+                        Some(Decision::Abort(why)) => reason(why),
+                        Some(Decision::Commit) | None => 0,
+                    };
+                    128 + begin(&r.begin) + names(r.updaters.len()) + why
+                }
+                Self::SubscriptionRestated(r) => {
+                    let dead: u64 = r.dead.iter().map(|d| d.reason.len() as u64 + 64).sum();
+                    256 + r.acknowledged.len() as u64 * 24 + dead
+                }
+                Self::ProducersRestated(producers) => {
+                    producers.iter().map(|p| 64 + p.sequences.len() as u64 * 24).sum()
+                }
+                Self::KeysRestated(keys) => keys.iter().map(|k| 64 + k.key.key.len() as u64).sum(),
+                Self::Opened(_)
+                | Self::TopicCreated(_)
+                | Self::TopicAltered(_)
+                | Self::TopicDeleted(_)
+                | Self::TopicTruncated(_)
+                | Self::SubscriptionCreated(_)
+                | Self::SubscriptionSought(_)
+                | Self::SubscriptionDeleted(_)
+                | Self::GapAcknowledged(_)
+                | Self::SegmentDropped(_)
+                | Self::TopicRestated(_)
+                | Self::CheckpointEnd => 2 * (NAME_BYTES as u64) + 256,
+            }
     }
 
     /// The events that become visible by the record.

@@ -1,0 +1,202 @@
+//! Acknowledging, rejecting and extending deliveries outside a transaction.
+
+use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::format;
+use alloc::string::String;
+use alloc::vec::Vec;
+
+use super::stage::{expired, staged};
+use super::window::Phase;
+use super::{Answer, Bus, Call};
+use crate::effects::Effects;
+use crate::event::{DeliveryRef, OffsetRange};
+use crate::ids::{Lsn, Now, Offset, SubscriptionId};
+use crate::limits::{CREDIT, REASON_BYTES};
+use crate::output::Reply;
+use crate::record::{Acknowledged, Record};
+use crate::refusal::{Code, Refusal};
+
+/// Where a delivery stands that somebody names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Standing {
+    /// It is under lease.
+    Current,
+    /// It was acknowledged by this record, which is not durable yet.
+    Acknowledged(Lsn),
+    /// It waits for the decision of a transaction.
+    Staged,
+    /// Its lease ran out, or it is done with, or it never was.
+    Over,
+}
+
+impl Bus {
+    /// Where a delivery stands.
+    pub(super) fn standing(&self, delivery: &DeliveryRef) -> Standing {
+        let subscription = self.subscriptions.get(&delivery.subscription);
+        let entry = subscription.and_then(|s| s.window.entry(delivery.offset));
+        let Some(entry) = entry.filter(|entry| entry.token == delivery.token) else {
+            return Standing::Over;
+        };
+        match entry.phase() {
+            Phase::Leased { .. } => Standing::Current,
+            Phase::Acknowledging { lsn } => Standing::Acknowledged(lsn),
+            Phase::Staged { .. } => Standing::Staged,
+            Phase::Ready | Phase::Waiting { .. } | Phase::Burying { .. } => Standing::Over,
+        }
+    }
+
+    pub(super) fn acknowledge(
+        &mut self,
+        call: &mut Call<'_>,
+        deliveries: &[DeliveryRef],
+    ) -> Result<Answer, Refusal> {
+        check_count(deliveries)?;
+        let mut after = Lsn(0);
+        let mut refused = Vec::new();
+        let mut current: BTreeMap<SubscriptionId, BTreeSet<Offset>> = BTreeMap::new();
+        for delivery in deliveries {
+            match self.standing(delivery) {
+                Standing::Current => {
+                    current.entry(delivery.subscription).or_default().insert(delivery.offset);
+                }
+                Standing::Acknowledged(lsn) => after = after.max(lsn),
+                Standing::Staged => refused.push((*delivery, staged(delivery))),
+                Standing::Over => refused.push((*delivery, expired(delivery))),
+            }
+        }
+        for (id, offsets) in current {
+            let record = Acknowledged { subscription: id, ranges: coalesce(&offsets) };
+            let lsn = self.append(call.effects, Record::Acknowledged(record));
+            after = after.max(lsn);
+            let Some(subscription) = self.subscriptions.get_mut(&id) else { continue };
+            for offset in offsets {
+                let phase = Phase::Acknowledging { lsn };
+                subscription.set_phase(&mut self.timers, offset, phase);
+            }
+        }
+        if !refused.is_empty() {
+            after = after.max(self.last);
+        }
+        Ok(Answer::after(after, Reply::Acknowledged { refused }))
+    }
+
+    pub(super) fn extend_leases(
+        &mut self,
+        call: &mut Call<'_>,
+        deliveries: &[DeliveryRef],
+    ) -> Result<Answer, Refusal> {
+        check_count(deliveries)?;
+        let mut refused = Vec::new();
+        for delivery in deliveries {
+            match self.standing(delivery) {
+                Standing::Current => {
+                    let Some(subscription) = self.subscriptions.get_mut(&delivery.subscription)
+                    else {
+                        continue;
+                    };
+                    let lease_ms = subscription.settings().lease_ms;
+                    let until_ms = call.now.mono_ms.saturating_add(lease_ms);
+                    let phase = Phase::Leased { until_ms };
+                    subscription.set_phase(&mut self.timers, delivery.offset, phase);
+                }
+                Standing::Staged => refused.push((*delivery, staged(delivery))),
+                Standing::Acknowledged(_) | Standing::Over => {
+                    refused.push((*delivery, expired(delivery)));
+                }
+            }
+        }
+        let after = if refused.is_empty() { Lsn(0) } else { self.last };
+        Ok(Answer::after(after, Reply::Acknowledged { refused }))
+    }
+
+    pub(super) fn reject(
+        &mut self,
+        call: &mut Call<'_>,
+        delivery: &DeliveryRef,
+        reason: String,
+        dead: bool,
+    ) -> Result<Answer, Refusal> {
+        match self.standing(delivery) {
+            Standing::Current => {}
+            Standing::Staged => return Err(staged(delivery)),
+            Standing::Acknowledged(_) | Standing::Over => return Err(expired(delivery)),
+        }
+        let limits = call.limits;
+        let Some((subscription, mut reach)) =
+            self.reach(delivery.subscription, call.now, call.effects)
+        else {
+            return Err(expired(delivery));
+        };
+        let offset = delivery.offset;
+        if dead && !subscription.has_room_for_dead(limits) {
+            let detail = format!("{} dead letters wait already", limits.dead_letters);
+            return Err(Refusal::new(Code::LimitReached, detail));
+        }
+        if let Some(entry) = subscription.window.entry_mut(offset) {
+            entry.reason = Some(cut(reason).into_boxed_str());
+        }
+        let lsn = if dead {
+            subscription.bury(&mut reach, offset)
+        } else {
+            subscription.fail(&mut reach, limits, offset)
+        };
+        // The key may be free for another event now, or a retry due at once.
+        subscription.pump(&mut reach);
+        Ok(Answer::after(lsn, Reply::Done))
+    }
+
+    /// Acknowledgements are durable: keys are free.
+    pub(super) fn acknowledged(
+        &mut self,
+        now: Now,
+        lsn: Lsn,
+        record: &Acknowledged,
+        effects: &mut Effects,
+    ) {
+        let Some(subscription) = self.subscriptions.get_mut(&record.subscription) else { return };
+        for range in &record.ranges {
+            let mut at = range.from;
+            while let Some(offset) = subscription.window.first_entry_from(at)
+                && offset < range.to
+            {
+                let entry = subscription.window.entry(offset);
+                if entry.is_some_and(|e| e.phase() == Phase::Acknowledging { lsn }) {
+                    subscription.window.remove(offset);
+                }
+                at = Offset(offset.0 + 1);
+            }
+        }
+        self.pump(record.subscription, now, effects);
+    }
+}
+
+/// Offsets as ranges, ascending.
+pub(super) fn coalesce(offsets: &BTreeSet<Offset>) -> Vec<OffsetRange> {
+    let mut ranges: Vec<OffsetRange> = Vec::new();
+    for offset in offsets {
+        let to = Offset(offset.0 + 1);
+        match ranges.last_mut() {
+            Some(last) if last.to == *offset => last.to = to,
+            Some(_) | None => ranges.push(OffsetRange { from: *offset, to }),
+        }
+    }
+    ranges
+}
+
+fn check_count(deliveries: &[DeliveryRef]) -> Result<(), Refusal> {
+    if deliveries.len() > CREDIT as usize {
+        let detail = format!("{} deliveries in one call, at most {CREDIT}", deliveries.len());
+        return Err(Refusal::new(Code::TooMany, detail));
+    }
+    Ok(())
+}
+
+/// A reason cut to its limit, between characters.
+fn cut(mut reason: String) -> String {
+    let mut length = reason.len().min(REASON_BYTES);
+    while !reason.is_char_boundary(length) {
+        length -= 1;
+    }
+    reason.truncate(length);
+    reason
+}

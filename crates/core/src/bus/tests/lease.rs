@@ -1,0 +1,134 @@
+//! Leases, failed attempts, streams that end.
+
+use alloc::vec;
+
+use super::world::{World, name};
+use crate::command::Command;
+use crate::output::Reply;
+use crate::record::SubscriptionSettings;
+use crate::refusal::Code;
+
+fn settings() -> SubscriptionSettings {
+    SubscriptionSettings {
+        lease_ms: 1_000,
+        max_attempts: Some(3),
+        backoff_ms: 100,
+        backoff_max_ms: 400,
+    }
+}
+
+fn delivered() -> World {
+    let mut world = World::with_subscription(settings());
+    world.subscribe(7, "s", 100);
+    world.publish("t", 1, "x");
+    world.publish("t", 1, "y");
+    world.settle();
+    world
+}
+
+#[test]
+fn a_lease_that_runs_out_is_a_failed_attempt() {
+    let mut world = delivered();
+    let refs = world.took_refs();
+    world.pass(999);
+    world.settle();
+    assert_eq!(world.took(), []);
+    world.pass(1);
+    assert_eq!(world.acknowledge(&refs), [Code::DeliveryExpired]);
+    world.pass(99);
+    world.settle();
+    assert_eq!(world.took(), []);
+    world.pass(1);
+    world.settle();
+    assert_eq!(world.took(), [(0, 2)], "the failed one keeps its key");
+}
+
+#[test]
+fn a_lease_can_be_extended() {
+    let mut world = delivered();
+    let refs = world.took_refs();
+    for _ in 0..5 {
+        world.pass(999);
+        let reply = world.ask(7, Command::ExtendLease { deliveries: refs.clone() });
+        assert_eq!(reply, Reply::Acknowledged { refused: vec![] });
+    }
+    assert_eq!(world.acknowledge(&refs), []);
+    let Reply::Acknowledged { refused } =
+        world.ask(7, Command::ExtendLease { deliveries: refs.clone() })
+    else {
+        panic!()
+    };
+    assert_eq!(refused[0].1.code, Code::DeliveryExpired);
+}
+
+#[test]
+fn a_rejected_delivery_comes_again_after_a_pause_that_doubles() {
+    let mut world = delivered();
+    let first = world.took_refs()[0];
+    assert_eq!(world.reject(first, false), Reply::Done);
+    assert_eq!(
+        world.refused(1, Command::Reject { delivery: first, reason: "again".into(), dead: false }),
+        Code::DeliveryExpired
+    );
+    world.pass(100);
+    world.settle();
+    let second = world.took_refs()[0];
+    assert!(second.token != first.token && second.offset == first.offset);
+    world.reject(second, false);
+    world.pass(199);
+    world.settle();
+    assert_eq!(world.took(), []);
+    world.pass(1);
+    world.settle();
+    assert_eq!(world.took(), [(0, 3)]);
+}
+
+#[test]
+fn the_end_of_a_stream_returns_its_deliveries_at_once() {
+    let mut world = delivered();
+    let refs = world.took_refs();
+    world.subscribe(8, "s", 10);
+    world.end_session(7);
+    assert_eq!(world.acknowledge(&refs), [Code::DeliveryExpired]);
+    assert_eq!(world.took(), [(0, 2)]);
+    world.end_session(8);
+    world.end_session(8);
+    world.subscribe(9, "s", 10);
+    assert_eq!(world.took(), [(0, 3)]);
+    // An event that ends its streams is a dead letter in the end.
+    world.end_session(9);
+    world.subscribe(10, "s", 10);
+    world.pass(0);
+    world.settle();
+    assert_eq!(world.took(), [(1, 1)]);
+    let list =
+        Command::ListDeadLetters { subscription: name("s"), from: Default::default(), limit: 9 };
+    let Reply::DeadLetters { letters, .. } = world.ask(1, list) else { panic!() };
+    assert_eq!(letters.len(), 1);
+    assert_eq!(letters[0].attempts, 3);
+    world.check_fold();
+}
+
+#[test]
+fn a_delivery_with_an_undurable_acknowledgement_is_not_redelivered() {
+    let mut world = delivered();
+    let refs = world.took_refs();
+    world.send(7, Command::Acknowledge { deliveries: refs });
+    world.pass(10_000);
+    world.end_session(7);
+    world.subscribe(8, "s", 10);
+    assert_eq!(world.took(), [(1, 1)]);
+}
+
+#[test]
+fn after_a_restart_attempts_count_anew_under_new_tokens() {
+    let mut world = delivered();
+    let before = world.took_refs();
+    world.crash();
+    world.subscribe(7, "s", 10);
+    let after = world.took_refs();
+    assert_eq!(after[0].offset, before[0].offset);
+    assert!(after[0].token > before[0].token, "the epoch is the high half");
+    assert_eq!(world.acknowledge(&before), [Code::DeliveryExpired]);
+    assert_eq!(world.acknowledge(&after), []);
+}

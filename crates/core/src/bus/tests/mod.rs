@@ -1,0 +1,12 @@
+//! The rules of the bus, one by one and under random schedules.
+
+mod dead;
+mod deliver;
+mod gap;
+mod lease;
+mod publish;
+mod random;
+mod seek;
+mod stage;
+mod topics;
+mod world;

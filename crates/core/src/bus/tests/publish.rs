@@ -1,0 +1,144 @@
+//! Publishing: limits, all or none, deduplication.
+
+use alloc::vec;
+use alloc::vec::Vec;
+
+use bytes::Bytes;
+
+use super::world::{World, event, name};
+use crate::command::{Command, Start};
+use crate::event::EventRequest;
+use crate::ids::{Offset, ProducerId, TopicId};
+use crate::limits::{BATCH_ITEMS, EVENT_BYTES};
+use crate::output::Reply;
+use crate::record::{SubscriptionSettings, TopicSettings};
+use crate::refusal::Code;
+
+fn publish(producer: u128, sequence: u64, events: Vec<EventRequest>) -> Command {
+    Command::Publish { producer: ProducerId(producer), sequence, events }
+}
+
+fn one(producer: u128, sequence: u64) -> Command {
+    publish(producer, sequence, vec![event("t", 0, "x")])
+}
+
+fn world() -> World {
+    let mut world = World::new();
+    world.create_topic("t", TopicSettings::default());
+    world
+}
+
+#[test]
+fn a_batch_is_answered_with_its_places_when_durable() {
+    let mut world = world();
+    world.create_topic("u", TopicSettings::default());
+    let events = vec![event("t", 0, "a"), event("u", 0, "b"), event("t", 0, "c")];
+    let request = world.send(1, publish(1, 1, events));
+    world.accept();
+    assert!(!world.replies.contains_key(&request));
+    world.make_durable();
+    let places = vec![(TopicId(0), Offset(0)), (TopicId(1), Offset(0)), (TopicId(0), Offset(1))];
+    assert_eq!(world.replies[&request], Reply::Published { places, repeated: false });
+    world.check_fold();
+}
+
+#[test]
+fn a_batch_is_refused_as_a_whole_and_its_number_stays_free() {
+    let mut world = world();
+    let refused = world.refused(1, publish(1, 1, vec![event("t", 0, "a"), event("u", 0, "b")]));
+    assert_eq!(refused, Code::UnknownTopic);
+    let body = Bytes::from(vec![0; EVENT_BYTES + 1]);
+    let large = EventRequest { topic: name("t"), key: None, body };
+    assert_eq!(world.refused(1, publish(1, 1, vec![large])), Code::TooLarge);
+    let body = Bytes::from(vec![0; EVENT_BYTES]);
+    let nine = vec![EventRequest { topic: name("t"), key: None, body }; 9];
+    assert_eq!(world.refused(1, publish(1, 1, nine)), Code::TooLarge);
+    let many = vec![event("t", 0, ""); BATCH_ITEMS + 1];
+    assert_eq!(world.refused(1, publish(1, 1, many)), Code::TooMany);
+    assert_eq!(world.refused(1, publish(1, 1, vec![])), Code::InvalidArgument);
+    world.room = 100;
+    assert_eq!(world.refused(1, one(1, 1)), Code::NoSpace);
+    world.room = 10_000;
+    let places = vec![(TopicId(0), Offset(0))];
+    assert_eq!(world.ask(1, one(1, 1)), Reply::Published { places, repeated: false });
+}
+
+#[test]
+fn a_batch_that_comes_twice_is_published_once() {
+    let mut world = world();
+    let repeated = Reply::Published { places: vec![], repeated: true };
+    let first = world.send(1, one(1, 1));
+    let second = world.send(2, one(1, 1));
+    world.accept();
+    assert!(!world.replies.contains_key(&first) && !world.replies.contains_key(&second));
+    world.make_durable();
+    assert_eq!(world.replies[&second], repeated);
+    assert_eq!(world.ask(2, one(1, 1)), repeated);
+    assert!(matches!(world.ask(2, one(2, 1)), Reply::Published { repeated: false, .. }));
+    world.crash();
+    assert_eq!(world.ask(2, one(1, 1)), repeated);
+    assert_eq!(world.stored[&TopicId(0)].len(), 2);
+    world.check_fold();
+}
+
+#[test]
+fn a_batch_that_was_lost_with_a_crash_may_come_again() {
+    let mut world = world();
+    world.send(1, one(1, 1));
+    world.accept();
+    world.crash();
+    assert!(matches!(world.ask(1, one(1, 1)), Reply::Published { repeated: false, .. }));
+}
+
+#[test]
+fn producers_are_forgotten_after_a_while() {
+    let mut world = world();
+    world.limits.producers = 2;
+    world.ask(1, one(1, 1));
+    world.pass(1_000);
+    world.ask(1, one(2, 1));
+    assert_eq!(world.refused(1, one(3, 1)), Code::LimitReached);
+    world.pass(world.limits.dedup_ms - 1_000);
+    world.ask(1, one(3, 1));
+    assert!(matches!(world.ask(1, one(2, 1)), Reply::Published { repeated: true, .. }));
+    world.crash();
+    world.pass(0);
+    // One too many was found in the log: the one that has been idle longest goes.
+    assert!(matches!(world.ask(1, one(2, 1)), Reply::Published { repeated: true, .. }));
+    assert!(matches!(world.ask(1, one(3, 1)), Reply::Published { repeated: true, .. }));
+    assert_eq!(world.refused(1, one(1, 1)), Code::LimitReached);
+    world.pass(world.limits.dedup_ms);
+    assert!(matches!(world.ask(1, one(2, 1)), Reply::Published { repeated: false, .. }));
+}
+
+#[test]
+fn a_topic_that_retains_until_acknowledged_refuses_when_full() {
+    let mut world = World::new();
+    let settings =
+        TopicSettings { retain_ms: None, retain_bytes: Some(3), retain_unacknowledged: true };
+    world.create_topic("t", settings);
+    world.create_topic("other", TopicSettings::default());
+    world.create_subscription("s", "t", Start::Earliest, SubscriptionSettings::default());
+    world.ask(1, one(1, 1));
+    let staged = world.stage(1, vec![event("t", 0, "y")], &[]).expect("it fits");
+    let two = publish(1, 2, vec![event("t", 0, "a"), event("t", 0, "b")]);
+    assert_eq!(world.refused(1, two.clone()), Code::TopicFull);
+    assert_eq!(world.stage(2, vec![event("t", 0, "yz")], &[]), Err(Code::TopicFull));
+    world.ask(1, publish(1, 3, vec![event("other", 0, "abcdef")]));
+    world.abort(staged);
+    world.ask(1, two);
+    assert_eq!(world.refused(1, one(1, 4)), Code::TopicFull);
+    // Retention takes only what is acknowledged.
+    world.expire(0, 2, 2);
+    world.settle();
+    assert_eq!(world.refused(1, one(1, 4)), Code::TopicFull);
+    world.subscribe(7, "s", 1);
+    let refs = world.took_refs();
+    world.acknowledge(&refs);
+    world.expire(0, 2, 2);
+    world.settle();
+    let topic = &world.bus.topics[&TopicId(0)];
+    assert_eq!((topic.start, topic.bytes), (Offset(1), 2));
+    world.ask(1, one(1, 4));
+    world.check_fold();
+}

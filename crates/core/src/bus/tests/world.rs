@@ -1,0 +1,481 @@
+//! A world around a bus: it plays the log and the reader by hand, and checks with every output
+//! what must hold whatever happens.
+
+use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
+use alloc::vec::Vec;
+
+use bytes::Bytes;
+
+use crate::bus::{Bus, Staged};
+use crate::command::{Caller, Command, Start};
+use crate::effects::Effects;
+use crate::event::{
+    Body, Delivery, DeliveryRef, EventRequest, OffsetRange, PlacedEvent, StoredEvent,
+};
+use crate::ids::{
+    DeliveryToken, KeyHash, Lsn, Name, Now, Offset, ProducerId, SessionId, StoreId, SubscriptionId,
+    TopicId, TransactionId,
+};
+use crate::limits::Limits;
+use crate::output::{Fetch, Output, Reply, Wanted};
+use crate::record::{
+    Begin, Commit, LocalItems, Opened, Record, SubscriptionSettings, TopicSettings,
+};
+use crate::refusal::Code;
+
+pub(super) fn name(text: &str) -> Name {
+    Name::new(text).expect("a name of a test is one")
+}
+
+pub(super) fn event(topic: &str, key: u64, body: &str) -> EventRequest {
+    let key = (key != 0).then_some(KeyHash(key));
+    EventRequest { topic: name(topic), key, body: Bytes::copy_from_slice(body.as_bytes()) }
+}
+
+/// What is known about the subscription from its outputs and the durable log alone.
+#[derive(Debug, Default)]
+pub(super) struct Model {
+    /// Done with, durably.
+    pub(super) done: BTreeSet<Offset>,
+    /// Delivered at least once.
+    pub(super) first: BTreeSet<Offset>,
+    /// Per key the event that was delivered and is not done with.
+    holder: BTreeMap<KeyHash, Offset>,
+    /// Per key the last event that was delivered for the first time.
+    last_first: BTreeMap<KeyHash, Offset>,
+    /// Dead letters taken for another try.
+    retried: BTreeSet<Offset>,
+}
+
+/// See the file's head.
+#[derive(Debug)]
+pub(super) struct World {
+    pub(super) bus: Bus,
+    pub(super) effects: Effects,
+    pub(super) limits: Limits,
+    pub(super) now: Now,
+    pub(super) room: u64,
+    /// Every record that was appended.
+    pub(super) log: Vec<(Lsn, Record)>,
+    /// What can be read.
+    pub(super) stored: BTreeMap<TopicId, BTreeMap<Offset, StoredEvent>>,
+    begun: BTreeMap<TransactionId, Begin>,
+    pub(super) fetches: VecDeque<Fetch>,
+    pub(super) replies: BTreeMap<(SessionId, u64), Reply>,
+    pub(super) deliveries: Vec<(SessionId, Delivery)>,
+    pub(super) gaps: Vec<(SessionId, OffsetRange)>,
+    pub(super) ended: Vec<(SessionId, Code)>,
+    pub(super) credit: BTreeMap<SessionId, u64>,
+    pub(super) models: BTreeMap<SubscriptionId, Model>,
+    /// The reader gives one event at a time, as if each were large.
+    pub(super) short_reads: bool,
+    tokens: BTreeSet<DeliveryToken>,
+    next_request: u64,
+    pub(super) epoch: u32,
+}
+
+impl World {
+    /// An opened store with nothing in it.
+    pub(super) fn new() -> Self {
+        let mut world = Self {
+            bus: Bus::default(),
+            effects: Effects::default(),
+            limits: Limits::default(),
+            now: Now { mono_ms: 1_000, wall_ms: 5_000_000 },
+            room: u64::MAX,
+            log: Vec::new(),
+            stored: BTreeMap::new(),
+            begun: BTreeMap::new(),
+            fetches: VecDeque::new(),
+            replies: BTreeMap::new(),
+            deliveries: Vec::new(),
+            gaps: Vec::new(),
+            ended: Vec::new(),
+            credit: BTreeMap::new(),
+            models: BTreeMap::new(),
+            short_reads: false,
+            tokens: BTreeSet::new(),
+            next_request: 0,
+            epoch: 0,
+        };
+        world.crash();
+        world
+    }
+
+    /// With a topic `t` and a subscription `s` that reads it from its start.
+    pub(super) fn with_subscription(settings: SubscriptionSettings) -> Self {
+        let mut world = Self::new();
+        world.create_topic("t", TopicSettings::default());
+        world.create_subscription("s", "t", Start::Earliest, settings);
+        world
+    }
+
+    pub(super) fn create_topic(&mut self, topic: &str, settings: TopicSettings) {
+        let reply = self.ask(1, Command::CreateTopic { name: name(topic), settings });
+        assert!(matches!(reply, Reply::Topic { .. }), "{reply:?}");
+    }
+
+    pub(super) fn create_subscription(
+        &mut self,
+        subscription: &str,
+        topic: &str,
+        start: Start,
+        settings: SubscriptionSettings,
+    ) {
+        let (subscription, topic) = (name(subscription), name(topic));
+        let command = Command::CreateSubscription { name: subscription, topic, start, settings };
+        let reply = self.ask(1, command);
+        assert!(matches!(reply, Reply::Subscription { .. }), "{reply:?}");
+    }
+
+    /// Sends a command and lets nothing else happen.
+    pub(super) fn send(&mut self, session: u64, command: Command) -> (SessionId, u64) {
+        self.next_request += 1;
+        let caller = Caller { session: SessionId(session), request: self.next_request };
+        let credit = match &command {
+            Command::Subscribe { credit, .. } => u64::from(*credit),
+            Command::Credit { more } => u64::from(*more),
+            _ => 0,
+        };
+        // Generous until it is refused: what counts is that it is never exceeded.
+        *self.credit.entry(caller.session).or_default() += credit;
+        let Self { bus, effects, limits, now, room, .. } = self;
+        bus.command(*now, limits, *room, caller, command, effects);
+        self.drain();
+        (caller.session, caller.request)
+    }
+
+    /// Sends a command, lets everything become durable, and gives the answer.
+    pub(super) fn ask(&mut self, session: u64, command: Command) -> Reply {
+        let request = self.send(session, command);
+        self.settle();
+        self.replies.remove(&request).expect("every command is answered once")
+    }
+
+    pub(super) fn refused(&mut self, session: u64, command: Command) -> Code {
+        match self.ask(session, command) {
+            Reply::Refused(refusal) => refusal.code,
+            other => panic!("not refused: {other:?}"),
+        }
+    }
+
+    /// Publishes in a batch of its own by a producer of its own.
+    pub(super) fn publish(&mut self, topic: &str, key: u64, body: &str) {
+        self.next_request += 1;
+        let producer = ProducerId(0xffff);
+        let events = alloc::vec![event(topic, key, body)];
+        let sequence = self.next_request;
+        self.send(1, Command::Publish { producer, sequence, events });
+    }
+
+    pub(super) fn subscribe(&mut self, session: u64, subscription: &str, credit: u32) {
+        let command = Command::Subscribe { subscription: name(subscription), credit };
+        let reply = self.ask(session, command);
+        assert!(matches!(reply, Reply::Subscription { .. }), "{reply:?}");
+    }
+
+    pub(super) fn credit(&mut self, session: u64, more: u32) {
+        self.send(session, Command::Credit { more });
+        self.settle();
+    }
+
+    pub(super) fn acknowledge(&mut self, deliveries: &[DeliveryRef]) -> Vec<Code> {
+        let command = Command::Acknowledge { deliveries: deliveries.to_vec() };
+        match self.ask(1, command) {
+            Reply::Acknowledged { refused } => refused.iter().map(|(_, r)| r.code).collect(),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    pub(super) fn reject(&mut self, delivery: DeliveryRef, dead: bool) -> Reply {
+        self.ask(1, Command::Reject { delivery, reason: "no".into(), dead })
+    }
+
+    /// The deliveries since the last call: offset and attempt.
+    pub(super) fn took(&mut self) -> Vec<(u64, u32)> {
+        let taken = core::mem::take(&mut self.deliveries);
+        taken.iter().map(|(_, d)| (d.reference.offset.0, d.attempt)).collect()
+    }
+
+    /// The references of the deliveries since the last call.
+    pub(super) fn took_refs(&mut self) -> Vec<DeliveryRef> {
+        core::mem::take(&mut self.deliveries).iter().map(|(_, d)| d.reference).collect()
+    }
+
+    pub(super) fn end_session(&mut self, session: u64) {
+        let session = SessionId(session);
+        self.credit.remove(&session);
+        self.bus.session_ended(self.now, session, &mut self.effects);
+        self.drain();
+    }
+
+    pub(super) fn stage(
+        &mut self,
+        id: u128,
+        events: Vec<EventRequest>,
+        acknowledgements: &[DeliveryRef],
+    ) -> Result<Staged, Code> {
+        let mut staged = Staged::default();
+        let id = TransactionId(id);
+        let Self { bus, limits, .. } = self;
+        bus.stage(limits, id, events, acknowledgements, &mut staged).map_err(|r| r.code)?;
+        Ok(staged)
+    }
+
+    /// BEGIN of a local transaction, with what it has staged.
+    pub(super) fn begin_local(&mut self, id: u128, staged: &Staged) {
+        let begin = Begin {
+            id: TransactionId(id),
+            wall_ms: self.now.wall_ms,
+            deadline_ms: 1,
+            key: None,
+            participants: Vec::new(),
+            local: Some(LocalItems {
+                events: staged.events.clone(),
+                acknowledged: staged.acknowledgements.clone(),
+            }),
+        };
+        self.begun.insert(begin.id, begin.clone());
+        self.effects.append(Record::Begin(begin));
+        self.drain();
+    }
+
+    pub(super) fn commit(&mut self, id: u128, mut staged: Staged) {
+        let id = TransactionId(id);
+        let in_begin = self.begun.contains_key(&id);
+        let events = self.bus.place(&mut staged, in_begin);
+        self.effects.append(Record::Commit(Commit {
+            id,
+            previous: Lsn(0),
+            wall_ms: self.now.wall_ms,
+            updaters: Vec::new(),
+            read_only: Vec::new(),
+            events,
+            acknowledged: staged.acknowledgements,
+        }));
+        self.drain();
+    }
+
+    pub(super) fn abort(&mut self, staged: Staged) {
+        self.bus.release(self.now, staged, &mut self.effects);
+        self.drain();
+    }
+
+    pub(super) fn expire(&mut self, topic: u32, to: u64, bytes: u64) {
+        self.bus.expire(TopicId(topic), Offset(to), bytes, &mut self.effects);
+        self.drain();
+    }
+
+    pub(super) fn pass(&mut self, ms: u64) {
+        self.now.mono_ms += ms;
+        self.now.wall_ms += ms;
+        if self.bus.next_deadline().is_some_and(|at| at <= self.now.mono_ms) {
+            self.bus.tick(self.now, &self.limits, &mut self.effects);
+        }
+        self.drain();
+    }
+
+    /// The log accepts everything that was appended.
+    pub(super) fn accept(&mut self) {
+        while let Some((lsn, record)) = self.effects.next_accepted(Lsn(u64::MAX)) {
+            self.bus.apply(lsn, &record);
+        }
+    }
+
+    /// Everything accepted becomes durable.
+    pub(super) fn make_durable(&mut self) {
+        while let Some((lsn, record)) = self.effects.next_durable(Lsn(u64::MAX)) {
+            self.note(&record);
+            self.bus.durable(self.now, lsn, &record, &mut self.effects);
+            self.effects.release();
+            self.drain();
+        }
+    }
+
+    /// The reader answers what was asked first.
+    pub(super) fn read(&mut self) -> bool {
+        let Some(fetch) = self.fetches.pop_front() else { return false };
+        let none = BTreeMap::new();
+        let stored = self.stored.get(&fetch.topic).unwrap_or(&none);
+        let (events, next): (Vec<StoredEvent>, Offset) = match &fetch.wanted {
+            Wanted::Range { from, to, max_events } => {
+                assert!(from < to && *max_events > 0);
+                let most = if self.short_reads { 1 } else { *max_events as usize };
+                let events: Vec<StoredEvent> =
+                    stored.range(*from..*to).take(most).map(|(_, e)| e.clone()).collect();
+                let next = match events.last() {
+                    Some(last) if events.len() == most => Offset(last.offset.0 + 1),
+                    _ => *to,
+                };
+                (events, next)
+            }
+            Wanted::Offsets(offsets) => {
+                assert!(!offsets.is_empty() && offsets.is_sorted());
+                let most = if self.short_reads { 1 } else { offsets.len() };
+                let found = offsets.iter().filter_map(|o| stored.get(o).cloned());
+                (found.take(most).collect(), Offset(0))
+            }
+        };
+        self.bus.fetched(self.now, fetch.fetch, events, next, &mut self.effects);
+        self.drain();
+        true
+    }
+
+    /// Lets everything happen that happens without time.
+    pub(super) fn settle(&mut self) {
+        loop {
+            self.accept();
+            self.make_durable();
+            if !self.read() && self.effects.durable() == self.effects.last() {
+                break;
+            }
+        }
+    }
+
+    /// The process ends; what is durable is read again.
+    pub(super) fn crash(&mut self) {
+        let durable = self.effects.durable();
+        self.log.retain(|(lsn, _)| *lsn <= durable);
+        self.epoch += 1;
+        let lsn = Lsn(durable.0 + 1);
+        let opened = Opened { store: StoreId(1), epoch: self.epoch, wall_ms: self.now.wall_ms };
+        self.log.push((lsn, Record::Opened(opened)));
+        self.bus = Bus::default();
+        for (lsn, record) in &self.log {
+            self.bus.apply(*lsn, record);
+        }
+        self.effects = Effects::after(lsn);
+        self.fetches.clear();
+        self.credit.clear();
+        for model in self.models.values_mut() {
+            model.holder.clear();
+        }
+    }
+
+    /// The facts as a fold of the whole log, next to those of the running bus.
+    pub(super) fn check_fold(&mut self) {
+        self.settle();
+        let mut folded = Bus::default();
+        for (lsn, record) in &self.log {
+            folded.apply(*lsn, record);
+        }
+        let (mut live, mut again) = (Vec::new(), Vec::new());
+        self.bus.restate(&mut live);
+        folded.restate(&mut again);
+        assert_eq!(live, again, "the fold of the log is the state (I16)");
+        let mut restated = Bus::default();
+        for record in &live {
+            restated.apply(Lsn(1), record);
+        }
+        again.clear();
+        restated.restate(&mut again);
+        assert_eq!(live, again, "a checkpoint is the state (I16)");
+    }
+
+    fn drain(&mut self) {
+        while let Some(output) = self.effects.poll() {
+            match output {
+                Output::Append { lsn, record } => self.log.push((lsn, (*record).clone())),
+                Output::Reply { to, reply } => {
+                    let before = self.replies.insert((to.session, to.request), reply);
+                    assert!(before.is_none(), "a command is answered once");
+                }
+                Output::Deliver { session, delivery } => {
+                    self.check_delivery(session, &delivery);
+                    self.deliveries.push((session, delivery));
+                }
+                Output::Gap { session, gap } => self.gaps.push((session, gap)),
+                Output::EndSession { session, refusal } => {
+                    self.credit.remove(&session);
+                    self.ended.push((session, refusal.code));
+                }
+                Output::Fetch(fetch) => self.fetches.push_back(fetch),
+                other => panic!("not the bus's: {other:?}"),
+            }
+        }
+    }
+
+    fn check_delivery(&mut self, session: SessionId, delivery: &Delivery) {
+        let DeliveryRef { subscription, offset, token } = delivery.reference;
+        let credit = self.credit.get_mut(&session).expect("the stream is attached");
+        assert!(*credit > 0, "credit exceeded");
+        *credit -= 1;
+        assert!(self.tokens.insert(token), "a token came twice");
+        let topic = self.bus.subscriptions[&subscription].topic();
+        let stored = self.stored.get(&topic).and_then(|events| events.get(&offset));
+        assert_eq!(stored, Some(&delivery.event), "a phantom, or changed (I8)");
+        let model = self.models.entry(subscription).or_default();
+        let retried = model.retried.contains(&offset);
+        assert!(!model.done.contains(&offset) || retried, "{offset} was done with (I9)");
+        let is_first = model.first.insert(offset);
+        let Some(key) = delivery.event.key else { return };
+        let holder = *model.holder.entry(key).or_insert(offset);
+        assert_eq!(holder, offset, "two events of a key at a time");
+        // A dead letter has been delivered before, perhaps before a seek.
+        if is_first && !retried {
+            let last = model.last_first.insert(key, offset);
+            assert!(last.is_none_or(|last| last < offset), "out of order (I11)");
+        }
+    }
+
+    /// A record became durable: the model learns it.
+    fn note(&mut self, record: &Record) {
+        match record {
+            Record::Published(p) => self.store(&p.events, None, p.wall_ms),
+            Record::Commit(c) => {
+                self.store(&c.events, Some(c.id), c.wall_ms);
+                for (id, offset) in &c.acknowledged {
+                    self.done(*id, *offset);
+                }
+            }
+            Record::Acknowledged(a) => {
+                for range in &a.ranges {
+                    for offset in range.from.0..range.to.0 {
+                        self.done(a.subscription, Offset(offset));
+                    }
+                }
+            }
+            Record::DeadLettered(d) => self.done(d.subscription, d.offset),
+            Record::DeadLettersTaken(t) if t.retry => {
+                let model = self.models.entry(t.subscription).or_default();
+                model.retried.extend(t.offsets.iter().copied());
+            }
+            Record::SubscriptionSought(s) => {
+                let model = self.models.entry(s.subscription).or_default();
+                *model = Model { retried: core::mem::take(&mut model.retried), ..Model::default() };
+            }
+            Record::TopicTruncated(t) => {
+                for subscription in self.bus.subscriptions.values() {
+                    if subscription.topic() == t.topic {
+                        let model = self.models.entry(subscription.id()).or_default();
+                        model.holder.retain(|_, offset| *offset >= t.start);
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn done(&mut self, id: SubscriptionId, offset: Offset) {
+        let model = self.models.entry(id).or_default();
+        model.done.insert(offset);
+        model.retried.remove(&offset);
+        model.holder.retain(|_, holder| *holder != offset);
+    }
+
+    fn store(&mut self, events: &[PlacedEvent], transaction: Option<TransactionId>, wall_ms: u64) {
+        for event in events {
+            let body = match &event.body {
+                Body::Here(body) => body.clone(),
+                Body::InBegin { item, .. } => {
+                    let begin = transaction.and_then(|id| self.begun.get(&id));
+                    let local = begin.and_then(|b| b.local.as_ref()).expect("BEGIN was written");
+                    local.events[*item as usize].body.clone()
+                }
+            };
+            let (offset, key) = (event.offset, event.key);
+            let stored = StoredEvent { offset, key, transaction, wall_ms, body };
+            self.stored.entry(event.topic).or_default().insert(offset, stored);
+        }
+    }
+}

@@ -1,0 +1,267 @@
+//! The events of one subscription that are under way: leased, staged, waiting for another
+//! attempt, or parked behind an earlier event of the same key. It holds offsets and keys, never
+//! bodies, and never more than a window's worth.
+
+use alloc::boxed::Box;
+use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
+use alloc::vec::Vec;
+
+use hashbrown::HashMap;
+
+use crate::event::OffsetRange;
+use crate::ids::{DeliveryToken, KeyHash, Lsn, Offset, SessionId, TransactionId};
+
+/// Where an event that holds its key stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Phase {
+    /// It may be fetched and delivered as soon as somebody has credit.
+    Ready,
+    /// A subscriber has it.
+    Leased {
+        /// When the lease runs out.
+        until_ms: u64,
+    },
+    /// An attempt failed; the next one comes after a pause.
+    Waiting {
+        /// When the pause is over.
+        until_ms: u64,
+    },
+    /// Its acknowledgement waits for the decision of a transaction.
+    Staged {
+        /// The transaction.
+        transaction: TransactionId,
+    },
+    /// Its acknowledgement waits to be durable.
+    Acknowledging {
+        /// The record that says so.
+        lsn: Lsn,
+    },
+    /// It becomes a dead letter when the record is durable.
+    Burying {
+        /// The record that says so.
+        lsn: Lsn,
+    },
+}
+
+impl Phase {
+    /// When something has to be done about it by itself.
+    pub(super) fn timer(self) -> Option<u64> {
+        match self {
+            Self::Leased { until_ms } | Self::Waiting { until_ms } => Some(until_ms),
+            Self::Ready
+            | Self::Staged { .. }
+            | Self::Acknowledging { .. }
+            | Self::Burying { .. } => None,
+        }
+    }
+}
+
+/// One event that holds its key (or has none).
+#[derive(Clone, Debug)]
+pub(super) struct Entry {
+    /// Its ordering key; also none while it is not known yet, after a restart.
+    pub(super) key: Option<KeyHash>,
+    /// Deliveries so far.
+    pub(super) attempts: u32,
+    /// The last delivery.
+    pub(super) token: DeliveryToken,
+    /// Where that went.
+    pub(super) session: SessionId,
+    /// Where it stands.
+    phase: Phase,
+    /// What the last subscriber said about it.
+    pub(super) reason: Option<Box<str>>,
+}
+
+impl Entry {
+    /// Not delivered yet.
+    fn fresh(key: Option<KeyHash>, phase: Phase) -> Self {
+        let (token, session) = (DeliveryToken(0), SessionId(0));
+        Self { key, attempts: 0, token, session, phase, reason: None }
+    }
+
+    /// Where it stands.
+    pub(super) fn phase(&self) -> Phase {
+        self.phase
+    }
+}
+
+/// Who holds a key, and who comes after, in the order of the log.
+#[derive(Clone, Debug)]
+struct Turn {
+    holder: Offset,
+    parked: VecDeque<Offset>,
+}
+
+/// See the file's head.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Window {
+    entries: BTreeMap<Offset, Entry>,
+    /// Looked up, and walked only where the order cannot matter.
+    keys: HashMap<KeyHash, Turn>,
+    ready: BTreeSet<Offset>,
+    /// Every parked event. The holder of its key may come later in the log or be long overtaken.
+    parked: BTreeSet<Offset>,
+}
+
+impl Window {
+    /// The entry of an event.
+    pub(super) fn entry(&self, offset: Offset) -> Option<&Entry> {
+        self.entries.get(&offset)
+    }
+
+    /// The entry of an event, to change anything but its phase.
+    pub(super) fn entry_mut(&mut self, offset: Offset) -> Option<&mut Entry> {
+        self.entries.get_mut(&offset)
+    }
+
+    /// All entries, ascending.
+    pub(super) fn entries(&self) -> impl Iterator<Item = (Offset, &Entry)> {
+        self.entries.iter().map(|(offset, entry)| (*offset, entry))
+    }
+
+    /// The first entry at or after an offset.
+    pub(super) fn first_entry_from(&self, offset: Offset) -> Option<Offset> {
+        self.entries.range(offset..).next().map(|(o, _)| *o)
+    }
+
+    /// The first event under way at or after an offset, parked or not.
+    pub(super) fn first_from(&self, offset: Offset) -> Option<Offset> {
+        let parked = self.parked.range(offset..).next().copied();
+        self.first_entry_from(offset).into_iter().chain(parked).min()
+    }
+
+    /// Events that could be delivered now, ascending.
+    pub(super) fn ready(&self) -> impl Iterator<Item = Offset> {
+        self.ready.iter().copied()
+    }
+
+    /// Whether an event could be delivered now.
+    pub(super) fn has_ready(&self) -> bool {
+        !self.ready.is_empty()
+    }
+
+    /// Events that wait for an earlier one of their key.
+    pub(super) fn parked(&self) -> usize {
+        self.parked.len()
+    }
+
+    /// Whether an event of the key is under way.
+    pub(super) fn is_busy(&self, key: Option<KeyHash>) -> bool {
+        key.is_some_and(|key| self.keys.contains_key(&key))
+    }
+
+    /// Takes an event that was not known: it holds its key from now on. True unless an earlier
+    /// event of its key is under way; then it is parked.
+    pub(super) fn admit(&mut self, offset: Offset, key: Option<KeyHash>) -> bool {
+        if !self.claim(offset, key) {
+            return false;
+        }
+        let before = self.entries.insert(offset, Entry::fresh(key, Phase::Ready));
+        assert!(before.is_none(), "an event is admitted once");
+        self.ready.insert(offset);
+        true
+    }
+
+    /// Takes an event whose key is not known yet.
+    pub(super) fn admit_unknown(&mut self, offset: Offset, phase: Phase) {
+        if self.entries.contains_key(&offset) {
+            return;
+        }
+        self.entries.insert(offset, Entry::fresh(None, phase));
+        if phase == Phase::Ready {
+            self.ready.insert(offset);
+        }
+    }
+
+    /// Now the key of an entry is known. False if another event of the key is under way and the
+    /// entry had to be parked behind it.
+    pub(super) fn learn_key(&mut self, offset: Offset, key: Option<KeyHash>) -> bool {
+        let Some(entry) = self.entries.get(&offset) else { return false };
+        if entry.key.is_some() || key.is_none() {
+            return true;
+        }
+        if self.is_busy(key) && entry.phase != Phase::Ready {
+            // It is bound elsewhere and cannot step back; it ends without having held the key.
+            return true;
+        }
+        if self.claim(offset, key) {
+            if let Some(entry) = self.entries.get_mut(&offset) {
+                entry.key = key;
+            }
+            return true;
+        }
+        self.entries.remove(&offset);
+        self.ready.remove(&offset);
+        false
+    }
+
+    /// Moves an entry on; the caller keeps the timers.
+    pub(super) fn set_phase(&mut self, offset: Offset, phase: Phase) {
+        let Some(entry) = self.entries.get_mut(&offset) else { return };
+        entry.phase = phase;
+        if phase == Phase::Ready {
+            self.ready.insert(offset);
+        } else {
+            self.ready.remove(&offset);
+        }
+    }
+
+    /// The event is done with: the next one of its key may go.
+    pub(super) fn remove(&mut self, offset: Offset) -> Option<Entry> {
+        let entry = self.entries.remove(&offset)?;
+        self.ready.remove(&offset);
+        if let Some(key) = entry.key {
+            self.pass_on(offset, key);
+        }
+        Some(entry)
+    }
+
+    /// Forgets the parked events of a range for which `keep` does not speak up.
+    pub(super) fn drop_parked(&mut self, range: OffsetRange, keep: impl Fn(Offset) -> bool) {
+        let dropped = self.parked.range(range.from..range.to).copied();
+        let dropped: Vec<Offset> = dropped.filter(|offset| !keep(*offset)).collect();
+        if dropped.is_empty() {
+            return;
+        }
+        for offset in &dropped {
+            self.parked.remove(offset);
+        }
+        let Self { keys, parked, .. } = self;
+        for turn in keys.values_mut() {
+            turn.parked.retain(|offset| parked.contains(offset));
+        }
+    }
+
+    fn claim(&mut self, offset: Offset, key: Option<KeyHash>) -> bool {
+        let Some(key) = key else { return true };
+        let Some(turn) = self.keys.get_mut(&key) else {
+            self.keys.insert(key, Turn { holder: offset, parked: VecDeque::new() });
+            return true;
+        };
+        if turn.holder == offset {
+            return true;
+        }
+        if self.parked.insert(offset) {
+            // Nearly always the newest event. Only a dead letter that is tried again is earlier.
+            let place = turn.parked.partition_point(|o| *o < offset);
+            turn.parked.insert(place, offset);
+        }
+        false
+    }
+
+    fn pass_on(&mut self, offset: Offset, key: KeyHash) {
+        let Some(turn) = self.keys.get_mut(&key) else { return };
+        if turn.holder != offset {
+            return;
+        }
+        let Some(next) = turn.parked.pop_front() else {
+            self.keys.remove(&key);
+            return;
+        };
+        turn.holder = next;
+        self.parked.remove(&next);
+        self.entries.insert(next, Entry::fresh(Some(key), Phase::Ready));
+        self.ready.insert(next);
+    }
+}

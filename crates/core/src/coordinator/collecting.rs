@@ -1,0 +1,318 @@
+//! Collecting: prepares and votes, the commit call, and giving up. Rows C4 to C7, C18 to C20, and
+//! the commit of a local transaction (L3).
+
+use alloc::format;
+use alloc::string::String;
+
+use crate::command::{Caller, CommitRequest, Vote};
+use crate::ids::TransactionId;
+use crate::limits::REASON_BYTES;
+use crate::output::{Output, Reply, ToService};
+use crate::record::{Reason, ReasonCode};
+use crate::refusal::{Code, Refusal};
+use crate::view::VoteKind;
+
+use super::inquiry::Question;
+use super::opening::{ask, check_votes, checked_deadline, names};
+use super::transaction::{Branch, Phase, Transaction};
+use super::{Context, Coordinator};
+
+/// First pause before a prepare is sent again to a silent participant, in milliseconds. Work takes
+/// its time, so it is longer than that of a commit.
+const PREPARE_RETRY_MS: u64 = 1_000;
+
+impl Coordinator {
+    /// C4: a vote.
+    pub(super) fn vote(
+        &mut self,
+        cx: &mut Context<'_>,
+        caller: Caller,
+        id: TransactionId,
+        vote: Vote,
+    ) {
+        let Some((service, instance)) = self.services.of_session(caller.session) else {
+            return cx.effects.refuse(caller, not_attached());
+        };
+        let (service, state_id) = (service.clone(), instance.state_id);
+        let Some(tx) = self.transactions.get_mut(&id) else {
+            // Decided long ago, or never begun: whoever is prepared is told what stands.
+            cx.effects.reply(caller, Reply::Done);
+            let question = Question::Inquiry { session: caller.session, service, state_id };
+            return self.ask_log(cx, id, question);
+        };
+        let Some(at) = tx.branch(&service) else {
+            let detail = format!("{service} takes no part in {id}");
+            return cx.effects.refuse(caller, Refusal::new(Code::NotAParticipant, detail));
+        };
+        let branch = &mut tx.branches[at];
+        if branch.state_id.is_some_and(|bound| bound != state_id) {
+            let detail = format!("{service} holds {id} in another durable state");
+            return cx.effects.refuse(caller, Refusal::new(Code::WrongState, detail));
+        }
+        let kind = match &vote {
+            Vote::Yes => VoteKind::Yes,
+            Vote::ReadOnly => VoteKind::ReadOnly,
+            Vote::No { .. } => VoteKind::No,
+        };
+        match (tx.phase, branch.vote) {
+            // Local transactions have no branches, so no vote comes this far for one.
+            (Phase::Local | Phase::Resolving | Phase::Opening, _) => {
+                let detail = format!("{id} has not asked anybody to vote yet");
+                cx.effects.refuse(caller, Refusal::new(Code::Pending, detail));
+            }
+            (Phase::Collecting, Some(had)) if had != kind && kind != VoteKind::No => {
+                let detail = format!("{service} has voted otherwise on {id} before");
+                cx.effects.refuse(caller, Refusal::new(Code::ContradictingVote, detail));
+            }
+            (Phase::Collecting, _) => {
+                branch.state_id = Some(state_id);
+                branch.session = Some(caller.session);
+                branch.vote = Some(kind);
+                branch.voted_ms.get_or_insert(cx.now.mono_ms);
+                branch.next_ms = None;
+                branch.finished = kind != VoteKind::Yes;
+                cx.effects.reply(caller, Reply::Done);
+                match vote {
+                    Vote::No { reason, retryable } => {
+                        let reason = Reason {
+                            code: ReasonCode::VotedNo,
+                            participant: Some(service),
+                            detail: clipped(reason),
+                            retryable,
+                        };
+                        self.decide_abort(cx, id, reason);
+                    }
+                    Vote::Yes | Vote::ReadOnly => self.decide_if_ready(cx, id),
+                }
+            }
+            // C13: after the decision a vote changes nothing. One that is prepared is told.
+            (Phase::Deciding, _) => cx.effects.reply(caller, Reply::Done),
+            (Phase::Committing | Phase::Ended, had)
+                if kind == VoteKind::No && had != Some(kind) =>
+            {
+                let detail = format!("{id} is decided: {service} cannot take back its vote");
+                cx.effects.refuse(caller, Refusal::new(Code::ContradictingVote, detail));
+            }
+            (Phase::Committing | Phase::Failed | Phase::Ended, _) => {
+                cx.effects.reply(caller, Reply::Done);
+                if kind == VoteKind::Yes {
+                    self.tell(cx, id, at, caller.session);
+                }
+            }
+        }
+    }
+
+    /// C5, C19, L3: commit.
+    pub(super) fn commit(
+        &mut self,
+        cx: &mut Context<'_>,
+        caller: Caller,
+        id: TransactionId,
+        request: &CommitRequest,
+    ) {
+        let Some(tx) = self.transactions.get_mut(&id) else {
+            return self.ask_log(cx, id, Question::Commit(caller));
+        };
+        let failed = tx.decision.as_ref().is_some_and(|d| d.abort.is_some());
+        match tx.phase {
+            Phase::Collecting | Phase::Opening if tx.is_local() => {
+                let detail = format!("{id} is not begun yet: wait for the answer of begin");
+                cx.effects.refuse(caller, Refusal::new(Code::Pending, detail));
+            }
+            Phase::Opening | Phase::Collecting => {
+                if let Err(refusal) = check_votes(&tx.branches, request) {
+                    return cx.effects.refuse(caller, refusal);
+                }
+                ask(tx, caller, request);
+                if tx.phase == Phase::Collecting {
+                    self.decide_if_ready(cx, id);
+                }
+                self.rearm(cx, id);
+            }
+            Phase::Local => {
+                ask(tx, caller, request);
+                self.decide_commit(cx, id);
+            }
+            Phase::Resolving => cx.effects.refuse(caller, resolving(id)),
+            Phase::Failed | Phase::Ended if tx.is_local() && failed => {
+                self.attention(cx, id, "a local commit was reported after the abort (L9)");
+                cx.effects.refuse(caller, super::inquiry::marker_not_written(id));
+            }
+            Phase::Deciding | Phase::Committing | Phase::Failed | Phase::Ended => {
+                self.wait_for(cx, caller, id, request.wait);
+            }
+        }
+    }
+
+    /// C6, L4: abort.
+    pub(super) fn abort(
+        &mut self,
+        cx: &mut Context<'_>,
+        caller: Caller,
+        id: TransactionId,
+        detail: String,
+    ) {
+        let Some(tx) = self.transactions.get_mut(&id) else {
+            return self.ask_log(cx, id, Question::Outcome(caller));
+        };
+        match tx.phase {
+            Phase::Opening | Phase::Collecting | Phase::Local => {
+                let reason = Reason::new(ReasonCode::Aborted, clipped(detail), false);
+                self.wait_for(cx, caller, id, crate::command::Wait::Decided);
+                self.give_up(cx, id, reason);
+            }
+            Phase::Resolving => cx.effects.refuse(caller, resolving(id)),
+            Phase::Deciding | Phase::Committing | Phase::Failed | Phase::Ended => {
+                self.wait_for(cx, caller, id, crate::command::Wait::Decided);
+            }
+        }
+    }
+
+    /// A new deadline, for what is not decided.
+    pub(super) fn extend(
+        &mut self,
+        cx: &mut Context<'_>,
+        caller: Caller,
+        id: TransactionId,
+        deadline_ms: u64,
+    ) {
+        let extended = checked_deadline(deadline_ms).and_then(|deadline_ms| {
+            let tx = self.transactions.get_mut(&id).ok_or_else(|| {
+                Refusal::new(Code::UnknownTransaction, format!("no transaction {id} is open"))
+            })?;
+            match tx.phase {
+                Phase::Opening | Phase::Collecting | Phase::Local => {
+                    tx.deadline_ms = cx.now.mono_ms + deadline_ms;
+                    Ok(deadline_ms)
+                }
+                Phase::Resolving
+                | Phase::Deciding
+                | Phase::Committing
+                | Phase::Failed
+                | Phase::Ended => {
+                    Err(Refusal::new(Code::Closed, format!("{id} has no deadline any more")))
+                }
+            }
+        });
+        match extended {
+            Ok(remaining_ms) => {
+                self.rearm(cx, id);
+                cx.effects.reply(caller, Reply::Remaining { remaining_ms });
+            }
+            Err(refusal) => cx.effects.refuse(caller, refusal),
+        }
+    }
+
+    /// Deadline, abort, lost stream: a distributed transaction fails, a local one is resolved.
+    pub(super) fn give_up(&mut self, cx: &mut Context<'_>, id: TransactionId, reason: Reason) {
+        let Some(tx) = self.transactions.get_mut(&id) else { return };
+        match tx.phase {
+            Phase::Opening => tx.doomed = Some(reason),
+            Phase::Collecting => self.decide_abort(cx, id, reason),
+            Phase::Local => self.start_resolving(cx, id, reason),
+            // Decided, or on the way to it: nobody takes that back.
+            Phase::Resolving
+            | Phase::Deciding
+            | Phase::Committing
+            | Phase::Failed
+            | Phase::Ended => {}
+        }
+    }
+
+    /// C5, C6: commit was asked and every vote is in, or the caller has counted otherwise.
+    pub(super) fn decide_if_ready(&mut self, cx: &mut Context<'_>, id: TransactionId) {
+        let Some(tx) = self.transactions.get(&id) else { return };
+        let (Phase::Collecting, Some(counts)) = (tx.phase, tx.asked) else { return };
+        let (branches, items) = (tx.branches.len(), tx.staged.items());
+        if (counts.branches as usize, counts.items as usize) != (branches, items) {
+            let detail = format!(
+                "the commit counted {} branches and {} items, the coordinator {branches} and \
+                 {items}",
+                counts.branches, counts.items
+            );
+            let reason = Reason::new(ReasonCode::Incomplete, detail, true);
+            return self.decide_abort(cx, id, reason);
+        }
+        if tx.branches.iter().all(|b| b.vote.is_some()) {
+            self.decide_commit(cx, id);
+        }
+    }
+
+    /// C2, C7: request, to the durable state it first went to; a database prepares by itself.
+    pub(super) fn send_prepare(&mut self, cx: &mut Context<'_>, id: TransactionId, at: usize) {
+        let Some(tx) = self.transactions.get_mut(&id) else { return };
+        let remaining_ms = tx.remaining_ms(cx.now);
+        let now_ms = cx.now.mono_ms;
+        let branch = &mut tx.branches[at];
+        if !branch.is_service() || branch.vote.is_some() {
+            branch.next_ms = None;
+            return;
+        }
+        let Some(to) = self.services.choose(&branch.participant.name, branch.state_id) else {
+            branch.session = None;
+            branch.next_ms = None;
+            return;
+        };
+        branch.state_id = Some(to.state_id);
+        branch.session = Some(to.session);
+        branch.instance = Some(to.instance);
+        branch.prepare_sent_ms.get_or_insert(now_ms);
+        branch.sends += 1;
+        branch.attempts += 1;
+        let pause = pause_ms(PREPARE_RETRY_MS, cx.limits.retry_ms.1, branch.attempts, id);
+        branch.next_ms = Some(now_ms + pause);
+        let message = ToService::Prepare { id, work: branch.work.clone(), remaining_ms };
+        cx.effects.emit(Output::ToService { session: to.session, message });
+    }
+}
+
+/// The pause before attempt `attempts` + 1: doubling from `first` to `longest`, jittered by up to a
+/// quarter. The jitter comes from the id, so that it needs no randomness and yet spreads.
+pub(super) fn pause_ms(first: u64, longest: u64, attempts: u32, id: TransactionId) -> u64 {
+    let doubled = first.saturating_mul(1 << attempts.saturating_sub(1).min(20)).min(longest);
+    let mix = (id.0 as u64 ^ u64::from(attempts)).wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 56;
+    doubled + doubled * mix / 1_024
+}
+
+/// Why a transaction failed at its deadline: who was silent.
+pub(super) fn deadline_reason(tx: &Transaction) -> Reason {
+    let silent = tx.branches.iter().filter(|b| b.vote.is_none());
+    let (mut unreached, mut unanswered) = (silent.clone(), silent.clone());
+    let never_sent = |b: &&Branch| b.is_service() && b.prepare_sent_ms.is_none();
+    let first = silent.clone().next();
+    let detail = match first {
+        None => String::from("commit was not asked in time"),
+        Some(_) if unreached.any(|b| never_sent(&b)) => format!(
+            "no instance was connected: {}",
+            names(silent.filter(never_sent).map(|b| &b.participant.name))
+        ),
+        Some(_) => {
+            format!("no vote from {}", names(unanswered.by_ref().map(|b| &b.participant.name)))
+        }
+    };
+    Reason {
+        code: ReasonCode::DeadlinePassed,
+        participant: first.map(|b| b.participant.name.clone()),
+        detail,
+        retryable: true,
+    }
+}
+
+/// What a participant, client or operator says, within its limit.
+pub(super) fn clipped(mut text: String) -> String {
+    if text.len() > REASON_BYTES {
+        let end = (0..=REASON_BYTES).rev().find(|at| text.is_char_boundary(*at));
+        text.truncate(end.unwrap_or(0));
+    }
+    text
+}
+
+pub(super) fn not_attached() -> Refusal {
+    Refusal::new(Code::NotAttached, "the stream has not attached as an instance of a service")
+}
+
+/// L8.
+pub(super) fn resolving(id: TransactionId) -> Refusal {
+    let detail = format!("{id} is being looked up in its database; ask again");
+    Refusal::new(Code::Pending, detail)
+}

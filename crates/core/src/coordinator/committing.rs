@@ -1,0 +1,435 @@
+//! Phase two: telling the branches, again and again, until all have finished. Rows C8, C10 to C14,
+//! and what a service's stream means for it (attach, loss).
+
+use alloc::format;
+use alloc::vec::Vec;
+
+use crate::command::Caller;
+use crate::ids::{Name, SessionId, StateId, TransactionId};
+use crate::input::BranchReport;
+use crate::output::{Output, Reply, ToService};
+use crate::record::{End, Finished, Reason, ReasonCode, Record};
+use crate::refusal::{Code, Refusal};
+use crate::view::{InstanceView, VoteKind};
+
+use super::collecting::{not_attached, pause_ms};
+use super::inquiry::Question;
+use super::transaction::Phase;
+use super::{Context, Coordinator};
+
+/// How often an abort is sent (C14); who misses all of them inquires.
+const ABORT_SENDS: u32 = 5;
+/// How long `forget`s are collected, in milliseconds.
+const FORGET_PAUSE_MS: u64 = 200;
+
+impl Coordinator {
+    /// C8: tells every branch that has something to finish.
+    pub(super) fn start_finishing(&mut self, cx: &mut Context<'_>, id: TransactionId) {
+        let Some(tx) = self.transactions.get_mut(&id) else { return };
+        let commit = tx.phase == Phase::Committing;
+        for branch in &mut tx.branches {
+            branch.attempts = 0;
+            branch.next_ms = None;
+            branch.finished |= match branch.vote {
+                Some(VoteKind::Yes) => false,
+                Some(VoteKind::No | VoteKind::ReadOnly) => true,
+                // Never sent anything: there is nothing to undo.
+                None => commit || (branch.is_service() && branch.prepare_sent_ms.is_none()),
+            };
+        }
+        for at in 0..tx.branches.len() {
+            self.send_decision(cx, id, at);
+        }
+        self.end_if_finished(cx, id);
+        self.rearm(cx, id);
+    }
+
+    /// Sends what is due: prepares while collecting, the decision after it.
+    pub(super) fn send_due(&mut self, cx: &mut Context<'_>, id: TransactionId) {
+        let Some(tx) = self.transactions.get(&id) else { return };
+        let (phase, now) = (tx.phase, cx.now.mono_ms);
+        let due = |b: &super::transaction::Branch| b.next_ms.is_some_and(|at| at <= now);
+        let due: Vec<usize> = (0..tx.branches.len()).filter(|i| due(&tx.branches[*i])).collect();
+        for at in due {
+            match phase {
+                Phase::Collecting => self.send_prepare(cx, id, at),
+                Phase::Committing | Phase::Failed => self.send_decision(cx, id, at),
+                Phase::Opening
+                | Phase::Local
+                | Phase::Resolving
+                | Phase::Deciding
+                | Phase::Ended => {}
+            }
+        }
+        if phase == Phase::Failed {
+            self.end_if_finished(cx, id);
+        }
+    }
+
+    /// C8, C11, C14: the decision, to a live instance of the durable state that holds the branch.
+    fn send_decision(&mut self, cx: &mut Context<'_>, id: TransactionId, at: usize) {
+        let Some(tx) = self.transactions.get_mut(&id) else { return };
+        let commit = tx.phase == Phase::Committing;
+        let now_ms = cx.now.mono_ms;
+        let branch = &mut tx.branches[at];
+        if branch.finished {
+            branch.next_ms = None;
+            return;
+        }
+        if !commit && branch.attempts >= ABORT_SENDS {
+            // C14: it inquires, or the auditor finds it.
+            branch.finished = true;
+            branch.next_ms = None;
+            return;
+        }
+        if branch.is_service() {
+            let name = &branch.participant.name;
+            let Some(to) = self.services.choose(name, branch.state_id) else {
+                // Nobody to tell: attaching is what wakes it. An abort is not waited for.
+                branch.session = None;
+                branch.next_ms = None;
+                branch.finished = !commit;
+                return;
+            };
+            branch.session = Some(to.session);
+            branch.instance = Some(to.instance);
+            let message = if commit { ToService::Commit { id } } else { ToService::Abort { id } };
+            cx.effects.emit(Output::ToService { session: to.session, message });
+        } else {
+            let database = branch.participant.name.clone();
+            cx.effects.emit(Output::FinishBranch { id, database, commit });
+        }
+        branch.sends += 1;
+        branch.attempts += 1;
+        branch.decision_sent_ms.get_or_insert(now_ms);
+        let (first, longest) = cx.limits.retry_ms;
+        branch.next_ms = Some(now_ms + pause_ms(first, longest, branch.attempts, id));
+    }
+
+    /// C13: tells one stream of a service what stands.
+    pub(super) fn tell(
+        &mut self,
+        cx: &mut Context<'_>,
+        id: TransactionId,
+        at: usize,
+        session: SessionId,
+    ) {
+        let Some(tx) = self.transactions.get_mut(&id) else { return };
+        let committed = tx.decision.as_ref().is_some_and(|d| d.abort.is_none());
+        let updater = tx.branches[at].vote == Some(VoteKind::Yes);
+        let message = match (tx.phase, committed && updater) {
+            (Phase::Committing | Phase::Ended, true) => ToService::Commit { id },
+            (Phase::Committing | Phase::Ended | Phase::Failed, _) => ToService::Abort { id },
+            (
+                Phase::Opening
+                | Phase::Collecting
+                | Phase::Local
+                | Phase::Resolving
+                | Phase::Deciding,
+                _,
+            ) => ToService::Pending { id, retry_after_ms: super::inquiry::PENDING_MS },
+        };
+        cx.effects.emit(Output::ToService { session, message });
+    }
+
+    /// C10: a service reports how its branch ended.
+    pub(super) fn finished(
+        &mut self,
+        cx: &mut Context<'_>,
+        caller: Caller,
+        id: TransactionId,
+        committed: bool,
+    ) {
+        let Some((service, instance)) = self.services.of_session(caller.session) else {
+            return cx.effects.refuse(caller, not_attached());
+        };
+        let (service, state_id) = (service.clone(), instance.state_id);
+        let Some(tx) = self.transactions.get_mut(&id) else {
+            // C13: it ended here before.
+            return cx.effects.reply(caller, Reply::Done);
+        };
+        let Some(at) = tx.branch(&service) else {
+            let detail = format!("{service} takes no part in {id}");
+            return cx.effects.refuse(caller, Refusal::new(Code::NotAParticipant, detail));
+        };
+        if tx.branches[at].state_id.is_some_and(|bound| bound != state_id) {
+            let detail = format!("{service} holds {id} in another durable state");
+            return cx.effects.refuse(caller, Refusal::new(Code::WrongState, detail));
+        }
+        let committing = tx.decision.as_ref().map(|d| d.abort.is_none());
+        let updater = tx.branches[at].vote == Some(VoteKind::Yes);
+        let agrees = match committing {
+            // A branch that did not vote YES has nothing that could contradict a commit.
+            Some(commit) => commit == committed || (commit && !updater),
+            None => !committed,
+        };
+        if !agrees {
+            self.attention(cx, id, "a participant ended its branch against the decision (P13)");
+            let detail = format!("{service} ended its branch of {id} against the decision");
+            return cx.effects.refuse(caller, Refusal::new(Code::ContradictingOutcome, detail));
+        }
+        cx.effects.reply(caller, Reply::Done);
+        match tx.phase {
+            Phase::Committing | Phase::Failed => self.branch_finished(cx, id, at, true),
+            // Whoever has aborted cannot commit any more: that is a NO, whatever it was before.
+            Phase::Collecting => {
+                let reason = Reason {
+                    participant: Some(service),
+                    ..Reason::new(ReasonCode::VotedNo, "it has aborted its branch alone", true)
+                };
+                tx.branches[at].vote = Some(VoteKind::No);
+                self.decide_abort(cx, id, reason);
+            }
+            Phase::Opening | Phase::Local | Phase::Resolving | Phase::Deciding | Phase::Ended => {}
+        }
+    }
+
+    /// C12: a service does not know a transaction that it had voted YES for. It has no marker that
+    /// could be looked up, so this is for a person; the transaction is committed all the same.
+    pub(super) fn not_known(&mut self, cx: &mut Context<'_>, caller: Caller, id: TransactionId) {
+        let Some((service, _)) = self.services.of_session(caller.session) else {
+            return cx.effects.refuse(caller, not_attached());
+        };
+        let service = service.clone();
+        cx.effects.reply(caller, Reply::Done);
+        let Some(tx) = self.transactions.get_mut(&id) else { return };
+        let Some(at) = tx.branch(&service) else { return };
+        if tx.phase == Phase::Committing && !tx.branches[at].finished {
+            tx.heuristic = true;
+            let detail = format!("{service} has lost its branch: it does not know {id}");
+            self.attention(cx, id, &detail);
+            self.branch_finished(cx, id, at, false);
+        }
+    }
+
+    /// A branch in a database was finished, or could not be.
+    pub(crate) fn database_finished(
+        &mut self,
+        cx: &mut Context<'_>,
+        id: TransactionId,
+        database: &Name,
+        report: BranchReport,
+    ) {
+        let Some(tx) = self.transactions.get_mut(&id) else { return };
+        let Some(at) = tx.branch(database) else { return };
+        if !matches!(tx.phase, Phase::Committing | Phase::Failed) || tx.branches[at].finished {
+            return;
+        }
+        match report {
+            BranchReport::Done => self.branch_finished(cx, id, at, true),
+            // C11: it is sent again at its time, or when the database comes back.
+            BranchReport::Unknown => {}
+            BranchReport::Heuristic(detail) => {
+                tx.heuristic = true;
+                self.attention(cx, id, &detail);
+                self.branch_finished(cx, id, at, false);
+            }
+        }
+    }
+
+    fn branch_finished(
+        &mut self,
+        cx: &mut Context<'_>,
+        id: TransactionId,
+        at: usize,
+        as_told: bool,
+    ) {
+        let Some(tx) = self.transactions.get_mut(&id) else { return };
+        let branch = &mut tx.branches[at];
+        branch.finished = true;
+        branch.next_ms = None;
+        if as_told {
+            branch.finished_ms.get_or_insert(cx.now.mono_ms);
+        }
+        self.end_if_finished(cx, id);
+    }
+
+    /// C10, C14: everybody has finished.
+    fn end_if_finished(&mut self, cx: &mut Context<'_>, id: TransactionId) {
+        let Some(tx) = self.transactions.get(&id) else { return };
+        let done = tx.branches.iter().all(|b| b.finished);
+        if done && matches!(tx.phase, Phase::Committing | Phase::Failed) {
+            self.append_end(cx, id);
+        }
+    }
+
+    /// END, which nobody waits for but those who asked to see `Committed`.
+    pub(super) fn append_end(&mut self, cx: &mut Context<'_>, id: TransactionId) {
+        let Some(tx) = self.transactions.get_mut(&id) else { return };
+        let Some(decided) = &tx.decision else { return };
+        let committed = decided.abort.is_none();
+        let told = |b: &&super::transaction::Branch| {
+            if committed { b.vote == Some(VoteKind::Yes) } else { b.decision_sent_ms.is_some() }
+        };
+        let finished = tx.branches.iter().filter(told).map(|b| Finished {
+            participant: b.participant.name.clone(),
+            after_ms: b.finished_ms.map(|at| at.saturating_sub(decided.at.mono_ms)),
+        });
+        let end = End {
+            id,
+            previous: tx.last,
+            wall_ms: cx.now.wall_ms,
+            committed,
+            heuristic: tx.heuristic,
+            finished: finished.collect(),
+        };
+        tx.end_lsn = Some(cx.effects.append(Record::End(end)));
+        tx.phase = Phase::Ended;
+    }
+
+    /// C10: END is durable: whoever waited sees `Committed`, participants may forget.
+    pub(super) fn end_durable(&mut self, cx: &mut Context<'_>, id: TransactionId) {
+        let Some(tx) = self.transactions.get_mut(&id).filter(|tx| tx.phase == Phase::Ended) else {
+            return;
+        };
+        tx.answer_waiters(cx.effects, |_| true);
+        let Some(mut tx) = self.transactions.remove(&id) else { return };
+        self.timers.disarm(id, &mut tx.timer);
+        self.disown(tx.owner, id);
+        let mut full = false;
+        for branch in tx.branches.iter().filter(|b| b.is_service()) {
+            if let Some(state_id) = branch.state_id {
+                full |= self.services.forget_later(&branch.participant.name, state_id, id);
+            }
+        }
+        if full {
+            self.send_forgets(cx);
+        } else if self.forget_at.is_none() && self.services.has_forgettable() {
+            self.forget_at = Some(cx.now.mono_ms + FORGET_PAUSE_MS);
+        }
+    }
+
+    /// An instance of a service: what waited for its durable state goes on at once.
+    pub(super) fn attach(
+        &mut self,
+        cx: &mut Context<'_>,
+        caller: Caller,
+        service: Name,
+        instance: Name,
+        state_id: StateId,
+    ) {
+        let view = InstanceView {
+            instance,
+            state_id,
+            session: caller.session,
+            since_wall_ms: cx.now.wall_ms,
+        };
+        if self.services.of_session(caller.session).is_some() {
+            let detail = "the stream has attached before: one stream is one instance";
+            return cx.effects.refuse(caller, Refusal::new(Code::InvalidArgument, detail));
+        }
+        let replaced = self.services.attach(service.clone(), view);
+        cx.effects.reply(caller, Reply::Done);
+        if let Some(session) = replaced {
+            let detail = "a newer stream of the same instance has attached";
+            let refusal = Refusal::new(Code::NotAttached, detail);
+            cx.effects.emit(Output::EndSession { session, refusal });
+            self.resend_after_loss(cx, &service, session);
+        }
+        self.resend(cx, &service, |session| session.is_none());
+    }
+
+    /// A stream of the service is gone: what was sent to it goes to another instance of the same
+    /// durable state, if one lives.
+    pub(super) fn resend_after_loss(
+        &mut self,
+        cx: &mut Context<'_>,
+        service: &Name,
+        lost: SessionId,
+    ) {
+        self.resend(cx, service, |session| session == Some(lost));
+    }
+
+    /// Sends what stands to the branches of a service that `pick` picks by their stream. In the
+    /// order of the ids, so that the same inputs give the same outputs.
+    fn resend(
+        &mut self,
+        cx: &mut Context<'_>,
+        service: &Name,
+        pick: impl Fn(Option<SessionId>) -> bool,
+    ) {
+        let mut found: Vec<(TransactionId, usize)> = Vec::new();
+        for (id, tx) in &self.transactions {
+            let Some(at) = tx.branch(service) else { continue };
+            let branch = &tx.branches[at];
+            if branch.is_service() && pick(branch.session) && !branch.finished {
+                found.push((*id, at));
+            }
+        }
+        found.sort_unstable();
+        for (id, at) in found {
+            let Some(tx) = self.transactions.get_mut(&id) else { continue };
+            match tx.phase {
+                Phase::Collecting => self.send_prepare(cx, id, at),
+                Phase::Committing | Phase::Failed => {
+                    self.send_decision(cx, id, at);
+                    self.end_if_finished(cx, id);
+                }
+                Phase::Opening
+                | Phase::Local
+                | Phase::Resolving
+                | Phase::Deciding
+                | Phase::Ended => tx.branches[at].session = None,
+            }
+            self.rearm(cx, id);
+        }
+    }
+
+    /// A database came back: its branches and look-ups are tried at once.
+    pub(super) fn resume_database(&mut self, cx: &mut Context<'_>, name: &Name) {
+        let mut ids: Vec<TransactionId> = self.transactions.keys().copied().collect();
+        ids.sort_unstable();
+        for id in ids {
+            let tx = &self.transactions[&id];
+            let at = tx.branch(name).filter(|at| !tx.branches[*at].is_service());
+            match (tx.phase, at) {
+                (Phase::Committing | Phase::Failed, Some(at)) => {
+                    self.send_decision(cx, id, at);
+                    self.end_if_finished(cx, id);
+                }
+                (Phase::Resolving, _) if tx.local_database() == Some(name) => {
+                    self.resolve_now(cx, id);
+                }
+                _ => {}
+            }
+            self.rearm(cx, id);
+        }
+    }
+
+    /// Which outcomes a participant may forget: those of transactions that are not open here.
+    pub(super) fn may_forget(
+        &mut self,
+        cx: &mut Context<'_>,
+        caller: Caller,
+        mut ids: Vec<TransactionId>,
+    ) {
+        ids.retain(|id| !self.transactions.contains_key(id));
+        cx.effects.reply(caller, Reply::Forget(ids));
+    }
+
+    /// C15: an inquiry. What is not in memory is asked of the log.
+    pub(super) fn inquire(&mut self, cx: &mut Context<'_>, caller: Caller, id: TransactionId) {
+        let Some((service, instance)) = self.services.of_session(caller.session) else {
+            return cx.effects.refuse(caller, not_attached());
+        };
+        let (service, state_id) = (service.clone(), instance.state_id);
+        cx.effects.reply(caller, Reply::Done);
+        let session = caller.session;
+        match self.transactions.get(&id) {
+            None => self.ask_log(cx, id, Question::Inquiry { session, service, state_id }),
+            Some(tx) => match tx.branch(&service) {
+                Some(at) => self.tell(cx, id, at, session),
+                None => {
+                    // It prepared by itself and may still be enlisted, until the decision.
+                    let message = if tx.is_undecided() || tx.phase == Phase::Deciding {
+                        let retry_after_ms = super::inquiry::PENDING_MS;
+                        ToService::Pending { id, retry_after_ms }
+                    } else {
+                        ToService::Abort { id }
+                    };
+                    cx.effects.emit(Output::ToService { session, message });
+                }
+            },
+        }
+    }
+}

@@ -1,0 +1,203 @@
+//! Questions about transactions: those in memory are answered from it, the others from the log.
+//! Rows C13, C15 and C17. "The log has nothing" is an answer only if the log is whole.
+
+use alloc::format;
+use alloc::vec::Vec;
+
+use crate::command::{Caller, Wait};
+use crate::ids::{Name, SessionId, StateId, TransactionId};
+use crate::input::Chain;
+use crate::output::{Outcome, Output, PublicState, Reply, ToService};
+use crate::record::{Abort, Begin, Commit, End, Record};
+use crate::refusal::{Code, Refusal};
+
+use super::{Context, Coordinator};
+
+/// When a participant may inquire again, in milliseconds.
+pub(super) const PENDING_MS: u64 = 1_000;
+
+/// A question about a transaction that is not in memory.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Question {
+    /// What came of it?
+    Outcome(Caller),
+    /// The same, from somebody who reports that a local commit succeeded.
+    Commit(Caller),
+    /// Everything about it.
+    Show(Caller),
+    /// A participant has prepared it.
+    Inquiry { session: SessionId, service: Name, state_id: StateId },
+}
+
+/// The records of one chain.
+#[derive(Default)]
+pub(super) struct Parts<'a> {
+    pub(super) begin: Option<&'a Begin>,
+    pub(super) commit: Option<&'a Commit>,
+    pub(super) abort: Option<&'a Abort>,
+    pub(super) end: Option<&'a End>,
+}
+
+impl<'a> Parts<'a> {
+    pub(super) fn of(chain: &'a Chain) -> Self {
+        let mut parts = Self::default();
+        for (_, record) in &chain.records {
+            match record {
+                Record::Begin(r) => parts.begin = Some(r),
+                // The first decision in log order is the decision.
+                Record::Commit(r) if parts.abort.is_none() => {
+                    parts.commit.get_or_insert(r);
+                }
+                Record::Abort(r) if parts.commit.is_none() => {
+                    parts.abort.get_or_insert(r);
+                }
+                Record::End(r) => parts.end = Some(r),
+                _ => {}
+            }
+        }
+        parts
+    }
+
+    fn is_local(&self) -> bool {
+        self.begin.is_some_and(|b| b.local.is_some())
+    }
+
+    pub(super) fn state(&self) -> Option<PublicState> {
+        match (self.commit, self.abort, self.end) {
+            (Some(_), _, Some(_)) => Some(PublicState::Committed),
+            (Some(_), _, None) => Some(PublicState::Committing),
+            (None, Some(_), _) => Some(PublicState::Failed),
+            // BEGIN may have gone with its segment; END alone still tells.
+            (None, None, Some(end)) if end.committed => Some(PublicState::Committed),
+            (None, None, Some(_)) => Some(PublicState::Failed),
+            (None, None, None) => self.begin.map(|_| PublicState::Preparing),
+        }
+    }
+
+    fn outcome(&self, id: TransactionId) -> Option<Outcome> {
+        Some(Outcome {
+            id,
+            state: self.state()?,
+            reason: self.abort.map(|a| a.reason.clone()),
+            heuristic: self.end.is_some_and(|e| e.heuristic),
+        })
+    }
+}
+
+impl Coordinator {
+    /// C17.
+    pub(super) fn status(
+        &mut self,
+        cx: &mut Context<'_>,
+        caller: Caller,
+        id: TransactionId,
+        wait: Option<Wait>,
+    ) {
+        match (self.transactions.get_mut(&id), wait) {
+            (None, _) => self.ask_log(cx, id, Question::Outcome(caller)),
+            (Some(tx), None) => {
+                let outcome = tx.outcome(cx.effects.durable());
+                cx.effects.reply(caller, Reply::Outcome(outcome));
+            }
+            (Some(_), Some(wait)) => {
+                self.wait_for(cx, caller, id, wait);
+                let until_ms = cx.now.mono_ms + cx.limits.finish_wait_ms;
+                // Who only looks waits a bounded time, decided or not.
+                if let Some(tx) = self.transactions.get_mut(&id) {
+                    for waiter in tx.waiters.iter_mut().filter(|w| w.caller == caller) {
+                        waiter.until_ms.get_or_insert(until_ms);
+                    }
+                }
+                self.rearm(cx, id);
+            }
+        }
+    }
+
+    /// Everything about a transaction.
+    pub(super) fn show(&mut self, cx: &mut Context<'_>, caller: Caller, id: TransactionId) {
+        match self.transactions.get(&id) {
+            Some(tx) => {
+                let view = super::show::open(tx, cx.now, cx.effects.durable());
+                cx.effects.reply(caller, Reply::Transaction(view));
+            }
+            None => self.ask_log(cx, id, Question::Show(caller)),
+        }
+    }
+
+    /// Puts a question about a transaction that is not in memory; one reading serves them all.
+    pub(super) fn ask_log(&mut self, cx: &mut Context<'_>, id: TransactionId, question: Question) {
+        let questions = self.questions.entry(id).or_default();
+        if questions.is_empty() {
+            cx.effects.emit(Output::ReadChain { id });
+        }
+        questions.push(question);
+    }
+
+    /// The log's answer.
+    pub(crate) fn chain_read(&mut self, cx: &mut Context<'_>, id: TransactionId, chain: &Chain) {
+        let questions: Vec<Question> = self.questions.remove(&id).unwrap_or_default();
+        let parts = Parts::of(chain);
+        for question in questions {
+            match question {
+                Question::Outcome(caller) => match parts.outcome(id) {
+                    Some(outcome) => cx.effects.reply(caller, Reply::Outcome(outcome)),
+                    None => cx.effects.refuse(caller, unknown(id)),
+                },
+                Question::Commit(caller) => match parts.outcome(id) {
+                    Some(outcome) if outcome.reason.is_some() && parts.is_local() => {
+                        let detail = "a local commit was reported after the abort (L9)".into();
+                        cx.effects.emit(Output::Attention { id, detail });
+                        cx.effects.refuse(caller, marker_not_written(id));
+                    }
+                    Some(outcome) => cx.effects.reply(caller, Reply::Outcome(outcome)),
+                    None => cx.effects.refuse(caller, unknown(id)),
+                },
+                Question::Show(caller) => match super::show::ended(id, &parts) {
+                    Some(view) => cx.effects.reply(caller, Reply::Transaction(view)),
+                    None => cx.effects.refuse(caller, unknown(id)),
+                },
+                Question::Inquiry { session, service, state_id } => {
+                    let message = inquiry_answer(id, &parts, chain.whole, &service, state_id);
+                    cx.effects.emit(Output::ToService { session, message });
+                }
+            }
+        }
+    }
+}
+
+/// C15, from the log.
+fn inquiry_answer(
+    id: TransactionId,
+    parts: &Parts<'_>,
+    whole: bool,
+    service: &Name,
+    state_id: StateId,
+) -> ToService {
+    let pending = ToService::Pending { id, retry_after_ms: PENDING_MS };
+    match (parts.commit, parts.abort, parts.end) {
+        (Some(commit), _, _) => {
+            let updater = commit
+                .updaters
+                .iter()
+                .any(|u| u.participant.name == *service && u.state_id == state_id);
+            if updater { ToService::Commit { id } } else { ToService::Abort { id } }
+        }
+        (None, Some(_), _) => ToService::Abort { id },
+        (None, None, Some(end)) if !end.committed => ToService::Abort { id },
+        // Committed, but who the updaters were is gone: nothing may be guessed.
+        (None, None, Some(_)) => pending,
+        (None, None, None) if parts.begin.is_none() && whole => ToService::Abort { id },
+        (None, None, None) => pending,
+    }
+}
+
+/// L9.
+pub(super) fn marker_not_written(id: TransactionId) -> Refusal {
+    let detail = format!("{id} has failed: its marker cannot have been written");
+    Refusal::new(Code::MarkerNotWritten, detail)
+}
+
+fn unknown(id: TransactionId) -> Refusal {
+    let detail = format!("the log has no transaction {id}, or no longer");
+    Refusal::new(Code::UnknownTransaction, detail)
+}

@@ -1,0 +1,96 @@
+//! Local transactions: one database, whose own commit is the decision. Rows L4 to L8.
+//!
+//! No ABORT of a local transaction is ever appended except when the database holds a tombstone.
+
+use crate::ids::TransactionId;
+use crate::input::Resolution;
+use crate::output::Output;
+use crate::record::{Reason, ReasonCode};
+
+use super::collecting::pause_ms;
+use super::transaction::{Phase, Resolving};
+use super::{Context, Coordinator};
+
+impl Coordinator {
+    /// L4: nobody knows whether the local commit happened; the database is asked, in a way that
+    /// makes the answer final.
+    pub(super) fn start_resolving(
+        &mut self,
+        cx: &mut Context<'_>,
+        id: TransactionId,
+        reason: Reason,
+    ) {
+        let Some(tx) = self.transactions.get_mut(&id) else { return };
+        tx.phase = Phase::Resolving;
+        tx.doomed = Some(reason);
+        tx.resolving = Some(Resolving {
+            since_ms: cx.now.mono_ms,
+            attempts: 0,
+            under_way: false,
+            next_ms: cx.now.mono_ms,
+        });
+        self.resolve(cx, id);
+        self.rearm(cx, id);
+    }
+
+    /// Asks the database if it is time to, and never twice at once (L8).
+    pub(super) fn resolve(&mut self, cx: &mut Context<'_>, id: TransactionId) {
+        let Some(tx) = self.transactions.get_mut(&id) else { return };
+        let Some(database) = tx.local_database().cloned() else { return };
+        let Some(resolving) = &mut tx.resolving else { return };
+        if resolving.under_way || resolving.next_ms > cx.now.mono_ms {
+            return;
+        }
+        resolving.under_way = true;
+        resolving.attempts += 1;
+        let late = cx.now.mono_ms >= resolving.since_ms + cx.limits.attention_ms;
+        cx.effects.emit(Output::Resolve { id, database });
+        if late {
+            self.attention(cx, id, "the database does not say how a local transaction ended");
+        }
+    }
+
+    /// The database is back: no reason to wait any longer.
+    pub(super) fn resolve_now(&mut self, cx: &mut Context<'_>, id: TransactionId) {
+        if let Some(resolving) = self.transactions.get_mut(&id).and_then(|tx| tx.resolving.as_mut())
+        {
+            resolving.next_ms = cx.now.mono_ms;
+        }
+        self.resolve(cx, id);
+    }
+
+    /// L5, L6, L7.
+    pub(crate) fn resolved(
+        &mut self,
+        cx: &mut Context<'_>,
+        id: TransactionId,
+        resolution: Resolution,
+    ) {
+        let Some(tx) = self.transactions.get_mut(&id) else { return };
+        if tx.phase != Phase::Resolving {
+            return;
+        }
+        match resolution {
+            Resolution::Committed => self.decide_commit(cx, id),
+            Resolution::Tombstone | Resolution::Aborted => {
+                let asked = tx.doomed.take();
+                let reason = asked.unwrap_or_else(|| Reason {
+                    code: ReasonCode::NotCommittedLocally,
+                    participant: tx.local_database().cloned(),
+                    detail: "the database holds a tombstone".into(),
+                    retryable: true,
+                });
+                self.decide_abort(cx, id, reason);
+            }
+            Resolution::Unknown => {
+                let (first, longest) = cx.limits.retry_ms;
+                if let Some(resolving) = &mut tx.resolving {
+                    resolving.under_way = false;
+                    let pause = pause_ms(first, longest, resolving.attempts, id);
+                    resolving.next_ms = cx.now.mono_ms + pause;
+                }
+                self.rearm(cx, id);
+            }
+        }
+    }
+}

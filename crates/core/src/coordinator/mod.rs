@@ -1,0 +1,280 @@
+//! The coordinator: rows C1 to C20 and L1 to L9 of the protocol for many transactions.
+//!
+//! One file per phase. Every handler takes the transaction where it stands and either applies the
+//! input, ignores it for a stated reason, or refuses it with a code. It never reads a clock and
+//! never waits: what waits is a record, a vote or a deadline.
+
+mod collecting;
+mod committing;
+mod deciding;
+mod inquiry;
+mod keys;
+mod local;
+mod opening;
+mod recovery;
+mod services;
+mod show;
+#[cfg(test)]
+mod tests;
+mod timers;
+mod transaction;
+
+use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::vec::Vec;
+
+use hashbrown::HashMap;
+
+use crate::bus::Bus;
+use crate::command::{Caller, Command};
+use crate::effects::Effects;
+use crate::ids::{Lsn, Name, Now, SessionId, TransactionId};
+use crate::limits::Limits;
+use crate::output::Output;
+use crate::record::{Reason, ReasonCode, Record};
+
+use collecting::deadline_reason;
+use inquiry::Question;
+use keys::Keys;
+use services::Services;
+use timers::Timers;
+use transaction::{Phase, Transaction};
+
+/// What a handler works with besides the coordinator itself.
+pub(crate) struct Context<'a> {
+    pub(crate) now: Now,
+    pub(crate) limits: &'a Limits,
+    pub(crate) bus: &'a mut Bus,
+    pub(crate) effects: &'a mut Effects,
+    /// Bytes that new work may still take in the log.
+    pub(crate) room: u64,
+    /// New work is refused: the server is about to stop.
+    pub(crate) draining: bool,
+}
+
+/// The coordinator.
+#[derive(Debug, Default)]
+pub(crate) struct Coordinator {
+    transactions: HashMap<TransactionId, Transaction>,
+    /// Transactions that end with their stream.
+    owned: HashMap<SessionId, BTreeSet<TransactionId>>,
+    services: Services,
+    /// Registered databases, and whether each answers.
+    databases: BTreeMap<Name, bool>,
+    keys: Keys,
+    timers: Timers,
+    /// When collected `forget`s are sent.
+    forget_at: Option<u64>,
+    /// Questions about transactions that are not in memory, while the log is read.
+    questions: HashMap<TransactionId, Vec<Question>>,
+    counters: Counters,
+}
+
+/// Events counted since the server started.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Transactions begun.
+    pub begun: u64,
+    /// Transactions whose COMMIT became durable.
+    pub committed: u64,
+    /// Transactions whose ABORT was accepted.
+    pub failed: u64,
+    /// Transactions that asked for a person's attention.
+    pub attention: u64,
+}
+
+impl Coordinator {
+    /// A command of the coordinator.
+    pub(crate) fn command(&mut self, cx: &mut Context<'_>, caller: Caller, command: Command) {
+        match command {
+            Command::Begin(request) => self.begin(cx, caller, request),
+            Command::Enlist { id, branches } => self.enlist(cx, caller, id, branches),
+            Command::Stage { id, events, acknowledgements } => {
+                self.stage(cx, caller, id, events, &acknowledgements);
+            }
+            Command::Commit { id, request } => self.commit(cx, caller, id, &request),
+            Command::Abort { id, detail } => self.abort(cx, caller, id, detail),
+            Command::Extend { id, deadline_ms } => self.extend(cx, caller, id, deadline_ms),
+            Command::Status { id, wait } => self.status(cx, caller, id, wait),
+            Command::Show { id } => self.show(cx, caller, id),
+            Command::ListTransactions { after, limit } => self.list(cx, caller, after, limit),
+            Command::Attach { service, instance, state_id } => {
+                self.attach(cx, caller, service, instance, state_id);
+            }
+            Command::Vote { id, vote } => self.vote(cx, caller, id, vote),
+            Command::Finished { id, committed } => self.finished(cx, caller, id, committed),
+            Command::NotKnown { id } => self.not_known(cx, caller, id),
+            Command::Inquire { id } => self.inquire(cx, caller, id),
+            Command::MayForget { ids } => self.may_forget(cx, caller, ids),
+            Command::ListParticipants => self.list_participants(cx, caller),
+            other => unreachable!("{other:?} is not a command of the coordinator"),
+        }
+    }
+
+    /// A stream ended: its undecided transactions fail (C20, L4), its instance is gone.
+    pub(crate) fn session_ended(&mut self, cx: &mut Context<'_>, session: SessionId) {
+        for id in self.owned.remove(&session).unwrap_or_default() {
+            let reason =
+                Reason::new(ReasonCode::ClientGone, "the stream that began it ended", true);
+            self.give_up(cx, id, reason);
+        }
+        if let Some(service) = self.services.detach(session) {
+            self.resend_after_loss(cx, &service, session);
+        }
+    }
+
+    /// A record is accepted and applied: what was waiting for its place in the log goes on.
+    pub(crate) fn accepted(&mut self, cx: &mut Context<'_>, lsn: Lsn, record: &Record) {
+        match record {
+            Record::Begin(begin) => self.begin_accepted(cx, lsn, begin.id),
+            Record::Abort(abort) => self.abort_accepted(cx, abort.id),
+            _ => {}
+        }
+    }
+
+    /// A record is durable: what it decides takes effect.
+    pub(crate) fn durable(&mut self, cx: &mut Context<'_>, record: &Record) {
+        match record {
+            Record::Begin(begin) => self.begin_durable(cx, begin.id),
+            Record::Commit(commit) => self.commit_durable(cx, commit.id),
+            Record::End(end) => self.end_durable(cx, end.id),
+            _ => {}
+        }
+    }
+
+    /// Deadlines, pauses between messages, callers that have waited long enough.
+    pub(crate) fn tick(&mut self, cx: &mut Context<'_>) {
+        while let Some(id) = self.timers.pop(cx.now.mono_ms) {
+            if let Some(tx) = self.transactions.get_mut(&id) {
+                tx.timer = None;
+                self.wake(cx, id);
+                self.rearm(cx, id);
+            }
+        }
+        if self.forget_at.is_some_and(|at| at <= cx.now.mono_ms) {
+            self.send_forgets(cx);
+            self.keys.evict(cx.limits, cx.now.wall_ms);
+        }
+    }
+
+    /// The earliest time at which [`Coordinator::tick`] has something to do.
+    pub(crate) fn next_deadline(&self) -> Option<u64> {
+        self.timers.next().into_iter().chain(self.forget_at).min()
+    }
+
+    /// A database is registered or its state has changed: what waits for it goes on at once.
+    pub(crate) fn database(&mut self, cx: &mut Context<'_>, name: Name, up: bool) {
+        let was_up = self.databases.insert(name.clone(), up).unwrap_or(false);
+        if up && !was_up {
+            self.resume_database(cx, &name);
+        }
+    }
+
+    /// Open transactions.
+    pub(crate) fn open(&self) -> usize {
+        self.transactions.len()
+    }
+
+    /// Where BEGIN of the oldest open transaction is.
+    pub(crate) fn oldest_open(&self) -> Option<Lsn> {
+        self.transactions.values().map(|tx| tx.begin_lsn).min()
+    }
+
+    /// Where a transaction stands.
+    #[cfg(test)]
+    pub(crate) fn phase(&self, id: TransactionId) -> Option<Phase> {
+        self.transactions.get(&id).map(|tx| tx.phase)
+    }
+
+    /// Transactions with a decision that is on its way to be durable or to be finished.
+    pub(crate) fn deciding(&self) -> usize {
+        self.transactions.values().filter(|tx| !tx.is_undecided()).count()
+    }
+
+    /// Transactions that ask for attention.
+    pub(crate) fn in_attention(&self) -> usize {
+        self.transactions.values().filter(|tx| tx.attention.is_some()).count()
+    }
+
+    /// Idempotency keys that are kept.
+    pub(crate) fn keys(&self) -> usize {
+        self.keys.len()
+    }
+
+    /// Instances of services that are attached.
+    pub(crate) fn instances(&self) -> usize {
+        self.services.count()
+    }
+
+    /// Counted since the start.
+    pub(crate) fn counters(&self) -> Counters {
+        self.counters
+    }
+
+    /// What a transaction waits for has passed.
+    fn wake(&mut self, cx: &mut Context<'_>, id: TransactionId) {
+        let Some(tx) = self.transactions.get_mut(&id) else { return };
+        let now = cx.now.mono_ms;
+        tx.answer_waiters(cx.effects, |w| w.until_ms.is_some_and(|until| until <= now));
+        match tx.phase {
+            Phase::Opening | Phase::Collecting | Phase::Local => {
+                if tx.deadline_ms <= now {
+                    let reason = deadline_reason(tx);
+                    self.give_up(cx, id, reason);
+                } else if tx.phase == Phase::Collecting {
+                    self.send_due(cx, id);
+                }
+            }
+            Phase::Resolving => self.resolve(cx, id),
+            Phase::Committing => {
+                let late = tx.decision.as_ref().is_some_and(|d| {
+                    now >= d.at.mono_ms + cx.limits.attention_ms && tx.attention.is_none()
+                });
+                if late {
+                    self.attention(cx, id, "committing for too long: a participant is silent");
+                }
+                self.send_due(cx, id);
+            }
+            Phase::Failed => self.send_due(cx, id),
+            Phase::Deciding | Phase::Ended => {}
+        }
+    }
+
+    /// Puts the transaction's timer where its next wake is.
+    fn rearm(&mut self, cx: &Context<'_>, id: TransactionId) {
+        if let Some(tx) = self.transactions.get_mut(&id) {
+            let at = tx.next_wake(cx.limits.attention_ms);
+            self.timers.arm(id, &mut tx.timer, at);
+        }
+    }
+
+    /// Flags a transaction for a person, once.
+    fn attention(&mut self, cx: &mut Context<'_>, id: TransactionId, detail: &str) {
+        if let Some(tx) = self.transactions.get_mut(&id)
+            && tx.attention.is_none()
+        {
+            tx.attention = Some(detail.into());
+            self.counters.attention += 1;
+            cx.effects.emit(Output::Attention { id, detail: detail.into() });
+        }
+    }
+
+    /// Sends the collected `forget`s.
+    fn send_forgets(&mut self, cx: &mut Context<'_>) {
+        self.forget_at = None;
+        for (session, ids) in self.services.take_forgettable() {
+            let message = crate::output::ToService::Forget { ids };
+            cx.effects.emit(Output::ToService { session, message });
+        }
+    }
+
+    /// The stream's transactions no longer contain this one.
+    fn disown(&mut self, owner: Option<SessionId>, id: TransactionId) {
+        let Some(session) = owner else { return };
+        if let Some(owned) = self.owned.get_mut(&session) {
+            owned.remove(&id);
+            if owned.is_empty() {
+                self.owned.remove(&session);
+            }
+        }
+    }
+}

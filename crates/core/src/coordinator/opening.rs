@@ -1,0 +1,403 @@
+//! Begin: rows C1, C2, L1 and L2, and adding to an open transaction (C18).
+//!
+//! Whatever could refuse a transaction's items refuses them here, before anything is written.
+
+use alloc::format;
+use alloc::vec::Vec;
+
+use bytes::Bytes;
+
+use crate::command::{BeginRequest, BranchRequest, Caller, CommitRequest};
+use crate::event::{DeliveryRef, EventRequest};
+use crate::ids::{Lsn, Name, TransactionId};
+use crate::limits::{BATCH_BYTES, BATCH_ITEMS, BRANCHES, DEADLINE_MS, KEY_BYTES, WORK_BYTES};
+use crate::output::Reply;
+use crate::record::{Begin, IdempotencyKey, LocalItems, Participant, ParticipantKind, Record};
+use crate::refusal::{Code, Refusal};
+
+use super::transaction::{Branch, Counts, Phase, Transaction, Waiter};
+use super::{Context, Coordinator};
+
+impl Coordinator {
+    /// C1, L1.
+    pub(super) fn begin(&mut self, cx: &mut Context<'_>, caller: Caller, request: BeginRequest) {
+        if let Some(key) = &request.key {
+            match self.repeated(cx, caller, key, request.commit.as_ref()) {
+                Ok(true) => return,
+                Ok(false) => {}
+                Err(refusal) => return cx.effects.refuse(caller, refusal),
+            }
+        }
+        if let Err(refusal) = self.open_transaction(cx, caller, request) {
+            cx.effects.refuse(caller, refusal);
+        }
+    }
+
+    /// A key that is known begins nothing: the answer is what its transaction has come to.
+    fn repeated(
+        &mut self,
+        cx: &mut Context<'_>,
+        caller: Caller,
+        key: &IdempotencyKey,
+        commit: Option<&CommitRequest>,
+    ) -> Result<bool, Refusal> {
+        if key.key.is_empty() || key.key.len() > KEY_BYTES {
+            let detail = format!("an idempotency key has 1 to {KEY_BYTES} bytes");
+            return Err(Refusal::new(Code::InvalidArgument, detail));
+        }
+        let Some(entry) = self.keys.find(&key.key) else { return Ok(false) };
+        if entry.digest != key.digest {
+            let detail = format!("the key {:?} was used for another request", key.key);
+            return Err(Refusal::new(Code::KeyConflict, detail));
+        }
+        if let Some(commit) = commit {
+            self.status(cx, caller, entry.id, Some(commit.wait));
+        } else if let Some(tx) = self.transactions.get_mut(&entry.id) {
+            if tx.begin_lsn.0 != 0 && tx.begin_lsn <= cx.effects.durable() {
+                let remaining_ms = tx.remaining_ms(cx.now);
+                cx.effects
+                    .reply(caller, Reply::Begun { id: entry.id, remaining_ms, repeated: true });
+            } else {
+                tx.beginners.push((caller, true));
+            }
+        } else {
+            cx.effects
+                .reply(caller, Reply::Begun { id: entry.id, remaining_ms: 0, repeated: true });
+        }
+        Ok(true)
+    }
+
+    fn open_transaction(
+        &mut self,
+        cx: &mut Context<'_>,
+        caller: Caller,
+        request: BeginRequest,
+    ) -> Result<(), Refusal> {
+        let BeginRequest {
+            id,
+            local,
+            deadline_ms,
+            key,
+            detached,
+            branches,
+            events,
+            acknowledgements,
+            commit,
+        } = request;
+        if cx.draining {
+            return Err(Refusal::new(Code::Draining, "the server is about to stop"));
+        }
+        if self.transactions.contains_key(&id) {
+            return Err(Refusal::new(Code::KeyConflict, format!("{id} exists already")));
+        }
+        if self.transactions.len() >= cx.limits.open_transactions {
+            let detail = format!("{} transactions are open", self.transactions.len());
+            return Err(Refusal::new(Code::TooManyTransactions, detail));
+        }
+        let deadline_ms = checked_deadline(deadline_ms.unwrap_or(cx.limits.default_deadline_ms))?;
+        let mut branches = checked_branches(&[], branches)?;
+        let mut participants: Vec<Participant> =
+            branches.iter().map(|b| b.participant.clone()).collect();
+        for participant in &participants {
+            self.check_database(participant)?;
+        }
+        if let Some(database) = &local {
+            if !branches.is_empty() || commit.is_some() {
+                return Err(local_refusal());
+            }
+            let database = Participant { name: database.clone(), kind: ParticipantKind::Database };
+            self.check_database(&database)?;
+            participants.push(database);
+            branches.clear();
+        }
+        check_batch(0, 0, &events, &acknowledgements, cx.room)?;
+        if let Some(commit) = &commit {
+            check_votes(&branches, commit)?;
+        }
+
+        let mut begin =
+            Begin { id, wall_ms: cx.now.wall_ms, deadline_ms, key, participants, local: None };
+        let mut staged = crate::bus::Staged::default();
+        cx.bus.stage(cx.limits, id, events, &acknowledgements, &mut staged)?;
+        if local.is_some() {
+            begin.local = Some(LocalItems {
+                events: staged.events.clone(),
+                acknowledged: staged.acknowledgements.clone(),
+            });
+        }
+        self.keys.evict(cx.limits, cx.now.wall_ms);
+        if let Some(key) = &begin.key {
+            self.keys.insert(key, id);
+        }
+        let mut tx = Transaction::new(begin.clone(), cx.now);
+        tx.staged = staged;
+        tx.branches = branches;
+        if !detached {
+            tx.owner = Some(caller.session);
+            self.owned.entry(caller.session).or_default().insert(id);
+        }
+        match commit {
+            Some(commit) => ask(&mut tx, caller, &commit),
+            None => tx.beginners.push((caller, false)),
+        }
+        self.counters.begun += 1;
+        self.transactions.insert(id, tx);
+        cx.effects.append(Record::Begin(begin));
+        Ok(())
+    }
+
+    /// C2: BEGIN has its place. A local transaction waits until it is durable as well.
+    pub(super) fn begin_accepted(&mut self, cx: &mut Context<'_>, lsn: Lsn, id: TransactionId) {
+        let Some(tx) = self.transactions.get_mut(&id) else { return };
+        if tx.phase != Phase::Opening || tx.is_local() {
+            return;
+        }
+        tx.phase = Phase::Collecting;
+        let remaining_ms = tx.remaining_ms(cx.now);
+        for (caller, repeated) in core::mem::take(&mut tx.beginners) {
+            let reply = Reply::Begun { id, remaining_ms, repeated };
+            if tx.begin.key.is_some() {
+                cx.effects.reply_when_durable(lsn, caller, reply);
+            } else {
+                cx.effects.reply(caller, reply);
+            }
+        }
+        if let Some(reason) = tx.doomed.take() {
+            return self.decide_abort(cx, id, reason);
+        }
+        for at in 0..tx.branches.len() {
+            self.send_prepare(cx, id, at);
+        }
+        self.decide_if_ready(cx, id);
+        self.rearm(cx, id);
+    }
+
+    /// L2: the one BEGIN that is waited for.
+    pub(super) fn begin_durable(&mut self, cx: &mut Context<'_>, id: TransactionId) {
+        let Some(tx) = self.transactions.get_mut(&id) else { return };
+        if tx.phase != Phase::Opening || !tx.is_local() {
+            return;
+        }
+        tx.phase = Phase::Local;
+        // The bytes are in the journal now; offsets, keys and sizes are all that is needed here.
+        for event in &mut tx.staged.events {
+            event.body = Bytes::new();
+        }
+        if let Some(items) = &mut tx.begin.local {
+            for event in &mut items.events {
+                event.body = Bytes::new();
+            }
+        }
+        let remaining_ms = tx.remaining_ms(cx.now);
+        for (caller, repeated) in core::mem::take(&mut tx.beginners) {
+            cx.effects.reply(caller, Reply::Begun { id, remaining_ms, repeated });
+        }
+        if let Some(reason) = tx.doomed.take() {
+            self.give_up(cx, id, reason);
+        }
+        self.rearm(cx, id);
+    }
+
+    /// C18: more branches.
+    pub(super) fn enlist(
+        &mut self,
+        cx: &mut Context<'_>,
+        caller: Caller,
+        id: TransactionId,
+        branches: Vec<BranchRequest>,
+    ) {
+        let added = self.checked_enlist(cx, id, branches);
+        match added {
+            Ok(first) => {
+                let tx = &self.transactions[&id];
+                let collecting = tx.phase == Phase::Collecting;
+                let (last, reply) = (tx.branches.len(), counted(tx));
+                for at in first..last {
+                    if collecting {
+                        self.send_prepare(cx, id, at);
+                    }
+                }
+                self.rearm(cx, id);
+                cx.effects.reply(caller, reply);
+            }
+            Err(refusal) => cx.effects.refuse(caller, refusal),
+        }
+    }
+
+    fn checked_enlist(
+        &mut self,
+        cx: &mut Context<'_>,
+        id: TransactionId,
+        branches: Vec<BranchRequest>,
+    ) -> Result<usize, Refusal> {
+        let tx = self.growing(id)?;
+        let added = checked_branches(&tx.branches, branches)?;
+        for branch in &added {
+            self.check_database(&branch.participant)?;
+        }
+        let work: usize = added.iter().filter_map(|b| b.work.as_ref()).map(Bytes::len).sum();
+        if work as u64 > cx.room {
+            return Err(no_space());
+        }
+        let tx = self.transactions.get_mut(&id).expect("it was found above");
+        let first = tx.branches.len();
+        tx.branches.extend(added);
+        Ok(first)
+    }
+
+    /// C18: more items.
+    pub(super) fn stage(
+        &mut self,
+        cx: &mut Context<'_>,
+        caller: Caller,
+        id: TransactionId,
+        events: Vec<EventRequest>,
+        acknowledgements: &[DeliveryRef],
+    ) {
+        let staged = self.growing(id).and_then(|tx| {
+            let (items, bytes) = (tx.staged.items(), tx.staged.bytes);
+            check_batch(items, bytes, &events, acknowledgements, cx.room)?;
+            cx.bus.stage(cx.limits, id, events, acknowledgements, &mut tx.staged)?;
+            Ok(counted(tx))
+        });
+        match staged {
+            Ok(reply) => cx.effects.reply(caller, reply),
+            Err(refusal) => cx.effects.refuse(caller, refusal),
+        }
+    }
+
+    /// A distributed transaction that can still grow, or why not.
+    fn growing(&mut self, id: TransactionId) -> Result<&mut Transaction, Refusal> {
+        let Some(tx) = self.transactions.get_mut(&id) else {
+            let detail = format!("no transaction {id} is open");
+            return Err(Refusal::new(Code::UnknownTransaction, detail));
+        };
+        if tx.is_local() {
+            return Err(local_refusal());
+        }
+        if !tx.is_open() {
+            let detail = format!("{id} takes no more: commit was asked, or it is decided");
+            return Err(Refusal::new(Code::Closed, detail));
+        }
+        Ok(tx)
+    }
+
+    fn check_database(&self, participant: &Participant) -> Result<(), Refusal> {
+        match participant.kind {
+            ParticipantKind::Service => Ok(()),
+            ParticipantKind::Database if self.databases.contains_key(&participant.name) => Ok(()),
+            ParticipantKind::Database => {
+                let detail = format!(
+                    "no database {} is registered in the server's configuration",
+                    participant.name
+                );
+                Err(Refusal::new(Code::UnknownDatabase, detail))
+            }
+        }
+    }
+}
+
+/// Notes a commit: what it counted, whom it vouches for, and who waits.
+pub(super) fn ask(tx: &mut Transaction, caller: Caller, commit: &CommitRequest) {
+    tx.asked = Some(Counts { branches: commit.branches, items: commit.items });
+    for name in &commit.votes {
+        if let Some(at) = tx.branch(name) {
+            tx.branches[at].vote = Some(crate::view::VoteKind::Yes);
+        }
+    }
+    tx.waiters.push(Waiter { caller, wait: commit.wait, until_ms: None });
+}
+
+/// The caller may vouch for databases that are in the transaction, and for nothing else.
+pub(super) fn check_votes(branches: &[Branch], commit: &CommitRequest) -> Result<(), Refusal> {
+    for name in &commit.votes {
+        let branch = branches.iter().find(|b| b.participant.name == *name);
+        if branch.is_none_or(Branch::is_service) {
+            let detail = format!("the commit votes for {name}, which is no database in it");
+            return Err(Refusal::new(Code::NotAParticipant, detail));
+        }
+    }
+    Ok(())
+}
+
+pub(super) fn checked_deadline(deadline_ms: u64) -> Result<u64, Refusal> {
+    if deadline_ms == 0 || deadline_ms > DEADLINE_MS {
+        let detail = format!("a deadline is 1 to {DEADLINE_MS} ms; this is {deadline_ms} ms");
+        return Err(Refusal::new(Code::InvalidDeadline, detail));
+    }
+    Ok(deadline_ms)
+}
+
+fn checked_branches(have: &[Branch], more: Vec<BranchRequest>) -> Result<Vec<Branch>, Refusal> {
+    if have.len() + more.len() > BRANCHES {
+        let detail = format!("a transaction has at most {BRANCHES} branches");
+        return Err(Refusal::new(Code::TooMany, detail));
+    }
+    let mut added: Vec<Branch> = Vec::with_capacity(more.len());
+    for BranchRequest { participant, work } in more {
+        if work.as_ref().is_some_and(|w| w.len() > WORK_BYTES) {
+            let detail = format!("the work for {} is over {WORK_BYTES} bytes", participant.name);
+            return Err(Refusal::new(Code::TooLarge, detail));
+        }
+        let named = |b: &Branch| b.participant.name == participant.name;
+        if have.iter().any(named) || added.iter().any(named) {
+            let detail = format!("{} takes part already", participant.name);
+            return Err(Refusal::new(Code::AlreadyEnlisted, detail));
+        }
+        added.push(Branch::new(participant, work));
+    }
+    Ok(added)
+}
+
+/// The limits of one transaction's items, with what it has already, and the room in the log.
+fn check_batch(
+    items: usize,
+    bytes: usize,
+    events: &[EventRequest],
+    acknowledgements: &[DeliveryRef],
+    room: u64,
+) -> Result<(), Refusal> {
+    if items + events.len() + acknowledgements.len() > BATCH_ITEMS {
+        let detail = format!("a transaction has at most {BATCH_ITEMS} events and acknowledgements");
+        return Err(Refusal::new(Code::TooMany, detail));
+    }
+    let more: usize = events.iter().map(|e| e.body.len()).sum();
+    if bytes + more > BATCH_BYTES {
+        let detail = format!("a transaction has at most {BATCH_BYTES} bytes of events");
+        return Err(Refusal::new(Code::TooLarge, detail));
+    }
+    if more as u64 + RECORD_BYTES > room {
+        return Err(no_space());
+    }
+    Ok(())
+}
+
+/// What a transaction's records take besides its events, at most (names of 64 branches included).
+pub(crate) const RECORD_BYTES: u64 = 16 << 10;
+
+fn no_space() -> Refusal {
+    Refusal::new(Code::NoSpace, "the store has no room for new work")
+}
+
+fn local_refusal() -> Refusal {
+    let detail = "a local transaction is one database and events: no other database, no service, \
+                  and its commit is reported after the database's own";
+    Refusal::new(Code::LocalTransaction, detail)
+}
+
+fn counted(tx: &Transaction) -> Reply {
+    let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
+    Reply::Counted { branches: count(tx.branches.len()), items: count(tx.staged.items()) }
+}
+
+/// Names, for sentences.
+pub(super) fn names<'a>(names: impl Iterator<Item = &'a Name>) -> alloc::string::String {
+    let mut text = alloc::string::String::new();
+    for name in names {
+        if !text.is_empty() {
+            text.push_str(", ");
+        }
+        text.push_str(name.as_str());
+    }
+    text
+}

@@ -1,0 +1,147 @@
+//! Services and their live instances: who can be sent what. In memory only; never decides.
+
+use alloc::collections::BTreeMap;
+use alloc::vec::Vec;
+
+use hashbrown::HashMap;
+
+use crate::ids::{Name, SessionId, StateId, TransactionId};
+use crate::view::InstanceView;
+
+/// The services that are, or have been, attached.
+#[derive(Debug, Default)]
+pub(crate) struct Services {
+    services: BTreeMap<Name, Service>,
+    sessions: HashMap<SessionId, Name>,
+    /// Outcomes that participants need not keep any more, to be sent in batches.
+    forgettable: BTreeMap<(Name, StateId), Vec<TransactionId>>,
+}
+
+#[derive(Debug, Default)]
+struct Service {
+    instances: Vec<InstanceView>,
+    /// Whose turn it is.
+    turn: usize,
+}
+
+/// Whom to send to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Recipient {
+    pub(crate) session: SessionId,
+    pub(crate) state_id: StateId,
+    pub(crate) instance: Name,
+}
+
+impl Services {
+    /// Adds an instance; gives back the stream of an older one of the same name.
+    pub(crate) fn attach(&mut self, service: Name, instance: InstanceView) -> Option<SessionId> {
+        let instances = &mut self.services.entry(service.clone()).or_default().instances;
+        let old = instances.iter().position(|i| i.instance == instance.instance);
+        let replaced = old.map(|at| instances.remove(at).session);
+        if let Some(session) = replaced {
+            self.sessions.remove(&session);
+        }
+        self.sessions.insert(instance.session, service);
+        instances.push(instance);
+        replaced
+    }
+
+    /// Removes the instance of a stream that ended; says which service lost it.
+    pub(crate) fn detach(&mut self, session: SessionId) -> Option<Name> {
+        let name = self.sessions.remove(&session)?;
+        if let Some(service) = self.services.get_mut(&name) {
+            service.instances.retain(|i| i.session != session);
+        }
+        Some(name)
+    }
+
+    /// The service and durable state of a stream.
+    pub(crate) fn of_session(&self, session: SessionId) -> Option<(&Name, &InstanceView)> {
+        let name = self.sessions.get(&session)?;
+        let service = self.services.get(name)?;
+        service.instances.iter().find(|i| i.session == session).map(|i| (name, i))
+    }
+
+    /// A live instance: of a certain durable state if one is given, else whoever's turn it is.
+    pub(crate) fn choose(&mut self, name: &Name, state: Option<StateId>) -> Option<Recipient> {
+        let service = self.services.get_mut(name)?;
+        let count = service.instances.len();
+        for step in 0..count {
+            let at = (service.turn + step) % count;
+            let instance = &service.instances[at];
+            if state.is_none_or(|s| s == instance.state_id) {
+                service.turn = at + 1;
+                return Some(Recipient {
+                    session: instance.session,
+                    state_id: instance.state_id,
+                    instance: instance.instance.clone(),
+                });
+            }
+        }
+        None
+    }
+
+    /// Every service with its instances.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (&Name, &[InstanceView])> {
+        self.services.iter().map(|(name, s)| (name, s.instances.as_slice()))
+    }
+
+    /// Streams that are attached.
+    pub(crate) fn count(&self) -> usize {
+        self.sessions.len()
+    }
+
+    /// Notes that a participant may forget an outcome; says whether a batch is full.
+    pub(crate) fn forget_later(&mut self, name: &Name, state: StateId, id: TransactionId) -> bool {
+        let batch = self.forgettable.entry((name.clone(), state)).or_default();
+        batch.push(id);
+        batch.len() >= FORGET_BATCH
+    }
+
+    /// Something waits to be forgotten.
+    pub(crate) fn has_forgettable(&self) -> bool {
+        !self.forgettable.is_empty()
+    }
+
+    /// Takes the batches whose participant is live. Those of nobody are dropped: participants ask
+    /// by themselves for what they still keep.
+    pub(crate) fn take_forgettable(&mut self) -> Vec<(SessionId, Vec<TransactionId>)> {
+        let batches = core::mem::take(&mut self.forgettable);
+        let live = |((name, state), ids)| Some((self.choose(&name, Some(state))?.session, ids));
+        batches.into_iter().filter_map(live).collect()
+    }
+}
+
+/// Outcomes in one `forget`.
+const FORGET_BATCH: usize = 256;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn instance(name: &str, session: u64, state: u128) -> InstanceView {
+        InstanceView {
+            instance: Name::new(name).unwrap(),
+            state_id: StateId(state),
+            session: SessionId(session),
+            since_wall_ms: 0,
+        }
+    }
+
+    #[test]
+    fn instances_take_turns_and_a_branch_stays_with_its_state() {
+        let name = Name::new("pay").unwrap();
+        let mut services = Services::default();
+        assert_eq!(services.attach(name.clone(), instance("a", 1, 7)), None);
+        assert_eq!(services.attach(name.clone(), instance("b", 2, 7)), None);
+        assert_eq!(services.attach(name.clone(), instance("c", 3, 8)), None);
+        let mut turns = || services.choose(&name, None).unwrap().session.0;
+        assert_eq!([turns(), turns(), turns(), turns()], [1, 2, 3, 1]);
+        assert_eq!(services.choose(&name, Some(StateId(8))).unwrap().session.0, 3);
+        assert_eq!(services.choose(&name, Some(StateId(9))), None);
+        assert_eq!(services.attach(name.clone(), instance("c", 4, 8)), Some(SessionId(3)));
+        assert_eq!(services.detach(SessionId(3)), None);
+        assert_eq!(services.detach(SessionId(4)), Some(name.clone()));
+        assert_eq!(services.choose(&name, Some(StateId(8))), None);
+    }
+}

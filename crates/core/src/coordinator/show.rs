@@ -1,0 +1,165 @@
+//! Views of transactions and participants for people. Reads only.
+
+use alloc::vec::Vec;
+
+use crate::command::Caller;
+use crate::ids::{Lsn, Now, StateId, TransactionId};
+use crate::output::{PublicState, Reply};
+use crate::record::ParticipantKind;
+use crate::view::{BranchView, ParticipantView, TransactionView, VoteKind};
+
+use super::inquiry::Parts;
+use super::transaction::Transaction;
+use super::{Context, Coordinator};
+
+/// Most transactions in one list.
+const LIST_LIMIT: u32 = 1_000;
+
+impl Coordinator {
+    /// Open transactions, by id.
+    pub(super) fn list(
+        &mut self,
+        cx: &mut Context<'_>,
+        caller: Caller,
+        after: Option<TransactionId>,
+        limit: u32,
+    ) {
+        let later = |id: &&TransactionId| after.is_none_or(|after| **id > after);
+        let mut ids: Vec<TransactionId> = self.transactions.keys().filter(later).copied().collect();
+        ids.sort_unstable();
+        ids.truncate(limit.clamp(1, LIST_LIMIT) as usize);
+        let durable = cx.effects.durable();
+        let views = ids.iter().map(|id| open(&self.transactions[id], cx.now, durable)).collect();
+        cx.effects.reply(caller, Reply::Transactions(views));
+    }
+
+    /// Services and databases, by name.
+    pub(super) fn list_participants(&mut self, cx: &mut Context<'_>, caller: Caller) {
+        let mut views: Vec<ParticipantView> = Vec::new();
+        for (name, instances) in self.services.iter() {
+            views.push(ParticipantView {
+                name: name.clone(),
+                kind: ParticipantKind::Service,
+                instances: instances.to_vec(),
+                open_branches: 0,
+            });
+        }
+        for name in self.databases.keys() {
+            views.push(ParticipantView {
+                name: name.clone(),
+                kind: ParticipantKind::Database,
+                instances: Vec::new(),
+                open_branches: 0,
+            });
+        }
+        views.sort_by(|a, b| a.name.cmp(&b.name));
+        let branches = self.transactions.values().flat_map(|tx| &tx.branches);
+        for branch in branches.filter(|b| !b.finished) {
+            let named = |v: &ParticipantView| v.name.cmp(&branch.participant.name);
+            if let Ok(at) = views.binary_search_by(named) {
+                views[at].open_branches += 1;
+            }
+        }
+        cx.effects.reply(caller, Reply::Participants(views));
+    }
+}
+
+/// A transaction that is open.
+pub(super) fn open(tx: &Transaction, now: Now, durable: Lsn) -> TransactionView {
+    let since = |at: Option<u64>| at.map(|at| at.saturating_sub(tx.begun_ms));
+    let state = tx.public_state(durable);
+    let decided = tx.decision.as_ref().filter(|_| state != PublicState::Preparing);
+    let branches = tx.branches.iter().map(|b| BranchView {
+        participant: b.participant.name.clone(),
+        kind: b.participant.kind,
+        state_id: b.state_id,
+        instance: b.instance.clone(),
+        prepare_sent_ms: since(b.prepare_sent_ms),
+        vote: b.vote,
+        voted_ms: since(b.voted_ms),
+        decision_sent_ms: since(b.decision_sent_ms),
+        finished_ms: since(b.finished_ms),
+        sends: b.sends,
+    });
+    let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
+    TransactionView {
+        id: tx.id(),
+        state,
+        local: tx.local_database().cloned(),
+        begun_wall_ms: tx.begin.wall_ms,
+        remaining_ms: tx.is_undecided().then(|| tx.remaining_ms(now)),
+        commit_asked: tx.asked.is_some(),
+        events: count(tx.staged.events.len()),
+        acknowledgements: count(tx.staged.acknowledgements.len()),
+        reason: decided.and_then(|d| d.abort.clone()),
+        decided_wall_ms: decided.map(|d| d.at.wall_ms),
+        ended_wall_ms: None,
+        heuristic: tx.heuristic,
+        attention: tx.attention.clone(),
+        branches: branches.collect(),
+    }
+}
+
+/// A transaction that is only in the log.
+pub(super) fn ended(id: TransactionId, parts: &Parts<'_>) -> Option<TransactionView> {
+    let state = parts.state()?;
+    let begun_wall_ms = parts.begin.map_or(id.unix_ms(), |b| b.wall_ms);
+    let decided_wall_ms = parts.commit.map(|c| c.wall_ms).or(parts.abort.map(|a| a.wall_ms));
+    let mut branches: Vec<BranchView> = Vec::new();
+    let mut add = |participant: &crate::record::Participant,
+                   state_id: Option<StateId>,
+                   vote: Option<VoteKind>| {
+        if branches.iter().any(|b| b.participant == participant.name) {
+            return;
+        }
+        let finished = parts.end.and_then(|e| {
+            e.finished.iter().find(|f| f.participant == participant.name).map(|f| f.after_ms)
+        });
+        let decided = decided_wall_ms.map(|at| at.saturating_sub(begun_wall_ms));
+        branches.push(BranchView {
+            participant: participant.name.clone(),
+            kind: participant.kind,
+            state_id,
+            instance: None,
+            prepare_sent_ms: None,
+            vote,
+            voted_ms: None,
+            decision_sent_ms: finished.and(decided),
+            finished_ms: finished.flatten().zip(decided).map(|(after, decided)| decided + after),
+            sends: 0,
+        });
+    };
+    if let Some(commit) = parts.commit {
+        for updater in &commit.updaters {
+            add(&updater.participant, Some(updater.state_id), Some(VoteKind::Yes));
+        }
+        for participant in &commit.read_only {
+            add(participant, None, Some(VoteKind::ReadOnly));
+        }
+    }
+    for participant in parts.begin.map(|b| b.participants.as_slice()).unwrap_or_default() {
+        let no = parts.abort.is_some_and(|a| {
+            a.reason.code == crate::record::ReasonCode::VotedNo
+                && a.reason.participant.as_ref() == Some(&participant.name)
+        });
+        add(participant, None, no.then_some(VoteKind::No));
+    }
+    let local = parts.begin.filter(|b| b.local.is_some()).and_then(|b| b.participants.first());
+    let items = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
+    Some(TransactionView {
+        id,
+        state,
+        local: local.map(|p| p.name.clone()),
+        begun_wall_ms,
+        remaining_ms: None,
+        commit_asked: parts.commit.is_some(),
+        events: items(parts.commit.map_or(0, |c| c.events.len())),
+        acknowledgements: items(parts.commit.map_or(0, |c| c.acknowledged.len())),
+        reason: parts.abort.map(|a| a.reason.clone()),
+        decided_wall_ms,
+        ended_wall_ms: parts.end.map(|e| e.wall_ms),
+        heuristic: parts.end.is_some_and(|e| e.heuristic),
+        attention: None,
+        branches,
+    })
+}

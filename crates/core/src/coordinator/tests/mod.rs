@@ -1,0 +1,6 @@
+//! Tests of the coordinator through the machine: every pair of state and input, and the rows that
+//! need more than one step.
+
+mod bench;
+mod rows;
+mod table;

@@ -1,0 +1,403 @@
+//! Rows that need more than one step, each named after its row.
+
+use alloc::vec;
+use std::prelude::v1::*;
+
+use super::bench::{
+    Bench, CLIENT, SERVICE_A, SERVICE_B, STRANGER, X, begin, begin_local, commit, event, name, no,
+    service, text,
+};
+use crate::command::{BranchRequest, Command, CommitRequest, Vote, Wait};
+use crate::event::EventRequest;
+use crate::ids::{Lsn, StateId, TransactionId};
+use crate::input::{BranchReport, Chain, Input, Resolution};
+use crate::limits::{BATCH_ITEMS, BRANCHES};
+use crate::output::{Output, Reply};
+use crate::record::{IdempotencyKey, Participant, ParticipantKind, Record};
+
+fn run_of(bench: &mut Bench, branches: &[&str]) -> Vec<Output> {
+    let mut request = begin(X);
+    request.branches = branches.iter().map(|b| super::bench::branch(b)).collect();
+    request.commit = Some(commit(u32::try_from(branches.len()).unwrap(), 1));
+    bench.command(CLIENT, Command::Begin(request))
+}
+
+/// C16 for each chain that a crash can leave.
+#[test]
+fn c16_a_restart_goes_on_by_what_the_chain_says() {
+    // BEGIN without a decision: aborted, whatever the votes were.
+    let mut w = Bench::new();
+    w.command(CLIENT, Command::Begin(begin(X)));
+    w.settle();
+    w.vote(SERVICE_A, Vote::Yes);
+    w.vote(SERVICE_B, Vote::Yes);
+    let (mut again, outputs) = w.restart();
+    assert_eq!(text(&outputs), "append ABORT");
+    assert_eq!(text(&again.settle()), "append END");
+    assert_eq!(again.phase(), "-");
+
+    // COMMIT: the updaters are told when they come back, and the client may ask.
+    let mut w = Bench::new();
+    run_of(&mut w, &["a", "b"]);
+    w.accept();
+    w.vote(SERVICE_A, Vote::Yes);
+    w.vote(SERVICE_B, Vote::ReadOnly);
+    w.accept();
+    w.sync();
+    let (mut again, outputs) = w.restart();
+    assert_eq!(text(&outputs), "nothing");
+    assert_eq!(again.phase(), "Committing");
+    let attach = Command::Attach { service: name("a"), instance: name("x"), state_id: StateId(7) };
+    assert_eq!(text(&again.command(SERVICE_A, attach)), "done, commit to a");
+    let wait = Some(Wait::Finished);
+    assert_eq!(text(&again.command(CLIENT, Command::Status { id: X, wait })), "nothing");
+    let finished = Command::Finished { id: X, committed: true };
+    assert_eq!(text(&again.command(SERVICE_A, finished)), "done, append END");
+    assert_eq!(text(&again.settle()), "Committed");
+
+    // A decision that is not durable is not there after the crash, and was told to nobody.
+    let mut w = Bench::new();
+    run_of(&mut w, &["a"]);
+    w.settle();
+    assert_eq!(text(&w.vote(SERVICE_A, Vote::Yes)), "done, append COMMIT");
+    assert_eq!(text(&w.accept()), "nothing");
+    let (_, outputs) = w.restart();
+    assert_eq!(text(&outputs), "append ABORT");
+}
+
+/// C16, local: it has its whole deadline again, and nobody but its database says how it ended.
+#[test]
+fn c16_a_local_transaction_survives_the_restart() {
+    let mut w = Bench::new();
+    w.command(CLIENT, Command::Begin(begin_local(X)));
+    w.settle();
+    w.pass(20_000);
+    let (mut again, outputs) = w.restart();
+    assert_eq!((text(&outputs).as_str(), again.phase().as_str()), ("nothing", "Local"));
+    again.input(Input::Database { name: name("db"), up: true });
+    assert_eq!(text(&again.pass(20_000)), "nothing");
+    assert_eq!(text(&again.pass(10_000)), "resolve");
+    let resolved = Input::Resolved { id: X, resolution: Resolution::Committed };
+    assert_eq!(text(&again.input(resolved)), "append COMMIT");
+    again.settle();
+    let commits = again.log.iter().filter(|(_, r)| matches!(r, Record::Commit(_)));
+    assert_eq!(commits.map(|(_, r)| r.events().len()).collect::<Vec<_>>(), [1]);
+}
+
+/// C2, C5: everything in one call, with nobody to ask, is decided at once.
+#[test]
+fn c5_events_alone_commit_in_one_call() {
+    let mut w = Bench::new();
+    assert_eq!(text(&run_of(&mut w, &[])), "append BEGIN");
+    assert_eq!(text(&w.accept()), "append COMMIT");
+    assert_eq!(text(&w.accept()), "nothing");
+    assert_eq!(text(&w.sync()), "append END");
+    assert_eq!(text(&w.settle()), "Committed");
+}
+
+/// C5: a decision is told only when it is durable, `Committed` only when END is.
+#[test]
+fn i6_nobody_is_told_before_it_is_durable() {
+    let mut w = Bench::new();
+    run_of(&mut w, &["a"]);
+    w.accept();
+    w.vote(SERVICE_A, Vote::Yes);
+    assert_eq!(text(&w.accept()), "nothing");
+    let status = Command::Status { id: X, wait: None };
+    assert_eq!(text(&w.command(CLIENT, status.clone())), "Preparing");
+    assert_eq!(text(&w.command(SERVICE_A, Command::Inquire { id: X })), "done, pending to a");
+    assert_eq!(text(&w.sync()), "commit to a");
+    assert_eq!(text(&w.command(CLIENT, status.clone())), "Committing");
+    w.command(SERVICE_A, Command::Finished { id: X, committed: true });
+    w.accept();
+    assert_eq!(text(&w.command(CLIENT, status)), "Committing");
+    assert_eq!(text(&w.sync()), "Committed");
+}
+
+/// C5: `wait = decided` is answered at the decision, the default when all have finished or after
+/// five seconds.
+#[test]
+fn c5_the_caller_chooses_how_long_it_waits() {
+    let mut w = Bench::new();
+    run_of(&mut w, &["a"]);
+    w.accept();
+    let decided = CommitRequest { wait: Wait::Decided, ..commit(1, 1) };
+    w.command(CLIENT, Command::Commit { id: X, request: decided });
+    w.vote(SERVICE_A, Vote::Yes);
+    w.accept();
+    assert_eq!(text(&w.sync()), "Committing, commit to a");
+    assert_eq!(text(&w.pass(4_999)), "commit to a");
+    assert!(text(&w.pass(1)).starts_with("Committing"), "the default wait is over");
+    assert_eq!(w.phase(), "Committing");
+}
+
+/// C7: the silent are asked again, at the durable state that they were first asked at.
+#[test]
+fn c7_prepare_is_sent_again_to_the_same_state() {
+    let mut w = Bench::new();
+    w.command(CLIENT, Command::Begin(begin(X)));
+    w.accept();
+    // Another instance with another durable state does not get it, one with the same does.
+    let attach = |i: &str, state| Command::Attach {
+        service: name("a"),
+        instance: name(i),
+        state_id: StateId(state),
+    };
+    w.command(STRANGER_2, attach("other", 70));
+    let outputs = w.input(Input::SessionEnded { session: SERVICE_A });
+    assert_eq!(text(&outputs), "nothing");
+    assert_eq!(text(&w.pass(1_300)), "prepare to b");
+    let outputs = w.command(SERVICE_A_2, attach("two", 7));
+    assert_eq!(text(&outputs), "done, prepare to ?");
+}
+
+const STRANGER_2: crate::ids::SessionId = crate::ids::SessionId(40);
+const SERVICE_A_2: crate::ids::SessionId = crate::ids::SessionId(41);
+
+/// C11, C13: a commit is repeated with growing pauses until it is acknowledged, and asks for
+/// attention after a minute.
+#[test]
+fn c11_commit_is_sent_until_it_is_acknowledged() {
+    let mut w = Bench::new();
+    run_of(&mut w, &["a"]);
+    w.accept();
+    w.vote(SERVICE_A, Vote::Yes);
+    w.settle();
+    let (mut sends, mut attention) = (0, 0);
+    for _ in 0..1_000 {
+        let outputs = w.pass(100);
+        sends += outputs.iter().filter(|o| matches!(o, Output::ToService { .. })).count();
+        attention += outputs.iter().filter(|o| matches!(o, Output::Attention { .. })).count();
+    }
+    assert!((8..=12).contains(&sends), "100 ms doubling to 30 s for 100 s, not {sends}");
+    assert_eq!(attention, 1);
+    assert_eq!(w.phase(), "Committing");
+}
+
+/// C12: a service that lost its branch is for a person; the transaction is never failed by it.
+#[test]
+fn c12_a_lost_branch_is_heuristic_and_never_failed() {
+    let mut w = Bench::new();
+    run_of(&mut w, &["a"]);
+    w.accept();
+    w.vote(SERVICE_A, Vote::Yes);
+    w.settle();
+    let outputs = w.command(SERVICE_A, Command::NotKnown { id: X });
+    assert_eq!(text(&outputs), "done, attention, append END");
+    let outputs = w.settle();
+    assert_eq!(text(&outputs), "Committed");
+    let heuristic = |o: &Output| matches!(o, Output::Reply { reply: Reply::Outcome(outcome), .. } if outcome.heuristic);
+    assert!(outputs.iter().any(heuristic), "{outputs:?}");
+}
+
+/// C14: an abort is sent five times, then the transaction ends; who missed it inquires.
+#[test]
+fn c14_abort_is_sent_at_most_five_times() {
+    let mut w = Bench::new();
+    w.command(CLIENT, Command::Begin(begin(X)));
+    w.accept();
+    w.vote(SERVICE_A, Vote::Yes);
+    w.command(CLIENT, Command::Abort { id: X, detail: String::new() });
+    let mut aborts = text(&w.accept()).matches("abort to a").count();
+    for _ in 0..200 {
+        aborts += text(&w.pass(100)).matches("abort to a").count();
+    }
+    assert_eq!(aborts, 5);
+    w.settle();
+    assert_eq!(w.phase(), "-");
+}
+
+/// C15: what is not in memory is asked of the log; nothing there is an abort only if it is whole.
+#[test]
+fn c15_an_inquiry_is_answered_by_the_log() {
+    let mut w = Bench::new();
+    let inquire = Command::Inquire { id: X };
+    for (whole, expected) in [(true, "abort to a"), (false, "pending to a")] {
+        assert_eq!(text(&w.command(SERVICE_A, inquire.clone())), "done, read chain");
+        let chain = Chain { records: vec![], whole };
+        assert_eq!(text(&w.input(Input::Chain { id: X, chain })), expected);
+    }
+    // Committed with `a` as its only updater.
+    run_of(&mut w, &["a", "b"]);
+    w.accept();
+    w.vote(SERVICE_A, Vote::Yes);
+    w.vote(SERVICE_B, Vote::ReadOnly);
+    w.settle();
+    w.command(SERVICE_A, Command::Finished { id: X, committed: true });
+    w.settle();
+    assert_eq!(w.phase(), "-");
+    let of_x = w.log.iter().filter(|(_, r)| r.transaction() == Some(X)).cloned();
+    let chain = Chain { records: of_x.collect(), whole: true };
+    for (session, expected) in [(SERVICE_A, "commit to a"), (SERVICE_B, "abort to b")] {
+        w.command(session, inquire.clone());
+        let answer = w.input(Input::Chain { id: X, chain: chain.clone() });
+        assert_eq!(text(&answer), expected);
+    }
+    w.command(CLIENT, Command::Show { id: X });
+    let shown = w.input(Input::Chain { id: X, chain });
+    assert_eq!(text(&shown), "shown Committed [yes read-only]");
+}
+
+/// I10: the same key inside the window is the same transaction; another request is a conflict.
+#[test]
+fn i10_a_key_begins_one_transaction() {
+    let mut w = Bench::new();
+    let key = |digest| Some(IdempotencyKey { key: "order-17".into(), digest });
+    let with = |id, digest| {
+        let mut request = begin(TransactionId(id));
+        request.key = key(digest);
+        request.branches = vec![];
+        Command::Begin(request)
+    };
+    assert_eq!(text(&w.command(CLIENT, with(X.0, 1))), "append BEGIN");
+    assert_eq!(text(&w.command(CLIENT, with(77, 1))), "nothing", "it waits like the first");
+    assert_eq!(text(&w.accept()), "nothing", "a keyed begin is answered when it is durable");
+    assert_eq!(text(&w.sync()), "begun, begun before");
+    assert_eq!(text(&w.command(CLIENT, with(78, 2))), "refused key_conflict");
+    w.command(CLIENT, Command::Commit { id: X, request: commit(0, 1) });
+    w.settle();
+    assert_eq!(text(&w.command(CLIENT, with(79, 1))), "begun before");
+    // And after a restart, from the log.
+    let (mut again, _) = w.restart();
+    assert_eq!(text(&again.command(CLIENT, with(80, 1))), "begun before");
+    assert_eq!(text(&again.command(CLIENT, with(81, 3))), "refused key_conflict");
+}
+
+/// L3, L6, L9 and the rule that nothing but L5 and L6 aborts a local transaction.
+#[test]
+fn l6_the_database_says_how_a_local_transaction_ended() {
+    for (resolution, record) in [
+        (Resolution::Committed, "append COMMIT"),
+        (Resolution::Tombstone, "append ABORT"),
+        (Resolution::Aborted, "append ABORT"),
+    ] {
+        let mut w = Bench::new();
+        w.command(CLIENT, Command::Begin(begin_local(X)));
+        w.settle();
+        let outputs = w.input(Input::SessionEnded { session: CLIENT });
+        assert_eq!(text(&outputs), "resolve");
+        // L8: never a second resolution at once.
+        assert_eq!(text(&w.pass(60_000)), "nothing");
+        // L7: unknown is asked again.
+        w.input(Input::Resolved { id: X, resolution: Resolution::Unknown });
+        assert_eq!(text(&w.pass(200)), "resolve, attention");
+        let outputs = w.input(Input::Resolved { id: X, resolution });
+        assert_eq!(text(&outputs), record);
+        w.settle();
+        assert_eq!(w.phase(), "-");
+    }
+}
+
+/// Databases as branches of a distributed transaction: the server finishes them.
+#[test]
+fn c8_a_database_branch_is_finished_by_the_server() {
+    let mut w = Bench::new();
+    let mut request = begin(X);
+    let database = Participant { name: name("db"), kind: ParticipantKind::Database };
+    request.branches = vec![BranchRequest { participant: database, work: None }];
+    w.command(CLIENT, Command::Begin(request));
+    w.accept();
+    let request = CommitRequest { votes: vec![name("a")], ..commit(1, 1) };
+    let outputs = w.command(CLIENT, Command::Commit { id: X, request });
+    assert_eq!(text(&outputs), "refused not_a_participant");
+    let request = CommitRequest { votes: vec![name("db")], ..commit(1, 1) };
+    let outputs = w.command(CLIENT, Command::Commit { id: X, request });
+    assert_eq!(text(&outputs), "append COMMIT");
+    w.accept();
+    assert_eq!(text(&w.sync()), "commit in database");
+    let report = |report| Input::BranchFinished { id: X, database: name("db"), report };
+    assert_eq!(text(&w.input(report(BranchReport::Unknown))), "nothing");
+    assert_eq!(text(&w.pass(200)), "commit in database");
+    assert_eq!(text(&w.input(report(BranchReport::Done))), "append END");
+}
+
+/// I15: over a limit a call is refused with a stable code, and what was accepted stays.
+#[test]
+fn i15_limits_refuse_and_keep_what_is_there() {
+    let mut w = Bench::new();
+    let refused = |outputs: Vec<Output>, code: &str| {
+        assert_eq!(text(&outputs), format!("refused {code}"));
+    };
+    let with = |change: &dyn Fn(&mut crate::command::BeginRequest)| {
+        let mut request = begin(TransactionId(5));
+        change(&mut request);
+        Command::Begin(request)
+    };
+    let many = (0..=BRANCHES)
+        .map(|n| BranchRequest { participant: service(&format!("s{n}")), work: None });
+    let many: Vec<_> = many.collect();
+    refused(w.command(CLIENT, with(&|r| r.branches = many.clone())), "too_many");
+    refused(w.command(CLIENT, with(&|r| r.deadline_ms = Some(0))), "invalid_deadline");
+    refused(w.command(CLIENT, with(&|r| r.deadline_ms = Some(3_600_001))), "invalid_deadline");
+    let twice = vec![super::bench::branch("a"), super::bench::branch("a")];
+    refused(w.command(CLIENT, with(&|r| r.branches = twice.clone())), "already_enlisted");
+    let events = vec![event(); BATCH_ITEMS + 1];
+    refused(w.command(CLIENT, with(&|r| r.events = events.clone())), "too_many");
+    let unknown = EventRequest { topic: name("nowhere"), ..event() };
+    refused(w.command(CLIENT, with(&|r| r.events = vec![unknown.clone()])), "unknown_topic");
+    refused(w.command(CLIENT, with(&|r| r.local = Some(name("db")))), "local_transaction");
+    let local = |r: &mut crate::command::BeginRequest| {
+        r.local = Some(name("elsewhere"));
+        r.branches = vec![];
+    };
+    refused(w.command(CLIENT, with(&local)), "unknown_database");
+    w.command(CLIENT, Command::Begin(begin(X)));
+    w.accept();
+    w.input(Input::Space { free: 1 << 30, low: true });
+    refused(w.command(CLIENT, with(&|_| ())), "no_space");
+    w.input(Input::Drain);
+    refused(w.command(CLIENT, with(&|_| ())), "draining");
+    // What was accepted goes on.
+    w.vote(SERVICE_A, Vote::Yes);
+    w.vote(SERVICE_B, Vote::Yes);
+    let outputs = w.command(CLIENT, Command::Commit { id: X, request: commit(2, 1) });
+    assert_eq!(text(&outputs), "append COMMIT");
+}
+
+/// C4: votes by strangers, from another state, and against an earlier vote.
+#[test]
+fn c4_votes_that_cannot_be_are_refused() {
+    let mut w = Bench::new();
+    w.command(CLIENT, Command::Begin(begin(X)));
+    w.accept();
+    assert_eq!(text(&w.vote(STRANGER, Vote::Yes)), "refused not_a_participant");
+    assert_eq!(text(&w.vote(CLIENT, Vote::Yes)), "refused not_attached");
+    assert_eq!(text(&w.vote(SERVICE_A, Vote::Yes)), "done");
+    assert_eq!(text(&w.vote(SERVICE_A, Vote::ReadOnly)), "refused contradicting_vote");
+    let attach = Command::Attach { service: name("a"), instance: name("z"), state_id: StateId(99) };
+    w.command(STRANGER_2, attach);
+    assert_eq!(text(&w.vote(STRANGER_2, Vote::Yes)), "refused wrong_state");
+    // A later NO while undecided overrides.
+    assert_eq!(text(&w.vote(SERVICE_A, no())), "done, append ABORT");
+    let _ = Lsn(0);
+}
+
+/// The checkpoint makes the same state again.
+#[test]
+fn i16_a_checkpoint_restates_what_is_open() {
+    let mut w = Bench::new();
+    run_of(&mut w, &["a", "b"]);
+    w.accept();
+    w.vote(SERVICE_A, Vote::Yes);
+    w.vote(SERVICE_B, Vote::Yes);
+    w.settle();
+    let mut other = begin_local(TransactionId(9));
+    other.detached = true;
+    other.key = Some(IdempotencyKey { key: "k".into(), digest: 3 });
+    w.command(CLIENT, Command::Begin(other));
+    w.settle();
+    let before = w.log.len();
+    w.core.checkpoint(vec![1, 2]);
+    w.settle();
+    let mut again = Bench::new();
+    again.log = w.log[before..].to_vec();
+    let mut recovery = crate::Recovery::new(crate::limits::Limits::default());
+    for (lsn, record) in &again.log {
+        recovery.apply(*lsn, record);
+    }
+    let mut core = recovery.finish(w.now);
+    assert_eq!(core.phase_of(X).as_deref(), Some("Committing"));
+    assert_eq!(core.phase_of(TransactionId(9)).as_deref(), Some("Local"));
+    assert!(core.poll_output().is_none());
+    assert_eq!(core.stats().keys, 1);
+}

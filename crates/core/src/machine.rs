@@ -1,0 +1,400 @@
+//! The machine: one entrance for everything that happens, one fold for every record.
+//!
+//! It dispatches to the coordinator and the bus and holds no rule of either.
+
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+
+use crate::bus::Bus;
+use crate::command::Command;
+use crate::coordinator::{Context, Coordinator, Counters};
+use crate::effects::Effects;
+use crate::ids::{Lsn, Now, Offset, StoreId, TopicId, TransactionId};
+use crate::input::{Chain, Input};
+use crate::limits::Limits;
+use crate::output::{Output, PublicState};
+use crate::record::{CheckpointStart, Record, SegmentDropped, TopicSettings};
+
+/// The coordinator and the bus as one value. See the crate's documentation for the contract.
+#[derive(Debug)]
+pub struct Core {
+    limits: Limits,
+    store: StoreId,
+    epoch: u32,
+    coordinator: Coordinator,
+    bus: Bus,
+    effects: Effects,
+    room: Room,
+    draining: bool,
+    now: Now,
+}
+
+/// Room in the log, as last told, and what was appended since.
+#[derive(Clone, Copy, Debug, Default)]
+struct Room {
+    free: u64,
+    low: bool,
+}
+
+/// The core while the log is read: records go in, nothing comes out.
+#[derive(Debug)]
+pub struct Recovery {
+    core: Core,
+    last: Lsn,
+}
+
+impl Recovery {
+    /// An empty core before the first record.
+    #[must_use]
+    pub fn new(limits: Limits) -> Self {
+        let core = Core {
+            limits,
+            store: StoreId::default(),
+            epoch: 0,
+            coordinator: Coordinator::default(),
+            bus: Bus::default(),
+            effects: Effects::default(),
+            room: Room::default(),
+            draining: false,
+            now: Now::default(),
+        };
+        Self { core, last: Lsn(0) }
+    }
+
+    /// The next record of the log, in order, from the newest checkpoint on.
+    pub fn apply(&mut self, lsn: Lsn, record: &Record) {
+        assert!(lsn > self.last, "{lsn} after {} (I16)", self.last);
+        self.last = lsn;
+        self.core.apply(lsn, record);
+        if let Record::End(end) = record {
+            self.core.coordinator.forget_ended(end.id);
+        }
+    }
+
+    /// Everything was read and is durable: the core takes up what is open (C16).
+    #[must_use]
+    pub fn finish(mut self, now: Now) -> Core {
+        self.core.effects = Effects::after(self.last);
+        // What a restart has to append fits: its room was reserved when it was begun.
+        self.core.with_coordinator(now, |coordinator, cx| coordinator.restart(cx));
+        self.core
+    }
+}
+
+impl Core {
+    /// Something happened.
+    pub fn handle(&mut self, now: Now, input: Input) {
+        assert!(now.mono_ms >= self.now.mono_ms, "the monotonic clock went back");
+        self.now = now;
+        match input {
+            Input::Command { caller, command } => match command {
+                Command::Begin(_)
+                | Command::Enlist { .. }
+                | Command::Stage { .. }
+                | Command::Commit { .. }
+                | Command::Abort { .. }
+                | Command::Extend { .. }
+                | Command::Status { .. }
+                | Command::Show { .. }
+                | Command::ListTransactions { .. }
+                | Command::Attach { .. }
+                | Command::Vote { .. }
+                | Command::Finished { .. }
+                | Command::NotKnown { .. }
+                | Command::Inquire { .. }
+                | Command::MayForget { .. }
+                | Command::ListParticipants => {
+                    self.with_coordinator(now, |c, cx| c.command(cx, caller, command));
+                }
+                Command::CreateTopic { .. }
+                | Command::AlterTopic { .. }
+                | Command::DeleteTopic { .. }
+                | Command::ListTopics
+                | Command::Publish { .. }
+                | Command::CreateSubscription { .. }
+                | Command::Subscribe { .. }
+                | Command::Credit { .. }
+                | Command::Acknowledge { .. }
+                | Command::Reject { .. }
+                | Command::ExtendLease { .. }
+                | Command::AcknowledgeGap { .. }
+                | Command::ListSubscriptions
+                | Command::Seek { .. }
+                | Command::DeleteSubscription { .. }
+                | Command::ListDeadLetters { .. }
+                | Command::TakeDeadLetters { .. } => {
+                    let room = self.room();
+                    let Self { limits, bus, effects, .. } = self;
+                    bus.command(now, limits, room, caller, command, effects);
+                }
+            },
+            Input::SessionEnded { session } => {
+                self.with_coordinator(now, |c, cx| c.session_ended(cx, session));
+                self.bus.session_ended(now, session, &mut self.effects);
+            }
+            Input::Accepted { through } => self.accepted(now, through),
+            Input::Lost { lsn } | Input::Unknown { lsn } => {
+                if let Some(record) = self.effects.take_lost(lsn) {
+                    self.with_coordinator(now, |c, cx| c.append_failed(cx, record));
+                }
+            }
+            Input::Durable { through } => self.made_durable(now, through),
+            Input::Chain { id, chain } => self.chain(now, id, &chain),
+            Input::Fetched { fetch, events, next } => {
+                self.bus.fetched(now, fetch, events, next, &mut self.effects);
+            }
+            Input::Space { free, low } => {
+                self.room = Room { free, low };
+                self.effects.reset_appended();
+            }
+            Input::Expire { topic, to, bytes } => {
+                self.bus.expire(topic, to, bytes, &mut self.effects);
+            }
+            Input::Database { name, up } => {
+                self.with_coordinator(now, |c, cx| c.database(cx, name, up));
+            }
+            Input::BranchFinished { id, database, report } => {
+                self.with_coordinator(now, |c, cx| c.database_finished(cx, id, &database, report));
+            }
+            Input::Resolved { id, resolution } => {
+                self.with_coordinator(now, |c, cx| c.resolved(cx, id, resolution));
+            }
+            Input::Drain => self.draining = true,
+            Input::Tick => {
+                self.with_coordinator(now, Coordinator::tick);
+                self.bus.tick(now, &self.limits, &mut self.effects);
+            }
+        }
+    }
+
+    /// The next effect to carry out.
+    pub fn poll_output(&mut self) -> Option<Output> {
+        self.effects.poll()
+    }
+
+    /// The monotonic time at which [`Input::Tick`] is due, if nothing else happens.
+    #[must_use]
+    pub fn next_deadline(&self) -> Option<u64> {
+        self.coordinator.next_deadline().into_iter().chain(self.bus.next_deadline()).min()
+    }
+
+    /// Appends the state as it is accepted, as the start of a new segment of the log: from here
+    /// on a recovery can begin. `segments` are those that exist besides the new one.
+    ///
+    /// # Panics
+    /// If a record was appended and is not accepted yet: it would be neither before nor in it.
+    pub fn checkpoint(&mut self, segments: Vec<u64>) {
+        assert!(self.effects.all_accepted(), "a checkpoint between an append and its place");
+        let (next_topic, next_subscription) = self.bus.next_ids();
+        let mut records = Vec::new();
+        records.push(Record::CheckpointStart(CheckpointStart {
+            store: self.store,
+            epoch: self.epoch,
+            next_topic,
+            next_subscription,
+            segments,
+        }));
+        self.bus.restate(&mut records);
+        self.coordinator.restate(&mut records);
+        records.push(Record::CheckpointEnd);
+        for record in records {
+            self.effects.append(record);
+        }
+    }
+
+    /// Appends that a segment is about to be removed; it may be when this is durable.
+    pub fn drop_segment(&mut self, segment: u64) -> Lsn {
+        self.effects.append(Record::SegmentDropped(SegmentDropped { segment }))
+    }
+
+    /// How far the log is durable.
+    #[must_use]
+    pub fn durable(&self) -> Lsn {
+        self.effects.durable()
+    }
+
+    /// The last record that was made.
+    #[must_use]
+    pub fn last(&self) -> Lsn {
+        self.effects.last()
+    }
+
+    /// The store.
+    #[must_use]
+    pub fn store(&self) -> StoreId {
+        self.store
+    }
+
+    /// This opening's epoch.
+    #[must_use]
+    pub fn epoch(&self) -> u32 {
+        self.epoch
+    }
+
+    /// The public state of a transaction that is open.
+    #[must_use]
+    pub fn public_state(&self, id: TransactionId) -> Option<PublicState> {
+        self.coordinator.public_state(id, self.effects.durable())
+    }
+
+    /// Topics with what retention needs to know of them.
+    #[must_use]
+    pub fn topics(&self) -> Vec<TopicBounds> {
+        Vec::new()
+    }
+
+    /// Every dead letter: its event has to stay readable.
+    #[must_use]
+    pub fn dead_letters(&self) -> Vec<(TopicId, Offset)> {
+        Vec::new()
+    }
+
+    /// Where BEGIN of the oldest open transaction is.
+    #[must_use]
+    pub fn oldest_open(&self) -> Option<Lsn> {
+        self.coordinator.oldest_open()
+    }
+
+    /// The phase of an open transaction, for tests.
+    #[cfg(test)]
+    pub(crate) fn phase_of(&self, id: TransactionId) -> Option<alloc::string::String> {
+        self.coordinator.phase(id).map(|phase| alloc::format!("{phase:?}"))
+    }
+
+    /// Bytes that have to stay free in the log for what was accepted: staged events, and the
+    /// records that open transactions will still need.
+    #[must_use]
+    pub fn reserved(&self) -> u64 {
+        self.bus.staged_bytes() as u64 + self.coordinator.open() as u64 * OPEN_BYTES
+    }
+
+    /// Figures for people and metrics.
+    #[must_use]
+    pub fn stats(&self) -> Stats {
+        Stats {
+            open: self.coordinator.open(),
+            deciding: self.coordinator.deciding(),
+            attention: self.coordinator.in_attention(),
+            keys: self.coordinator.keys(),
+            instances: self.coordinator.instances(),
+            staged_bytes: self.bus.staged_bytes(),
+            counters: self.coordinator.counters(),
+        }
+    }
+
+    /// The one fold, live and in recovery.
+    fn apply(&mut self, lsn: Lsn, record: &Record) {
+        match record {
+            Record::Opened(opened) => {
+                self.store = opened.store;
+                self.epoch = opened.epoch;
+            }
+            Record::CheckpointStart(start) => {
+                self.store = start.store;
+                self.epoch = start.epoch;
+            }
+            _ => {}
+        }
+        self.coordinator.apply(lsn, record);
+        self.bus.apply(lsn, record);
+    }
+
+    fn accepted(&mut self, now: Now, through: Lsn) {
+        // Accepting one record may append others; those are accepted by their own input.
+        while let Some((lsn, record)) = self.effects.next_accepted(through) {
+            if is_restated(&record) {
+                continue;
+            }
+            self.apply(lsn, &record);
+            self.with_coordinator(now, |c, cx| c.accepted(cx, lsn, &record));
+        }
+    }
+
+    fn made_durable(&mut self, now: Now, through: Lsn) {
+        while let Some((lsn, record)) = self.effects.next_durable(through) {
+            if is_restated(&record) {
+                continue;
+            }
+            self.bus.durable(now, lsn, &record, &mut self.effects);
+            self.with_coordinator(now, |c, cx| c.durable(cx, &record));
+        }
+        self.effects.release();
+    }
+
+    fn chain(&mut self, now: Now, id: TransactionId, chain: &Chain) {
+        self.with_coordinator(now, |c, cx| {
+            c.adopt(cx, id, chain);
+            c.chain_read(cx, id, chain);
+        });
+    }
+
+    /// Bytes that new work may take.
+    fn room(&self) -> u64 {
+        if self.room.low {
+            return 0;
+        }
+        let taken = self.effects.appended_bytes() + self.reserved();
+        self.room.free.saturating_sub(taken)
+    }
+
+    fn with_coordinator<T>(
+        &mut self,
+        now: Now,
+        step: impl FnOnce(&mut Coordinator, &mut Context<'_>) -> T,
+    ) -> T {
+        let room = self.room();
+        let Self { limits, coordinator, bus, effects, draining, .. } = self;
+        let mut cx = Context { now, limits, bus, effects, room, draining: *draining };
+        step(coordinator, &mut cx)
+    }
+}
+
+/// See [`Core::topics`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TopicBounds {
+    /// The topic.
+    pub topic: TopicId,
+    /// How long it keeps events.
+    pub settings: TopicSettings,
+    /// The first offset that is still there.
+    pub start: Offset,
+    /// Bytes of its events.
+    pub bytes: u64,
+}
+
+/// Room kept for the decision and END of each open transaction, besides its events.
+const OPEN_BYTES: u64 = 1 << 10;
+
+/// Part of a checkpoint: live, it says nothing new.
+fn is_restated(record: &Arc<Record>) -> bool {
+    matches!(
+        **record,
+        Record::CheckpointStart(_)
+            | Record::CheckpointEnd
+            | Record::TransactionRestated(_)
+            | Record::SubscriptionRestated(_)
+            | Record::TopicRestated(_)
+            | Record::ProducersRestated(_)
+            | Record::KeysRestated(_)
+    )
+}
+
+/// See [`Core::stats`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Stats {
+    /// Open transactions.
+    pub open: usize,
+    /// Of those, decided ones that are not finished.
+    pub deciding: usize,
+    /// Of those, ones that a person should look at.
+    pub attention: usize,
+    /// Idempotency keys that are kept.
+    pub keys: usize,
+    /// Attached instances of services.
+    pub instances: usize,
+    /// Bytes of staged events.
+    pub staged_bytes: usize,
+    /// Counted since the start.
+    pub counters: Counters,
+}

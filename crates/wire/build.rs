@@ -1,0 +1,130 @@
+//! Generates Rust from the `.proto` files, twice.
+//!
+//! `v1` is the contract as it stands. `raw` has the messages that carry an event, with the event
+//! as bytes: a length-delimited message and a `bytes` field look the same on the wire, so whoever
+//! only carries events from a socket to a journal need not take them apart. Messages without an
+//! event exist once, in `v1`.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::{env, error, fs};
+
+use prost::Message;
+use prost_types::field_descriptor_proto::Type;
+use prost_types::{DescriptorProto, FileDescriptorProto, FileDescriptorSet};
+
+const PACKAGE: &str = "handfast.v1";
+const EVENT: &str = ".handfast.v1.Event";
+const FILES: [&str; 5] = [
+    "handfast/v1/common.proto",
+    "handfast/v1/transactions.proto",
+    "handfast/v1/participants.proto",
+    "handfast/v1/events.proto",
+    "handfast/v1/server.proto",
+];
+
+fn main() -> Result<(), Box<dyn error::Error>> {
+    let root = Path::new(&env::var("CARGO_MANIFEST_DIR")?).join("../../proto");
+    println!("cargo::rerun-if-changed=build.rs");
+    for file in FILES {
+        println!("cargo::rerun-if-changed={}", root.join(file).display());
+    }
+    let out = PathBuf::from(env::var("OUT_DIR")?);
+    let honest = protox::compile(FILES, [&root])?;
+    fs::write(out.join("descriptor.bin"), without_comments(honest.clone()).encode_to_vec())?;
+
+    let carriers = carriers_of_events(&honest);
+    let mut raw = honest.clone();
+    raw.file.retain(|file| file.package() == PACKAGE);
+    for file in &mut raw.file {
+        for message in &mut file.message_type {
+            events_as_bytes(message);
+        }
+    }
+
+    generate(honest.clone(), &out.join("v1"), true, &[])?;
+    let elsewhere: Vec<String> =
+        messages(&honest).map(|(name, _)| name).filter(|name| !carriers.contains(name)).collect();
+    generate(raw, &out.join("raw"), false, &elsewhere)
+}
+
+/// `elsewhere`: messages that are not generated here because they are the same as in `v1`.
+fn generate(
+    files: FileDescriptorSet,
+    out: &Path,
+    public: bool,
+    elsewhere: &[String],
+) -> Result<(), Box<dyn error::Error>> {
+    fs::create_dir_all(out)?;
+    let mut builder = tonic_prost_build::configure()
+        .out_dir(out)
+        .bytes(".")
+        .btree_map(".")
+        .build_server(!public)
+        .build_transport(false)
+        .generate_default_stubs(false)
+        .emit_rerun_if_changed(false)
+        .client_mod_attribute(".", "#[cfg(feature = \"client\")]")
+        .server_mod_attribute(".", "#[cfg(feature = \"server\")]");
+    if !public {
+        for file in &files.file {
+            for item in &file.enum_type {
+                let rust = format!("crate::v1::{}", item.name());
+                builder = builder.extern_path(format!(".{PACKAGE}.{}", item.name()), rust);
+            }
+        }
+        for name in elsewhere {
+            let (_, short) = name.rsplit_once('.').ok_or("a message without a package")?;
+            builder = builder.extern_path(name, format!("crate::v1::{short}"));
+        }
+    }
+    builder.compile_fds(files)?;
+    Ok(())
+}
+
+/// Every message of the package, with its full name.
+fn messages(files: &FileDescriptorSet) -> impl Iterator<Item = (String, &DescriptorProto)> {
+    files.file.iter().filter(|file| file.package() == PACKAGE).flat_map(
+        |file: &FileDescriptorProto| {
+            file.message_type
+                .iter()
+                .map(|message| (format!(".{PACKAGE}.{}", message.name()), message))
+        },
+    )
+}
+
+/// Messages with an event in them, however deep.
+fn carriers_of_events(files: &FileDescriptorSet) -> BTreeSet<String> {
+    let mut carriers = BTreeSet::new();
+    loop {
+        let before = carriers.len();
+        for (name, message) in messages(files) {
+            let carries = |field: &prost_types::FieldDescriptorProto| {
+                field.type_name() == EVENT || carriers.contains(field.type_name())
+            };
+            if message.field.iter().any(carries) {
+                carriers.insert(name);
+            }
+        }
+        if carriers.len() == before {
+            return carriers;
+        }
+    }
+}
+
+/// An absent event becomes an empty one, which no checker lets pass, so nothing is lost by it.
+fn events_as_bytes(message: &mut DescriptorProto) {
+    for field in &mut message.field {
+        if field.type_name() == EVENT {
+            field.set_type(Type::Bytes);
+            field.type_name = None;
+        }
+    }
+}
+
+fn without_comments(mut files: FileDescriptorSet) -> FileDescriptorSet {
+    for file in &mut files.file {
+        file.source_code_info = None;
+    }
+    files
+}

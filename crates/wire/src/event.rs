@@ -1,0 +1,373 @@
+//! Events as bytes: checked once when they come in, carried as they are, given a few attributes
+//! when they leave without a message around them.
+//!
+//! [`check`] promises that whatever it lets pass can be decoded by every reader of the contract:
+//! one bad event in a frame of a thousand would otherwise spoil the frame for its subscriber. So it
+//! is stricter than a decoder: unknown fields and fields given twice are refused, and so is what
+//! a decoder would take and a converter to JSON would not.
+
+use bytes::{BufMut, Bytes, BytesMut};
+use handfast_core::ids::{KeyHash, Offset, TransactionId};
+use handfast_core::limits::EVENT_BYTES;
+use handfast_core::refusal::{Code, Refusal};
+use prost::Message;
+
+use crate::digest::{self, Fnv};
+use crate::{Malformed, v1};
+
+/// The only version of CloudEvents that there is.
+pub const SPEC_VERSION: &str = "1.0";
+/// The attribute with the ordering key (CloudEvents extension "partitioning").
+pub const PARTITION_KEY: &str = "partitionkey";
+/// Attributes that start so are the server's.
+pub const RESERVED_PREFIX: &str = "handfast";
+/// The attribute with the transaction that published the event, as UUID text.
+pub const TRANSACTION: &str = "handfasttransaction";
+/// The attribute with the event's offset in its topic, in decimal digits.
+pub const OFFSET: &str = "handfastoffset";
+/// The attribute with the time at which the event was published or its transaction decided.
+pub const TIME: &str = "handfasttime";
+
+/// Longest name of an attribute, in bytes.
+const ATTRIBUTE_NAME_BYTES: usize = 20;
+/// Attributes that have a field of their own, or that CloudEvents keeps for the data.
+const FIELDS: [&str; 5] = ["id", "source", "specversion", "type", "data"];
+/// Seconds of the years 1 to 9999, the range of google.protobuf.Timestamp.
+const SECONDS: core::ops::RangeInclusive<i64> = -62_135_596_800..=253_402_300_799;
+
+/// What the core has to know about an event.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct EventFacts {
+    /// The hash of the ordering key; see [`digest::key_hash`].
+    pub key: Option<KeyHash>,
+}
+
+/// Checks an encoded event in one walk, without allocation.
+///
+/// # Errors
+/// `too_large` over [`EVENT_BYTES`]; else `invalid_argument` with a sentence that names the field.
+pub fn check(body: &[u8]) -> Result<EventFacts, Refusal> {
+    if body.len() > EVENT_BYTES {
+        let detail = format!("an event has at most {EVENT_BYTES} bytes, this has {}", body.len());
+        return Err(Refusal::new(Code::TooLarge, detail));
+    }
+    walk(body).map_err(|Wrong(what)| {
+        Refusal::new(Code::InvalidArgument, format!("the event is not well-formed: {what}"))
+    })
+}
+
+/// The event with the server's attributes added at its end: [`TRANSACTION`] (if a transaction
+/// published it), [`OFFSET`] and [`TIME`]. The bytes before them stay as they are: an encoded map
+/// goes on with its next entry wherever it stands.
+#[must_use]
+pub fn with_extensions(
+    body: &Bytes,
+    transaction: Option<TransactionId>,
+    offset: Offset,
+    wall_ms: u64,
+) -> Bytes {
+    let mut out = BytesMut::with_capacity(body.len() + 192);
+    out.put_slice(body);
+    if let Some(id) = transaction {
+        put_text_attribute(&mut out, TRANSACTION, &id.to_string());
+    }
+    put_text_attribute(&mut out, OFFSET, &offset.to_string());
+    let nanos = i32::try_from(wall_ms % 1_000 * 1_000_000).expect("less than a second");
+    let seconds = i64::try_from(wall_ms / 1_000).unwrap_or(i64::MAX).min(*SECONDS.end());
+    let time = prost_types::Timestamp { seconds, nanos };
+    let value = v1::event_attribute::Attr::CeTimestamp(time);
+    put_attribute(&mut out, TIME, &v1::EventAttribute { attr: Some(value) });
+    out.freeze()
+}
+
+/// Decodes an event. Bytes of its data are shared with `body`.
+///
+/// # Errors
+/// When it is not an event; what [`check`] let pass always is one.
+pub fn decode(body: Bytes) -> Result<v1::Event, Malformed> {
+    v1::Event::decode(body).map_err(|problem| Malformed::new("event", problem.to_string()))
+}
+
+/// Encodes an event, attributes in the order of their names.
+#[must_use]
+pub fn encode(event: &v1::Event) -> Bytes {
+    event.encode_to_vec().into()
+}
+
+/// A stable hash of an event's content that does not depend on the order of its attributes, which
+/// encoders of several languages choose at random. Of bytes that are no event: of the bytes.
+#[must_use]
+pub fn digest(body: &[u8]) -> u64 {
+    let mut sum = 0u64;
+    for field in Fields(body) {
+        let Ok((tag, value)) = field else {
+            return Fnv::new().text(body).finish();
+        };
+        let hash = Fnv::new().number(u64::from(tag));
+        let hash = match value {
+            Value::Varint(number) => hash.number(number),
+            Value::Bytes(bytes) => hash.text(bytes),
+        };
+        sum = sum.wrapping_add(hash.finish());
+    }
+    Fnv::new().number(sum).finish()
+}
+
+fn put_text_attribute(out: &mut BytesMut, name: &str, text: &str) {
+    let value = v1::event_attribute::Attr::CeString(text.to_owned());
+    put_attribute(out, name, &v1::EventAttribute { attr: Some(value) });
+}
+
+/// One more entry of the map `attributes`: field 5 of the event, in it field 1 the name and field 2
+/// the value. All lengths here are below 128 and thus one byte each.
+fn put_attribute(out: &mut BytesMut, name: &str, value: &v1::EventAttribute) {
+    let byte = |length: usize| {
+        assert!(length < 128, "an attribute of the server's is short");
+        length as u8
+    };
+    let value = value.encode_to_vec();
+    out.put_slice(&[5 << 3 | 2, byte(2 + name.len() + 2 + value.len())]);
+    out.put_slice(&[1 << 3 | 2, byte(name.len())]);
+    out.put_slice(name.as_bytes());
+    out.put_slice(&[2 << 3 | 2, byte(value.len())]);
+    out.put_slice(&value);
+}
+
+/// What is wrong, for people.
+struct Wrong(&'static str);
+
+/// A field's value. Wire types for fixed numbers and groups do not occur in an event.
+enum Value<'a> {
+    Varint(u64),
+    Bytes(&'a [u8]),
+}
+
+impl<'a> Value<'a> {
+    fn bytes(self) -> Result<&'a [u8], Wrong> {
+        match self {
+            Self::Bytes(bytes) => Ok(bytes),
+            Self::Varint(_) => Err(Wrong("a field has another wire type than it should")),
+        }
+    }
+
+    fn text(self) -> Result<&'a str, Wrong> {
+        str::from_utf8(self.bytes()?).map_err(|_| Wrong("a text is not UTF-8"))
+    }
+
+    fn varint(self) -> Result<u64, Wrong> {
+        match self {
+            Self::Varint(number) => Ok(number),
+            Self::Bytes(_) => Err(Wrong("a field has another wire type than it should")),
+        }
+    }
+}
+
+/// The fields of an encoded message, in order. Ends after the first error.
+struct Fields<'a>(&'a [u8]);
+
+impl<'a> Iterator for Fields<'a> {
+    type Item = Result<(u32, Value<'a>), Wrong>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.0.is_empty() {
+            return None;
+        }
+        let field = self.field();
+        if field.is_err() {
+            self.0 = &[];
+        }
+        Some(field)
+    }
+}
+
+impl<'a> Fields<'a> {
+    fn field(&mut self) -> Result<(u32, Value<'a>), Wrong> {
+        let key =
+            u32::try_from(self.varint()?).map_err(|_| Wrong("a field's number is too high"))?;
+        let value = match key & 7 {
+            0 => Value::Varint(self.varint()?),
+            2 => {
+                let cut = Wrong("it ends in the middle of a field");
+                let Ok(length) = usize::try_from(self.varint()?) else { return Err(cut) };
+                let Some((bytes, rest)) = self.0.split_at_checked(length) else { return Err(cut) };
+                self.0 = rest;
+                Value::Bytes(bytes)
+            }
+            _ => return Err(Wrong("a field has a wire type that no event has")),
+        };
+        Ok((key >> 3, value))
+    }
+
+    fn varint(&mut self) -> Result<u64, Wrong> {
+        let mut value = 0u64;
+        for i in 0..10 {
+            let Some((byte, rest)) = self.0.split_first() else {
+                return Err(Wrong("it ends in the middle of a number"));
+            };
+            self.0 = rest;
+            if i == 9 && *byte > 1 {
+                break;
+            }
+            value |= u64::from(byte & 0x7f) << (7 * i);
+            if byte & 0x80 == 0 {
+                return Ok(value);
+            }
+        }
+        Err(Wrong("a number is longer than 64 bits"))
+    }
+}
+
+/// Marks a field as seen; a second time is wrong.
+fn once(seen: &mut u32, field: u32) -> Result<(), Wrong> {
+    if *seen & (1 << field) != 0 {
+        return Err(Wrong("a field is given twice"));
+    }
+    *seen |= 1 << field;
+    Ok(())
+}
+
+fn walk(body: &[u8]) -> Result<EventFacts, Wrong> {
+    let mut seen = 0;
+    let mut key = None;
+    for field in Fields(body) {
+        let (number, value) = field?;
+        match number {
+            1 => required(&mut seen, 1, value, "`id` is empty")?,
+            2 => required(&mut seen, 2, value, "`source` is empty")?,
+            3 => {
+                once(&mut seen, 3)?;
+                let version = value.text()?;
+                if !version.is_empty() && version != SPEC_VERSION {
+                    return Err(Wrong("`spec_version` is not 1.0"));
+                }
+            }
+            4 => required(&mut seen, 4, value, "`type` is empty")?,
+            5 => {
+                if let Some(text) = attribute(value.bytes()?)? {
+                    once(&mut seen, 5)?;
+                    key = Some(digest::key_hash(text));
+                }
+            }
+            // One of three: a second one counts as a second one of the same.
+            6..=8 => {
+                once(&mut seen, 6)?;
+                match number {
+                    6 => drop(value.bytes()?),
+                    7 => drop(value.text()?),
+                    _ => any(value.bytes()?)?,
+                }
+            }
+            _ => return Err(Wrong("it has a field that events do not have")),
+        }
+    }
+    for (field, wrong) in [(1, "`id` is empty"), (2, "`source` is empty"), (4, "`type` is empty")] {
+        if seen & (1 << field) == 0 {
+            return Err(Wrong(wrong));
+        }
+    }
+    Ok(EventFacts { key })
+}
+
+fn required(
+    seen: &mut u32,
+    field: u32,
+    value: Value<'_>,
+    wrong: &'static str,
+) -> Result<(), Wrong> {
+    once(seen, field)?;
+    if value.text()?.is_empty() { Err(Wrong(wrong)) } else { Ok(()) }
+}
+
+/// Checks one entry of `attributes`; the ordering key, if it is that.
+fn attribute(entry: &[u8]) -> Result<Option<&str>, Wrong> {
+    let mut seen = 0;
+    let mut name = "";
+    let mut text = None;
+    for field in Fields(entry) {
+        let (number, value) = field?;
+        match number {
+            1 => {
+                once(&mut seen, 1)?;
+                name = value.text()?;
+            }
+            2 => {
+                once(&mut seen, 2)?;
+                text = attribute_value(value.bytes()?)?;
+            }
+            _ => return Err(Wrong("an attribute has a field that attributes do not have")),
+        }
+    }
+    let fits = name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit());
+    if name.is_empty() || name.len() > ATTRIBUTE_NAME_BYTES || !fits {
+        return Err(Wrong("an attribute's name is not 1 to 20 characters out of a-z 0-9"));
+    }
+    if FIELDS.contains(&name) {
+        return Err(Wrong("`attributes` holds `id`, `source`, `specversion`, `type` or `data`"));
+    }
+    if name.starts_with(RESERVED_PREFIX) {
+        return Err(Wrong("attributes that start with `handfast` are the server's"));
+    }
+    if seen & (1 << 2) == 0 {
+        return Err(Wrong("an attribute has no value"));
+    }
+    if name != PARTITION_KEY {
+        return Ok(None);
+    }
+    match text {
+        Some(text) if !text.is_empty() => Ok(Some(text)),
+        _ => Err(Wrong("`partitionkey` is not a string, or empty")),
+    }
+}
+
+/// Checks the value of an attribute; its text, if it is a string.
+fn attribute_value(message: &[u8]) -> Result<Option<&str>, Wrong> {
+    let mut seen = 0;
+    let mut text = None;
+    for field in Fields(message) {
+        let (number, value) = field?;
+        once(&mut seen, 1)?;
+        match number {
+            1 | 2 => drop(value.varint()?),
+            3 => text = Some(value.text()?),
+            4 => drop(value.bytes()?),
+            5 | 6 => drop(value.text()?),
+            7 => timestamp(value.bytes()?)?,
+            _ => return Err(Wrong("an attribute has a type that CloudEvents do not have")),
+        }
+    }
+    if seen == 0 { Err(Wrong("an attribute has no value")) } else { Ok(text) }
+}
+
+fn timestamp(message: &[u8]) -> Result<(), Wrong> {
+    let mut seen = 0;
+    for field in Fields(message) {
+        let (number, value) = field?;
+        // A negative number is its two's complement with 64 bits.
+        let number_value = value.varint()? as i64;
+        match number {
+            1 if SECONDS.contains(&number_value) => once(&mut seen, 1)?,
+            2 if (0..1_000_000_000).contains(&number_value) => once(&mut seen, 2)?,
+            _ => return Err(Wrong("a timestamp is outside of the years 1 to 9999")),
+        }
+    }
+    Ok(())
+}
+
+fn any(message: &[u8]) -> Result<(), Wrong> {
+    let mut seen = 0;
+    for field in Fields(message) {
+        let (number, value) = field?;
+        match number {
+            1 => {
+                once(&mut seen, 1)?;
+                value.text()?;
+            }
+            2 => {
+                once(&mut seen, 2)?;
+                value.bytes()?;
+            }
+            _ => return Err(Wrong("`proto_data` has a field that Any does not have")),
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,257 @@
+//! What the checker of events lets pass, what it refuses, and what leaves the server.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use handfast_core::ids::{Offset, TransactionId};
+use handfast_core::limits::EVENT_BYTES;
+use handfast_core::refusal::Code;
+use handfast_wire::event::{self, check};
+use handfast_wire::prost::Message;
+use handfast_wire::prost_types::{Any, Timestamp};
+use handfast_wire::v1::event::Data;
+use handfast_wire::v1::event_attribute::Attr;
+use handfast_wire::v1::{Event, EventAttribute};
+use handfast_wire::{bytes, digest};
+use proptest::prelude::*;
+
+fn attribute(attr: Attr) -> EventAttribute {
+    EventAttribute { attr: Some(attr) }
+}
+
+fn text(value: &str) -> EventAttribute {
+    attribute(Attr::CeString(value.to_owned()))
+}
+
+fn normal() -> Event {
+    let time = Timestamp { seconds: 1_795_000_000, nanos: 5 };
+    Event {
+        id: "1".into(),
+        source: "/shop".into(),
+        spec_version: "1.0".into(),
+        r#type: "order.placed".into(),
+        attributes: BTreeMap::from([
+            ("partitionkey".into(), text("customer-7")),
+            ("subject".into(), text("")),
+            ("time".into(), attribute(Attr::CeTimestamp(time))),
+            ("sampled".into(), attribute(Attr::CeBoolean(false))),
+            ("temperature".into(), attribute(Attr::CeInteger(-40))),
+            ("digest".into(), attribute(Attr::CeBytes(Bytes::from_static(b"\xff\x00")))),
+            ("dataschema".into(), attribute(Attr::CeUri("https://example.org/s".into()))),
+            ("traceparent".into(), attribute(Attr::CeUriRef("x".into()))),
+        ]),
+        data: Some(Data::BinaryData(Bytes::from_static(b"\x00\xff"))),
+    }
+}
+
+fn refused(event: &Event) -> String {
+    let refusal = check(&event.encode_to_vec()).expect_err("it is not well-formed");
+    assert_eq!(refusal.code, Code::InvalidArgument);
+    refusal.detail
+}
+
+#[test]
+fn a_normal_event_passes_and_its_key_is_hashed() {
+    let facts = check(&normal().encode_to_vec()).expect("it is well-formed");
+    assert_eq!(facts.key, Some(digest::key_hash("customer-7")));
+    let any = Any { type_url: "type.example/x".into(), value: vec![1, 2, 3] };
+    for data in [None, Some(Data::TextData("ä".into())), Some(Data::ProtoData(any))] {
+        let event =
+            Event { data, spec_version: String::new(), attributes: BTreeMap::new(), ..normal() };
+        assert_eq!(check(&event.encode_to_vec()).expect("it is well-formed").key, None);
+    }
+}
+
+#[test]
+fn what_an_event_must_have_is_asked_for() {
+    assert!(refused(&Event::default()).contains("`id`"));
+    assert!(refused(&Event { id: String::new(), ..normal() }).contains("`id`"));
+    assert!(refused(&Event { source: String::new(), ..normal() }).contains("`source`"));
+    assert!(refused(&Event { r#type: String::new(), ..normal() }).contains("`type`"));
+    assert!(refused(&Event { spec_version: "0.3".into(), ..normal() }).contains("spec_version"));
+}
+
+#[test]
+fn attributes_have_names_and_values() {
+    let with = |name: &str, value: EventAttribute| {
+        let mut event = normal();
+        event.attributes.insert(name.into(), value);
+        event
+    };
+    for name in ["", "Upper", "with-dash", "ä", "abcdefghijklmnopqrstu", "specversion", "data"] {
+        let event = with(name, text("x"));
+        assert!(check(&event.encode_to_vec()).is_err(), "{name:?}");
+    }
+    for name in ["handfast", "handfastoffset", "handfastown"] {
+        assert!(refused(&with(name, text("1"))).contains("server's"), "{name}");
+    }
+    assert!(check(&with("abcdefghijklmnopqrst", text("x")).encode_to_vec()).is_ok());
+    assert!(refused(&with("empty", EventAttribute { attr: None })).contains("no value"));
+    for key in [text(""), attribute(Attr::CeInteger(7))] {
+        assert!(refused(&with("partitionkey", key)).contains("partitionkey"));
+    }
+    for (seconds, nanos) in [(i64::MIN, 0), (253_402_300_800, 0), (0, -1), (0, 1_000_000_000)] {
+        let time = attribute(Attr::CeTimestamp(Timestamp { seconds, nanos }));
+        assert!(refused(&with("time", time)).contains("timestamp"), "{seconds} {nanos}");
+    }
+    let before_1970 = attribute(Attr::CeTimestamp(Timestamp { seconds: -1, nanos: 0 }));
+    assert!(check(&with("time", before_1970).encode_to_vec()).is_ok());
+}
+
+#[test]
+fn fields_that_are_unknown_twice_or_of_another_type_are_refused() {
+    let after = |more: &[u8]| {
+        let mut body = normal().encode_to_vec();
+        body.extend_from_slice(more);
+        check(&body).is_err()
+    };
+    assert!(!after(&[]));
+    assert!(after(&[9 << 3, 1]), "an unknown field");
+    assert!(after(&[1 << 3 | 2, 1, b'2']), "a second id");
+    assert!(after(&[7 << 3 | 2, 0]), "a second kind of data");
+    assert!(after(&[1 << 3, 1]), "a number as id");
+    assert!(after(&[3, 4]), "a group");
+    assert!(after(&[1 << 3 | 5, 0, 0, 0, 0]), "a fixed number");
+    assert!(after(&[0x2a, 0xff, 0xff, 0xff, 0xff, 0x0f]), "a length beyond the end");
+    assert!(after(&[0x80]), "half a number");
+    let key = |value: &[u8]| [&[5 << 3 | 2, 20, 10, 12], &b"partitionkey"[..], value].concat();
+    assert!(after(&key(&[18, 2, 26, 0])), "a second, empty key");
+    assert!(check(b"\x0a\x01\xff\x12\x01/\x22\x01t").is_err(), "an id that is not UTF-8");
+    assert!(check(b"\x0a\x011\x12\x01/\x22\x01t").is_ok());
+}
+
+#[test]
+fn a_second_ordering_key_is_refused() {
+    let mut body = normal().encode_to_vec();
+    let once = Event {
+        attributes: BTreeMap::from([("partitionkey".into(), text("another"))]),
+        ..Event::default()
+    };
+    body.extend_from_slice(&once.encode_to_vec());
+    assert!(check(&body).expect_err("two keys").detail.contains("twice"));
+}
+
+#[test]
+fn size_is_bounded() {
+    let with = |bytes: usize| {
+        let event = Event { data: Some(Data::BinaryData(vec![7; bytes].into())), ..normal() };
+        event.encode_to_vec()
+    };
+    let rest = with(EVENT_BYTES / 2).len() - EVENT_BYTES / 2;
+    assert!(check(&with(EVENT_BYTES - rest)).is_ok());
+    let refusal = check(&with(EVENT_BYTES - rest + 1)).expect_err("one byte too many");
+    assert_eq!(refusal.code, Code::TooLarge);
+}
+
+#[test]
+fn the_servers_attributes_are_seen_by_every_reader() {
+    let published = event::encode(&normal());
+    let id = TransactionId(0x0192_f0a1_b2c3_7d4e_8f90_a1b2_c3d4_e5f6);
+    let sent = event::with_extensions(&published, Some(id), Offset(u64::MAX), 1_795_000_000_123);
+    assert_eq!(sent[..published.len()], published[..], "what was published stays as it was");
+    let mut seen = event::decode(sent).expect("it is an event");
+    let time = Timestamp { seconds: 1_795_000_000, nanos: 123_000_000 };
+    let expected = [
+        (event::TRANSACTION, text("0192f0a1-b2c3-7d4e-8f90-a1b2c3d4e5f6")),
+        (event::OFFSET, text("18446744073709551615")),
+        (event::TIME, attribute(Attr::CeTimestamp(time))),
+    ];
+    for (name, value) in expected {
+        assert_eq!(seen.attributes.remove(name), Some(value), "{name}");
+    }
+    assert_eq!(seen, normal());
+
+    let alone = event::with_extensions(&published, None, Offset(0), u64::MAX);
+    let seen = event::decode(alone).expect("it is an event");
+    assert!(!seen.attributes.contains_key(event::TRANSACTION));
+    assert_eq!(seen.attributes.get(event::OFFSET), Some(&text("0")));
+}
+
+#[test]
+fn a_digest_does_not_depend_on_the_order_of_attributes() {
+    let one = event::encode(&normal());
+    // The same event by an encoder that keeps its attributes in another order.
+    let mut backwards =
+        Event { attributes: BTreeMap::new(), data: None, ..normal() }.encode_to_vec();
+    for (name, value) in normal().attributes.into_iter().rev() {
+        let attributes = BTreeMap::from([(name, value)]);
+        backwards.extend_from_slice(&Event { attributes, ..Event::default() }.encode_to_vec());
+    }
+    let data = normal().data;
+    backwards.extend_from_slice(&Event { data, ..Event::default() }.encode_to_vec());
+    assert_ne!(one[..], backwards[..]);
+    assert_eq!(event::digest(&one), event::digest(&backwards));
+    let other = Event { id: "2".into(), ..normal() };
+    assert_ne!(event::digest(&one), event::digest(&event::encode(&other)));
+}
+
+fn any_attribute() -> impl Strategy<Value = EventAttribute> {
+    prop_oneof![
+        any::<bool>().prop_map(Attr::CeBoolean),
+        any::<i32>().prop_map(Attr::CeInteger),
+        ".*".prop_map(Attr::CeString),
+        any::<Vec<u8>>().prop_map(|bytes| Attr::CeBytes(bytes.into())),
+        ".*".prop_map(Attr::CeUri),
+        ".*".prop_map(Attr::CeUriRef),
+        (-62_135_596_800..253_402_300_800i64, 0..1_000_000_000i32)
+            .prop_map(|(seconds, nanos)| Attr::CeTimestamp(Timestamp { seconds, nanos })),
+    ]
+    .prop_map(attribute)
+}
+
+fn any_event() -> impl Strategy<Value = Event> {
+    let data = prop_oneof![
+        Just(None),
+        any::<Vec<u8>>().prop_map(|bytes| Some(Data::BinaryData(bytes.into()))),
+        ".*".prop_map(|text| Some(Data::TextData(text))),
+        (".*", any::<Vec<u8>>())
+            .prop_map(|(type_url, value)| Some(Data::ProtoData(Any { type_url, value }))),
+    ];
+    let attributes = prop::collection::btree_map("x[a-z0-9]{0,19}", any_attribute(), 0..5);
+    (".+", ".+", ".+", attributes, data).prop_map(|(id, source, kind, attributes, data)| Event {
+        id,
+        source,
+        spec_version: "1.0".into(),
+        r#type: kind,
+        attributes,
+        data,
+    })
+}
+
+proptest! {
+    #[test]
+    fn whatever_a_library_encodes_passes(event in any_event()) {
+        let body = event::encode(&event);
+        prop_assert!(check(&body).is_ok(), "{:?}", check(&body));
+        prop_assert_eq!(event::decode(body), Ok(event));
+    }
+
+    #[test]
+    fn random_bytes_are_judged_without_a_panic(body in any::<Vec<u8>>()) {
+        let _ = check(&body);
+        let _ = event::digest(&body);
+    }
+
+    /// The promise of the checker: what it lets pass, every reader can decode.
+    #[test]
+    fn what_passes_after_damage_still_decodes(
+        event in any_event(),
+        damage in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..4),
+        cut in any::<prop::sample::Index>(),
+    ) {
+        let mut body = event.encode_to_vec();
+        for (at, byte) in damage {
+            let at = at.index(body.len());
+            body[at] = byte;
+        }
+        for body in [&body[..], &body[..cut.index(body.len())]] {
+            if check(body).is_ok() {
+                let decoded = event::decode(Bytes::copy_from_slice(body));
+                prop_assert!(decoded.is_ok(), "{decoded:?}");
+                let sent =
+                    event::with_extensions(&Bytes::copy_from_slice(body), None, Offset(1), 2);
+                prop_assert!(event::decode(sent).is_ok());
+            }
+        }
+    }
+}
