@@ -1,0 +1,203 @@
+//! The real directory.
+//!
+//! It must never retry a failed sync, and never follow a name out of its directory.
+
+use std::fs::{self, OpenOptions, TryLockError};
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use rustix::fs::{FallocateFlags, fallocate, fstatvfs};
+use rustix::io::Errno;
+
+use super::{File, Files, Lock, Room};
+
+const ZEROS: usize = 1 << 20;
+
+/// A directory of the file system.
+#[derive(Debug)]
+pub struct Directory {
+    path: PathBuf,
+    handle: fs::File,
+}
+
+impl Directory {
+    /// Opens a directory, which is made (with those above it) if it is missing.
+    ///
+    /// # Errors
+    /// Whatever the file system says.
+    pub fn open(path: impl AsRef<Path>) -> io::Result<Self> {
+        let path = path.as_ref();
+        if !path.is_dir() {
+            fs::create_dir_all(path)?;
+            sync_parents(path)?;
+        }
+        Self::open_existing(path)
+    }
+
+    /// Opens a directory that must exist; nothing is made. For [`crate::check`] and
+    /// [`crate::dump`].
+    ///
+    /// # Errors
+    /// Whatever the file system says.
+    pub fn open_existing(path: impl AsRef<Path>) -> io::Result<Self> {
+        let path = path.as_ref().to_path_buf();
+        let handle = fs::File::open(&path)?;
+        Ok(Self { path, handle })
+    }
+
+    /// Where it is.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+/// A directory that was just made is an entry of the one above it, which has to be synced too.
+fn sync_parents(path: &Path) -> io::Result<()> {
+    for above in path.ancestors().skip(1) {
+        let above = if above.as_os_str().is_empty() { Path::new(".") } else { above };
+        match fs::File::open(above) {
+            Ok(handle) => handle.sync_all()?,
+            // Directories above that may not be read were not made by us.
+            Err(e) if e.kind() == io::ErrorKind::PermissionDenied => break,
+            Err(e) => return Err(e),
+        }
+    }
+    Ok(())
+}
+
+impl Files for Directory {
+    fn list(&self) -> io::Result<Vec<String>> {
+        fs::read_dir(&self.path)?
+            .map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()))
+            .collect()
+    }
+
+    fn create(&self, name: &str) -> io::Result<Arc<dyn File>> {
+        let mut options = OpenOptions::new();
+        let file = options.read(true).write(true).create_new(true).open(self.path.join(name))?;
+        Ok(Arc::new(RealFile(file)))
+    }
+
+    fn open(&self, name: &str) -> io::Result<Arc<dyn File>> {
+        let path = self.path.join(name);
+        let file = match OpenOptions::new().read(true).write(true).open(&path) {
+            Err(e)
+                if matches!(
+                    e.kind(),
+                    io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem
+                ) =>
+            {
+                fs::File::open(&path)?
+            }
+            other => other?,
+        };
+        Ok(Arc::new(RealFile(file)))
+    }
+
+    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        fs::rename(self.path.join(from), self.path.join(to))
+    }
+
+    fn remove(&self, name: &str) -> io::Result<()> {
+        fs::remove_file(self.path.join(name))
+    }
+
+    fn sync_directory(&self) -> io::Result<()> {
+        self.handle.sync_all()
+    }
+
+    fn lock(&self, name: &str) -> io::Result<Option<Box<dyn Lock>>> {
+        let path = self.path.join(name);
+        let file = match fs::File::open(&path) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {
+                OpenOptions::new().write(true).create(true).truncate(false).open(&path)?
+            }
+            other => other?,
+        };
+        match file.try_lock() {
+            Ok(()) => Ok(Some(Box::new(HeldLock { _file: file }))),
+            Err(TryLockError::WouldBlock) => Ok(None),
+            Err(TryLockError::Error(e)) => Err(e),
+        }
+    }
+
+    fn room(&self) -> io::Result<Room> {
+        let stat = fstatvfs(&self.handle)?;
+        Ok(Room {
+            free: stat.f_bavail.saturating_mul(stat.f_frsize),
+            // What only root may use does not count as there.
+            total: (stat.f_blocks - stat.f_bfree + stat.f_bavail).saturating_mul(stat.f_frsize),
+        })
+    }
+}
+
+/// Closing the file releases the lock.
+struct HeldLock {
+    _file: fs::File,
+}
+
+impl Lock for HeldLock {}
+
+struct RealFile(fs::File);
+
+impl File for RealFile {
+    fn read_at(&self, buffer: &mut [u8], at: u64) -> io::Result<usize> {
+        let mut done = 0;
+        while done < buffer.len() {
+            match self.0.read_at(&mut buffer[done..], at + done as u64) {
+                Ok(0) => break,
+                Ok(n) => done += n,
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(e) => return Err(e),
+            }
+        }
+        Ok(done)
+    }
+
+    fn write_at(&self, bytes: &[u8], at: u64) -> io::Result<()> {
+        self.0.write_all_at(bytes, at)
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        self.0.sync_data()
+    }
+
+    fn length(&self) -> io::Result<u64> {
+        Ok(self.0.metadata()?.len())
+    }
+
+    fn preallocate(&self, length: u64) -> io::Result<()> {
+        let from = self.length()?;
+        if from >= length {
+            return Ok(());
+        }
+        match fallocate(&self.0, FallocateFlags::empty(), from, length - from) {
+            Ok(()) => Ok(()),
+            // Not every file system can: then the zeros are written.
+            Err(Errno::OPNOTSUPP | Errno::NOSYS) => write_zeros(&self.0, from, length),
+            Err(e) => Err(e.into()),
+        }
+    }
+
+    fn truncate(&self, length: u64) -> io::Result<()> {
+        self.0.set_len(length)
+    }
+}
+
+fn write_zeros(file: &fs::File, from: u64, to: u64) -> io::Result<()> {
+    let zeros = vec![0; ZEROS];
+    let mut at = from;
+    while at < to {
+        let n = (to - at).min(ZEROS as u64);
+        if let Err(e) = file.write_all_at(&zeros[..n as usize], at) {
+            // Gives back what was taken, so that a refusal costs nothing.
+            file.set_len(from)?;
+            return Err(e);
+        }
+        at += n;
+    }
+    Ok(())
+}

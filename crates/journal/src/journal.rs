@@ -1,0 +1,351 @@
+//! The one writer of a store.
+//!
+//! It never writes a group before the sync of the one before it returned, and never does anything
+//! more after a write or a sync that failed.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::sync::Arc;
+
+use handfast_core::ids::{Lsn, StoreId};
+use handfast_core::record::Record;
+
+use crate::error::Error;
+use crate::files::{File, Files, Lock, Room};
+use crate::group::{Encoded, Group, Space, encode_frame};
+use crate::index::SegmentSummary;
+use crate::layout::frame::{FrameContext, Place};
+use crate::layout::header::SegmentHeader;
+use crate::options::Options;
+use crate::reader::Reader;
+use crate::recovery::{self, Progress, Recovered};
+use crate::view::Shared;
+
+/// Positions in a segment are stored in 32 bits.
+const SEGMENT_LIMIT: u64 = u32::MAX as u64;
+/// A buffer that grew beyond this is given back.
+const BUFFER_BYTES: usize = 64 << 20;
+
+/// The durable log, open for appending. There is one per store.
+///
+/// Every call may block on the disk. After an error other than [`Error::NoSpace`],
+/// [`Error::NoSuchSegment`] and [`Error::NotDropped`] the journal is poisoned and every later
+/// call fails: end the process and open the store again.
+pub struct Journal {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) options: Options,
+    pub(crate) epoch: u32,
+    pub(crate) active: Active,
+    pub(crate) next: Lsn,
+    /// Segments that a durable record has dropped and that are still there.
+    pub(crate) dropped: BTreeSet<u64>,
+    pub(crate) buffer: Vec<u8>,
+    pub(crate) poisoned: bool,
+    pub(crate) room: Room,
+    pub(crate) _lock: Box<dyn Lock>,
+}
+
+/// The segment that is being written.
+pub(crate) struct Active {
+    pub(crate) header: SegmentHeader,
+    pub(crate) file: Arc<dyn File>,
+    pub(crate) name: String,
+    pub(crate) seed: u32,
+    /// Where the next frame goes.
+    pub(crate) tail: u64,
+    /// Up to here the file has room.
+    pub(crate) allocated: u64,
+    /// Checksum of the last frame.
+    pub(crate) checksum: u32,
+    /// Where its checkpoint ends.
+    pub(crate) checkpoint: u64,
+}
+
+impl fmt::Debug for Journal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Journal")
+            .field("epoch", &self.epoch)
+            .field("segment", &self.active.header.segment)
+            .field("tail", &self.active.tail)
+            .field("next", &self.next)
+            .field("poisoned", &self.poisoned)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Journal {
+    /// Opens a store, or makes one in an empty directory, with the id `new_store`.
+    ///
+    /// `apply` is called for every record from the checkpoint of the newest segment on, in order,
+    /// the last one being this opening itself; what it builds is worth nothing unless the call
+    /// succeeds. On return everything that was read is durable, and the epoch is raised.
+    ///
+    /// # Errors
+    /// [`Error::Locked`], [`Error::NotAStore`], [`Error::Format`] and [`Error::Corrupt`] leave the
+    /// directory as it is. [`Error::NoSpace`]: opening needs room for a copy of the newest
+    /// segment.
+    pub fn open(
+        files: Arc<dyn Files>,
+        options: Options,
+        now_wall_ms: u64,
+        new_store: StoreId,
+        progress: &mut dyn FnMut(Progress),
+        apply: &mut dyn FnMut(Lsn, Arc<Record>),
+    ) -> Result<(Self, Recovered), Error> {
+        recovery::open(files, options, now_wall_ms, new_store, progress, apply)
+    }
+
+    /// Appends a group and returns when it is durable.
+    ///
+    /// A group whose records exceed 16 MiB becomes several frames, each durable before the next
+    /// is written.
+    ///
+    /// # Errors
+    /// [`Error::NoSpace`]: nothing was written, and the journal goes on. Every other error poisons
+    /// the journal; the group may or may not be there when the store is opened again.
+    ///
+    /// # Panics
+    /// If the records do not continue the log, one is longer than
+    /// [`RECORD_BYTES`](crate::codec::RECORD_BYTES), or a checkpoint is not complete or lists
+    /// other segments than there are.
+    pub fn append(&mut self, group: &Group) -> Result<(), Error> {
+        self.usable()?;
+        for (expected, (lsn, _)) in (self.next.0..).zip(&group.records) {
+            assert!(lsn.0 == expected, "record {lsn} where {expected} is due");
+        }
+        if group.records.is_empty() {
+            return Ok(());
+        }
+        let done =
+            if group.roll { self.roll(&group.records) } else { self.write(&group.records) };
+        self.poison_unless_clean(done)
+    }
+
+    /// Room as it is now.
+    #[must_use]
+    pub fn space(&self) -> Space {
+        let Active { tail, allocated, checkpoint, .. } = self.active;
+        let full = tail >= self.options.segment_bytes && tail >= 4 * checkpoint;
+        Space {
+            free: allocated - tail,
+            low: self.is_low(),
+            wants_roll: full || tail >= SEGMENT_LIMIT / 2,
+        }
+    }
+
+    /// Makes sure that at least this many bytes can be appended without an allocation, if there is
+    /// room for them; [`Space::free`] says whether there was.
+    ///
+    /// # Errors
+    /// Every error poisons the journal; want of room is none.
+    pub fn reserve(&mut self, bytes: u64) -> Result<Space, Error> {
+        self.usable()?;
+        let done = match self.extend(bytes) {
+            Err(Error::NoSpace { .. }) => Ok(()),
+            other => other,
+        };
+        let done = done.and_then(|()| self.refresh_room());
+        self.poison_unless_clean(done)?;
+        Ok(self.space())
+    }
+
+    /// A reader of what is durable. It stays valid as long as it is kept.
+    #[must_use]
+    pub fn reader(&self) -> Reader {
+        Reader::new(self.shared.clone())
+    }
+
+    /// The sealed segments, oldest first, without those that are dropped already.
+    #[must_use]
+    pub fn sealed(&self) -> Vec<Arc<SegmentSummary>> {
+        let view = self.shared.read();
+        let left = view.sealed.iter().filter(|s| !self.dropped.contains(&s.segment()));
+        left.map(|s| s.summary.clone()).collect()
+    }
+
+    /// Every segment that exists, the active one last: what the next checkpoint has to list.
+    #[must_use]
+    pub fn segments(&self) -> Vec<u64> {
+        let sealed = self.sealed();
+        sealed.iter().map(|s| s.segment).chain([self.active.header.segment]).collect()
+    }
+
+    /// The number of the segment that is being written.
+    #[must_use]
+    pub fn active_segment(&self) -> u64 {
+        self.active.header.segment
+    }
+
+    /// The store.
+    #[must_use]
+    pub fn store(&self) -> StoreId {
+        self.shared.store
+    }
+
+    /// The epoch of this opening.
+    #[must_use]
+    pub fn epoch(&self) -> u32 {
+        self.epoch
+    }
+
+    /// The place of the next record.
+    #[must_use]
+    pub fn next_lsn(&self) -> Lsn {
+        self.next
+    }
+
+    /// How many entries of indexes and recent records are held in memory: bounded by the size of
+    /// a segment and of the recent records, not by that of the store.
+    #[must_use]
+    pub fn items_in_memory(&self) -> usize {
+        let view = self.shared.read();
+        let sealed: usize = view.sealed.iter().map(|s| s.items_in_memory()).sum();
+        sealed + view.active.index.items() + view.recent.len()
+    }
+
+    pub(crate) fn usable(&self) -> Result<(), Error> {
+        if self.poisoned { Err(Error::Poisoned) } else { Ok(()) }
+    }
+
+    pub(crate) fn poison_unless_clean<T>(&mut self, done: Result<T, Error>) -> Result<T, Error> {
+        if let Err(e) = &done
+            && !matches!(
+                e,
+                Error::NoSpace { .. } | Error::NoSuchSegment(_) | Error::NotDropped(_)
+            )
+        {
+            self.poisoned = true;
+        }
+        done
+    }
+
+    pub(crate) fn context(&self) -> FrameContext {
+        FrameContext {
+            segment: self.active.header.segment,
+            epoch: self.epoch,
+            previous: self.active.checksum,
+        }
+    }
+
+    fn write(&mut self, records: &[(Lsn, Arc<Record>)]) -> Result<(), Error> {
+        let mut buffer = std::mem::take(&mut self.buffer);
+        buffer.clear();
+        let done = self.write_with(&mut buffer, records);
+        if buffer.capacity() <= BUFFER_BYTES {
+            self.buffer = buffer;
+        }
+        done
+    }
+
+    fn write_with(
+        &mut self,
+        buffer: &mut Vec<u8>,
+        records: &[(Lsn, Arc<Record>)],
+    ) -> Result<(), Error> {
+        let mut frames = Vec::new();
+        let mut context = self.context();
+        let mut rest = records;
+        while !rest.is_empty() {
+            let frame = encode_frame(buffer, self.active.seed, context, &mut rest);
+            context.previous = frame.checksum;
+            frames.push(frame);
+        }
+        let whole = buffer.len() as u64;
+        if self.active.tail + whole > self.active.allocated {
+            self.extend(whole)?;
+        }
+        let mut records = records;
+        for frame in frames {
+            let (now, later) = records.split_at(frame.places.len());
+            self.write_frame(buffer, &frame, now)?;
+            records = later;
+        }
+        Ok(())
+    }
+
+    fn write_frame(
+        &mut self,
+        buffer: &[u8],
+        frame: &Encoded,
+        records: &[(Lsn, Arc<Record>)],
+    ) -> Result<(), Error> {
+        let Active { file, name, tail, .. } = &self.active;
+        let at = *tail;
+        file.write_at(&buffer[frame.start..frame.end], at).map_err(Error::io("write", name))?;
+        file.sync_data().map_err(Error::io("sync", name))?;
+        self.active.tail += (frame.end - frame.start) as u64;
+        self.active.checksum = frame.checksum;
+        self.note_written(records);
+        let in_file = |position: u64| position - frame.start as u64 + at;
+        let places = frame.places.iter().zip(records).map(|(place, (_, record))| {
+            let place = Place { position: in_file(place.position), ..*place };
+            (place, in_file(frame.area_end), record.clone())
+        });
+        self.shared.write().publish(places.collect());
+        Ok(())
+    }
+
+    pub(crate) fn note_written(&mut self, records: &[(Lsn, Arc<Record>)]) {
+        self.next = Lsn(self.next.0 + records.len() as u64);
+        for (_, record) in records {
+            if let Record::SegmentDropped(dropped) = &**record {
+                self.dropped.insert(dropped.segment);
+            }
+        }
+    }
+
+    /// Makes room for this many bytes behind the tail.
+    fn extend(&mut self, bytes: u64) -> Result<(), Error> {
+        let needed = self.active.tail + bytes;
+        let no_space = Error::NoSpace { needed: needed.saturating_sub(self.active.allocated) };
+        if needed <= self.active.allocated {
+            return Ok(());
+        }
+        if needed > SEGMENT_LIMIT {
+            return Err(no_space);
+        }
+        // A step more than is needed, or else just what is needed.
+        let step = self.active.allocated + self.options.preallocate_bytes;
+        for length in [needed.max(step.min(SEGMENT_LIMIT)), needed] {
+            let grows_by = length - self.active.allocated;
+            if self.limit().is_some_and(|limit| self.store_bytes() + grows_by > limit) {
+                continue;
+            }
+            match self.active.file.preallocate(length) {
+                Ok(()) => {
+                    self.active.allocated = length;
+                    return self.refresh_room();
+                }
+                Err(e) if crate::files::is_no_space(&e) => {}
+                Err(e) => return Err(Error::io("preallocate", &self.active.name)(e)),
+            }
+        }
+        Err(no_space)
+    }
+
+    fn limit(&self) -> Option<u64> {
+        self.options.max_store_bytes
+    }
+
+    /// Bytes of all segments.
+    fn store_bytes(&self) -> u64 {
+        let view = self.shared.read();
+        let sealed: u64 = view.sealed.iter().map(|s| s.tail.end).sum();
+        sealed + self.active.allocated
+    }
+
+    fn is_low(&self) -> bool {
+        let Room { free, total } = self.room;
+        let of_limit = self.limit().is_some_and(|limit| {
+            let unused = self.active.allocated - self.active.tail;
+            self.store_bytes() - unused >= limit - limit / 10
+        });
+        // What is allocated and not used yet counts as free.
+        of_limit || free + (self.active.allocated - self.active.tail) <= total / 10
+    }
+
+    pub(crate) fn refresh_room(&mut self) -> Result<(), Error> {
+        self.room = self.shared.files.room().map_err(Error::io("measure", "."))?;
+        Ok(())
+    }
+}

@@ -1,0 +1,42 @@
+//! The durable log of handfast: segments, commit groups, indexes, recovery.
+//!
+//! [`Journal`] is the one writer of a store and [`Reader`] reads beside it; both are synchronous
+//! and know nothing of transactions beyond where their records are. What the bytes are is drawn
+//! in `docs/format.md`. Everything touches the disk through [`files`], so every state that a
+//! power cut may leave can be tested with [`files::crash::CrashDisk`].
+//!
+//! 1. [`Journal::open`] replays the newest checkpoint and what follows it;
+//! 2. [`Journal::append`] makes one group of records durable at a time;
+//! 3. [`Journal::reader`] answers for events, chains and records that are durable.
+
+mod check;
+pub mod codec;
+mod create;
+mod error;
+pub mod files;
+mod group;
+mod index;
+mod inventory;
+mod journal;
+mod layout;
+mod maintenance;
+mod options;
+mod reader;
+mod recent;
+mod recovery;
+mod roll;
+mod scan;
+mod sealed;
+#[cfg(feature = "testing")]
+pub mod testing;
+mod view;
+
+pub use check::{DumpItem, Report, check, dump};
+pub use error::{Corruption, Error};
+pub use group::{GROUP_BYTES, Group, Space, record_bytes};
+pub use index::{Reference, SegmentSummary, TopicSummary};
+pub use journal::Journal;
+pub use maintenance::Compaction;
+pub use options::Options;
+pub use reader::Reader;
+pub use recovery::{Progress, Recovered};

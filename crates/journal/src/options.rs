@@ -1,0 +1,56 @@
+//! What a caller may choose about a journal.
+
+/// Choices, each with a default that suits a server.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Options {
+    /// A segment is full at this many bytes. Default 64 MiB.
+    pub segment_bytes: u64,
+    /// Room is taken from the file system in steps of this many bytes. Default 16 MiB.
+    pub preallocate_bytes: u64,
+    /// The store may take this many bytes; none: all that the file system has.
+    pub max_store_bytes: Option<u64>,
+    /// Bytes of the newest records that are kept in memory for readers. Default 32 MiB.
+    pub recent_bytes: usize,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            segment_bytes: 64 << 20,
+            preallocate_bytes: 16 << 20,
+            max_store_bytes: None,
+            recent_bytes: 32 << 20,
+        }
+    }
+}
+
+impl Options {
+    /// Sets [`Options::segment_bytes`].
+    #[must_use]
+    pub fn with_segment_bytes(mut self, bytes: u64) -> Self {
+        self.segment_bytes = bytes;
+        self
+    }
+
+    /// Sets [`Options::preallocate_bytes`].
+    #[must_use]
+    pub fn with_preallocate_bytes(mut self, bytes: u64) -> Self {
+        self.preallocate_bytes = bytes;
+        self
+    }
+
+    /// Sets [`Options::max_store_bytes`].
+    #[must_use]
+    pub fn with_max_store_bytes(mut self, bytes: Option<u64>) -> Self {
+        self.max_store_bytes = bytes;
+        self
+    }
+
+    /// Sets [`Options::recent_bytes`].
+    #[must_use]
+    pub fn with_recent_bytes(mut self, bytes: usize) -> Self {
+        self.recent_bytes = bytes;
+        self
+    }
+}

@@ -1,0 +1,246 @@
+//! Events of a topic, by their offsets.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use handfast_core::event::{Body, PlacedEvent, StoredEvent};
+use handfast_core::ids::{Lsn, Offset, TopicId};
+use handfast_core::output::{Fetch, Wanted};
+use handfast_core::record::{Commit, Record};
+
+use super::{Reader, Stop, WINDOW, stop};
+use crate::error::Error;
+use crate::index::{Entry, Index};
+use crate::scan::Window;
+use crate::sealed::Sealed;
+use crate::view::{Source, View};
+
+/// Entries of an index are taken so many at a time.
+const BATCH: usize = 256;
+/// Neighbouring records are read together.
+const READ_AHEAD: usize = 32 << 10;
+
+/// Where to go on looking.
+enum Step {
+    /// Records with events of the topic, in order: those in memory are there already.
+    Records(Vec<(Entry, Option<Arc<Record>>)>, Source),
+    Sealed(Arc<Sealed>),
+    End,
+}
+
+impl Reader {
+    /// Reads events of a topic.
+    ///
+    /// For a range, the answer's offset is the first one that was not covered: everything before
+    /// it that still exists is in the answer. For single offsets it is the first one that was not
+    /// looked for, or the one behind the last. At least one event is read, however large, if
+    /// there is one and any may be read.
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`] if what is read does not check, [`Error::Io`] if it cannot be read.
+    pub fn fetch(&self, fetch: &Fetch) -> Result<(Vec<StoredEvent>, Offset), Error> {
+        self.with_indexes(|| {
+            let mut reading = Reading {
+                reader: self,
+                topic: fetch.topic,
+                max_bytes: fetch.max_bytes as usize,
+                bytes: 0,
+                events: Vec::new(),
+                begin: None,
+                records: Window::new(READ_AHEAD),
+                begins: Window::new(WINDOW),
+            };
+            let next = match &fetch.wanted {
+                Wanted::Range { from, to, max_events } => {
+                    reading.range(*from, *to, *max_events as usize)?
+                }
+                Wanted::Offsets(offsets) => reading.offsets(offsets)?,
+            };
+            Ok((reading.events, next))
+        })
+    }
+
+    /// The records that may hold the first events of a topic at or after an offset.
+    fn step(&self, topic: TopicId, from: Offset, limit: usize) -> Result<Step, Stop> {
+        let sealed = {
+            let view = self.shared.read();
+            match next_segment(&view, topic, from) {
+                Step::Sealed(sealed) => sealed,
+                Step::End => return Ok(Step::End),
+                Step::Records(..) => {
+                    let index = &view.active.index;
+                    let segment = view.active.source.segment;
+                    let at = index.entry_reaching(topic, from).map_err(stop(segment))?;
+                    let entries = index.entries(topic, at, limit).map_err(stop(segment))?;
+                    let loaded =
+                        entries.into_iter().map(|entry| (entry, view.recent.record(entry.lsn)));
+                    return Ok(Step::Records(loaded.collect(), view.active.source.clone()));
+                }
+            }
+        };
+        let segment = sealed.segment();
+        let at = sealed.entry_reaching(topic, from).map_err(stop(segment))?;
+        let entries = sealed.entries(topic, at, limit).map_err(stop(segment))?;
+        let source = sealed.source.clone();
+        Ok(Step::Records(entries.into_iter().map(|entry| (entry, None)).collect(), source))
+    }
+}
+
+/// The first segment with events of the topic at or after an offset.
+fn next_segment(view: &View, topic: TopicId, from: Offset) -> Step {
+    let active = view.active.index.topic(topic);
+    // Most readers are near the end.
+    let in_active = active.is_some_and(|t| t.first <= from);
+    let older = if in_active {
+        None
+    } else {
+        let reaching = |s: &&Arc<Sealed>| s.summary.topic(topic).is_some_and(|t| t.last >= from);
+        view.sealed.iter().find(reaching)
+    };
+    match older {
+        Some(sealed) => Step::Sealed(sealed.clone()),
+        None if active.is_some_and(|t| t.last >= from) => {
+            Step::Records(Vec::new(), view.active.source.clone())
+        }
+        None => Step::End,
+    }
+}
+
+struct Reading<'a> {
+    reader: &'a Reader,
+    topic: TopicId,
+    max_bytes: usize,
+    bytes: usize,
+    events: Vec<StoredEvent>,
+    /// The last BEGIN that bodies were taken from.
+    begin: Option<(Lsn, Arc<Record>)>,
+    records: Window,
+    begins: Window,
+}
+
+impl Reading<'_> {
+    fn range(&mut self, from: Offset, to: Offset, max_events: usize) -> Result<Offset, Stop> {
+        let mut from = from;
+        while from < to {
+            // The first one may begin before `from` and have nothing behind it: two at least.
+            let limit = max_events.saturating_sub(self.events.len()).clamp(2, BATCH);
+            let Step::Records(records, source) = self.reader.step(self.topic, from, limit)? else {
+                return Ok(to);
+            };
+            let before = from;
+            for (entry, record) in records {
+                if entry.first >= to {
+                    return Ok(to);
+                }
+                let record = self.record(&source, entry, record)?;
+                for event in events_of(&record, self.topic) {
+                    if event.offset < from {
+                        continue;
+                    }
+                    if event.offset >= to {
+                        return Ok(to);
+                    }
+                    if self.events.len() >= max_events || self.is_full(event) {
+                        return Ok(event.offset);
+                    }
+                    self.take(&record, event)?;
+                    from = Offset(event.offset.0 + 1);
+                }
+            }
+            if from == before {
+                // The summary promised an event that the records do not have.
+                let detail = format!("no event of topic {} at or after {from}", self.topic);
+                return Err(Error::corrupt(&source.name(), 0, detail).into());
+            }
+        }
+        Ok(to)
+    }
+
+    fn offsets(&mut self, offsets: &[Offset]) -> Result<Offset, Stop> {
+        for offset in offsets {
+            let Step::Records(records, source) = self.reader.step(self.topic, *offset, 1)? else {
+                continue;
+            };
+            for (entry, record) in records {
+                if entry.first > *offset {
+                    break;
+                }
+                let record = self.record(&source, entry, record)?;
+                let found = events_of(&record, self.topic).find(|e| e.offset == *offset);
+                if let Some(event) = found {
+                    if self.is_full(event) {
+                        return Ok(*offset);
+                    }
+                    self.take(&record, event)?;
+                }
+            }
+        }
+        Ok(offsets.last().map_or(Offset(0), |last| Offset(last.0 + 1)))
+    }
+
+    /// At least one event is always taken.
+    fn is_full(&self, event: &PlacedEvent) -> bool {
+        !self.events.is_empty() && self.bytes + event.body.size() as usize > self.max_bytes
+    }
+
+    fn record(
+        &mut self,
+        source: &Source,
+        entry: Entry,
+        loaded: Option<Arc<Record>>,
+    ) -> Result<Arc<Record>, Error> {
+        match loaded {
+            Some(record) => Ok(record),
+            None => source.record_at(entry.position, entry.lsn, &mut self.records),
+        }
+    }
+
+    fn take(&mut self, record: &Record, event: &PlacedEvent) -> Result<(), Stop> {
+        let (transaction, wall_ms) = match record {
+            Record::Commit(r) => (Some(r.id), r.wall_ms),
+            Record::Published(r) => (None, r.wall_ms),
+            // Only these two have events.
+            _ => return Ok(()),
+        };
+        let body = match (&event.body, record) {
+            (Body::Here(body), _) => body.clone(),
+            (Body::InBegin { item, size }, Record::Commit(commit)) => {
+                self.staged(commit, *item, *size)?
+            }
+            (Body::InBegin { .. }, _) => return Err(lost_body(Lsn(0)).into()),
+        };
+        self.bytes += body.len();
+        let (offset, key) = (event.offset, event.key);
+        self.events.push(StoredEvent { offset, key, transaction, wall_ms, body });
+        Ok(())
+    }
+
+    /// The bytes of an event that a local transaction staged with its BEGIN.
+    fn staged(&mut self, commit: &Commit, item: u32, size: u32) -> Result<Bytes, Stop> {
+        let lsn = commit.previous;
+        let begin = match &self.begin {
+            Some((held, begin)) if *held == lsn => begin.clone(),
+            _ => {
+                let begin = self.reader.load(lsn, &mut self.begins)?;
+                begin.ok_or_else(|| lost_body(lsn))?
+            }
+        };
+        let Record::Begin(fields) = &*begin else { return Err(lost_body(lsn).into()) };
+        let items = fields.local.as_ref().filter(|_| fields.id == commit.id);
+        let body = items
+            .and_then(|items| items.events.get(item as usize))
+            .filter(|staged| staged.body.len() == size as usize)
+            .map(|staged| staged.body.clone());
+        self.begin = Some((lsn, begin));
+        body.ok_or_else(|| lost_body(lsn).into())
+    }
+}
+
+fn events_of(record: &Record, topic: TopicId) -> impl Iterator<Item = &PlacedEvent> {
+    record.events().iter().filter(move |e| e.topic == topic)
+}
+
+fn lost_body(lsn: Lsn) -> Error {
+    let detail = format!("record {lsn} should hold the bytes of an event and does not");
+    Error::corrupt("the chain", lsn.0, detail)
+}

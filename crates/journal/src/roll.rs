@@ -1,0 +1,156 @@
+//! Beginning a new segment with a checkpoint, and sealing the one before.
+//!
+//! A segment gets its name only when its checkpoint is durable in it, so an incomplete checkpoint
+//! is never seen: until then the old segment goes on.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use handfast_core::ids::Lsn;
+use handfast_core::record::Record;
+
+use crate::error::Error;
+use crate::files::File;
+use crate::group::encode_frame;
+use crate::index::{MemoryIndex, Tail};
+use crate::journal::{Active, Journal};
+use crate::layout::frame::{FrameContext, Place};
+use crate::layout::header::{self, SegmentHeader};
+use crate::layout::{names, seed};
+use crate::sealed::{self, Built};
+use crate::view::{ActiveView, Source};
+
+type Written = Vec<(Place, u64, Arc<Record>)>;
+
+impl Journal {
+    pub(crate) fn roll(&mut self, records: &[(Lsn, Arc<Record>)]) -> Result<(), Error> {
+        self.check_checkpoint(records);
+        let segment = self.active.header.segment + 1;
+        let name = names::log(segment);
+        let unfinished = names::unfinished(&name);
+        let files = self.shared.files.clone();
+        let file = files
+            .create(&unfinished)
+            .map_err(|e| Error::io("create", &unfinished)(e).or_no_space(0))?;
+        let (active, written) = match self.write_checkpoint(file, segment, records) {
+            Err(e @ Error::NoSpace { .. }) => {
+                files.remove(&unfinished).map_err(Error::io("remove", &unfinished))?;
+                return Err(e);
+            }
+            other => other?,
+        };
+        active.file.sync_data().map_err(Error::io("sync", &unfinished))?;
+        files.rename(&unfinished, &name).map_err(Error::io("rename", &unfinished))?;
+        files.sync_directory().map_err(Error::io("sync", "."))?;
+        self.note_written(records);
+        self.seal(active, written)
+    }
+
+    fn check_checkpoint(&self, records: &[(Lsn, Arc<Record>)]) {
+        let start = records.first().map(|(_, record)| &**record);
+        let Some(Record::CheckpointStart(start)) = start else {
+            panic!("a checkpoint begins with its start");
+        };
+        let ended = matches!(records.last(), Some((_, r)) if **r == Record::CheckpointEnd);
+        assert!(ended, "a checkpoint ends with its end");
+        let listed: BTreeSet<u64> = start.segments.iter().copied().collect();
+        let there: BTreeSet<u64> = self.segments().into_iter().collect();
+        assert!(listed == there, "the checkpoint lists {listed:?}, but there are {there:?}");
+    }
+
+    /// Writes the new segment without syncing it. Want of room is a clean refusal.
+    fn write_checkpoint(
+        &mut self,
+        file: Arc<dyn File>,
+        segment: u64,
+        records: &[(Lsn, Arc<Record>)],
+    ) -> Result<(Active, Written), Error> {
+        let name = names::log(segment);
+        let seed = seed(self.shared.store, segment);
+        let mut context =
+            FrameContext { segment, epoch: self.epoch, previous: self.active.checksum };
+        let mut tail = header::BYTES as u64;
+        let mut written = Vec::with_capacity(records.len());
+        let mut rest = records;
+        let mut buffer = Vec::new();
+        while !rest.is_empty() {
+            let before = rest;
+            buffer.clear();
+            let frame = encode_frame(&mut buffer, seed, context, &mut rest);
+            context.previous = frame.checksum;
+            let write_failed = Error::io("write", &name);
+            let needed = buffer.len() as u64;
+            file.write_at(&buffer, tail).map_err(|e| write_failed(e).or_no_space(needed))?;
+            let in_frame = before.iter().zip(&frame.places);
+            written.extend(in_frame.map(|((_, record), place)| {
+                let place = Place { position: tail + place.position, ..*place };
+                (place, tail + frame.area_end, record.clone())
+            }));
+            tail += needed;
+        }
+        // What was promised as free stays free; if there is room, a whole step is.
+        let promised = self.active.allocated - self.active.tail;
+        let allocated = tail + promised.max(self.options.preallocate_bytes);
+        let allocated = match file.preallocate(allocated) {
+            Ok(()) => allocated,
+            Err(e) if crate::files::is_no_space(&e) => {
+                let failed = Error::io("preallocate", &name);
+                let allocated = tail + promised;
+                file.preallocate(allocated).map_err(|e| failed(e).or_no_space(allocated))?;
+                allocated
+            }
+            Err(e) => return Err(Error::io("preallocate", &name)(e)),
+        };
+        let old = &self.active.header;
+        let newest_ms = old.newest_ms.max(self.shared.read().active.index.newest_ms());
+        let header = SegmentHeader {
+            store: self.shared.store,
+            segment,
+            generation: 0,
+            first: self.next,
+            whole_to: tail,
+            newest_ms,
+            removed_ms: 0,
+            before: self.active.checksum,
+            closing: 0,
+            last: Lsn(0),
+        };
+        file.write_at(&header.encode(), 0).map_err(Error::io("write", &name))?;
+        let checksum = context.previous;
+        let checkpoint = tail;
+        let active = Active { header, file, name, seed, tail, allocated, checksum, checkpoint };
+        Ok((active, written))
+    }
+
+    /// Publishes the new segment, then gives back what the old one does not need and stores its
+    /// index.
+    fn seal(&mut self, active: Active, written: Written) -> Result<(), Error> {
+        let header = active.header.clone();
+        let index = MemoryIndex::new(header.segment, 0, header.first);
+        let source = Source::new(active.file.clone(), &header);
+        let old = std::mem::replace(&mut self.active, active);
+        let built = |index| Built {
+            file: old.file.clone(),
+            header: old.header.clone(),
+            index,
+            last: Lsn(header.first.0 - 1),
+            tail: Tail { end: old.tail, closing: old.checksum },
+        };
+        let old_index = {
+            let mut view = self.shared.write();
+            let view = &mut *view;
+            let new = ActiveView { source, header: header.clone(), index };
+            let old_index = std::mem::replace(&mut view.active, new).index;
+            view.sealed.push(Arc::new(sealed::in_memory(built(old_index.clone()))));
+            view.publish(written);
+            view.note_removed();
+            old_index
+        };
+        let shared = self.shared.clone();
+        let _held = shared.maintenance();
+        old.file.truncate(old.tail).map_err(Error::io("truncate", &old.name))?;
+        let sealed = sealed::store_index(&*shared.files, built(old_index), None)?;
+        shared.replace(sealed);
+        self.refresh_room()
+    }
+}
