@@ -129,7 +129,7 @@ pub enum BranchReport {
 }
 
 /// What the database said about a local transaction (L5 to L7).
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Resolution {
     /// The tombstone is in: it can never commit.
     Tombstone,

@@ -76,7 +76,7 @@ impl Recovery {
     pub fn finish(mut self, now: Now) -> Core {
         self.core.effects = Effects::after(self.last);
         // What a restart has to append fits: its room was reserved when it was begun.
-        self.core.with_coordinator(now, |coordinator, cx| coordinator.restart(cx));
+        self.core.with_coordinator(now, Coordinator::restart);
         self.core
     }
 }
@@ -151,7 +151,7 @@ impl Core {
                 self.bus.expire(topic, to, bytes, &mut self.effects);
             }
             Input::Database { name, up } => {
-                self.with_coordinator(now, |c, cx| c.database(cx, name, up));
+                self.with_coordinator(now, |c, cx| c.database(cx, &name, up));
             }
             Input::BranchFinished { id, database, report } => {
                 self.with_coordinator(now, |c, cx| c.database_finished(cx, id, &database, report));
@@ -240,13 +240,13 @@ impl Core {
     /// Topics with what retention needs to know of them.
     #[must_use]
     pub fn topics(&self) -> Vec<TopicBounds> {
-        Vec::new()
+        self.bus.bounds()
     }
 
     /// Every dead letter: its event has to stay readable.
     #[must_use]
     pub fn dead_letters(&self) -> Vec<(TopicId, Offset)> {
-        Vec::new()
+        self.bus.dead_letters()
     }
 
     /// Where BEGIN of the oldest open transaction is.

@@ -1,9 +1,9 @@
 //! The fold: what a record changes in the facts. The same live and in recovery; it emits nothing
 //! and looks at nothing but the facts.
 
+use super::Bus;
 use super::subscription::Subscription;
 use super::topics::{Leaving, Topic};
-use super::{Bus, Tokens};
 use crate::event::{OffsetRange, PlacedEvent};
 use crate::ids::{Lsn, Offset, SubscriptionId, TopicId};
 use crate::record::{
@@ -17,7 +17,7 @@ impl Bus {
     /// record in log order, live when it is accepted, and in recovery. Never emits anything.
     pub(crate) fn apply(&mut self, lsn: Lsn, record: &Record) {
         match record {
-            Record::Opened(opened) => self.tokens = Tokens::of(opened.epoch),
+            Record::Opened(opened) => self.tokens.enter(opened.epoch),
             Record::Commit(commit) => self.apply_commit(commit),
             Record::Published(published) => {
                 self.producers.apply(published);
@@ -37,7 +37,7 @@ impl Bus {
             Record::CheckpointStart(start) => {
                 self.next_topic = self.next_topic.max(start.next_topic);
                 self.next_subscription = self.next_subscription.max(start.next_subscription);
-                self.tokens = Tokens::of(start.epoch);
+                self.tokens.enter(start.epoch);
             }
             Record::TopicRestated(restated) => self.apply_topic_restated(restated),
             Record::SubscriptionRestated(restated) => self.apply_subscription_restated(restated),

@@ -188,15 +188,17 @@ impl Subscription {
             while events.next_if(|event| event.offset < *offset).is_some() {}
             let event = events.next_if(|event| event.offset == *offset);
             let is_ready = self.window.entry(*offset).is_some_and(|e| e.phase() == Phase::Ready);
-            match event {
-                _ if !is_ready => {}
-                None if *offset <= last => self.drop_entry(reach.timers, *offset),
-                None => {}
-                Some(event) => {
-                    if self.window.learn_key(*offset, event.key) && self.credit > 0 {
-                        self.hand_out(reach, event);
-                    }
+            if !is_ready {
+                continue;
+            }
+            let Some(event) = event else {
+                if *offset <= last {
+                    self.drop_entry(reach.timers, *offset);
                 }
+                continue;
+            };
+            if self.window.learn_key(*offset, event.key) && self.credit > 0 {
+                self.hand_out(reach, event);
             }
         }
     }

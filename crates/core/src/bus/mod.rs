@@ -17,6 +17,7 @@ mod durable;
 mod facts;
 mod gap;
 mod lease;
+mod needs;
 mod producers;
 mod progress;
 mod publish;
@@ -99,8 +100,11 @@ struct Tokens {
 }
 
 impl Tokens {
-    fn of(epoch: u32) -> Self {
-        Self { epoch, counter: 0 }
+    /// An epoch that was not known begins its numbers anew.
+    fn enter(&mut self, epoch: u32) {
+        if epoch > self.epoch {
+            *self = Self { epoch, counter: 0 };
+        }
     }
 
     /// The next token. After 2^32 deliveries in one epoch the numbers come again, rather than run
@@ -214,7 +218,6 @@ impl Bus {
 
     /// The last record that the bus appended. What it refuses to stage may be refused because of
     /// it, so the refusal waits until it is durable.
-    #[expect(dead_code, reason = "until the coordinator's refusals wait for it")]
     pub(crate) fn last(&self) -> Lsn {
         self.last
     }
@@ -234,7 +237,7 @@ impl Bus {
                 self.publish(call, producer, sequence, events)?
             }
             Command::CreateSubscription { name, topic, start, settings } => {
-                self.create_subscription(call, name, &topic, start, settings)?
+                self.create_subscription(call, &name, &topic, start, settings)?
             }
             Command::Subscribe { subscription, credit } => {
                 self.subscribe(call, &subscription, credit)?;

@@ -29,14 +29,14 @@ impl Bus {
     pub(super) fn create_subscription(
         &mut self,
         call: &mut Call<'_>,
-        name: Name,
+        name: &Name,
         topic: &Name,
         start: Start,
         settings: SubscriptionSettings,
     ) -> Result<Answer, Refusal> {
         check_settings(&settings)?;
         let topic_id = self.open_topic(topic)?.created.topic;
-        if let Ok(known) = self.known_subscription(&name) {
+        if let Ok(known) = self.known_subscription(name) {
             if known.leaving != Leaving::Staying {
                 let detail = format!("subscription {name} is being deleted");
                 return Err(Refusal::new(Code::Deleting, detail));

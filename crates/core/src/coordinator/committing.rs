@@ -304,7 +304,7 @@ impl Coordinator {
         &mut self,
         cx: &mut Context<'_>,
         caller: Caller,
-        service: Name,
+        service: &Name,
         instance: Name,
         state_id: StateId,
     ) {
@@ -324,9 +324,9 @@ impl Coordinator {
             let detail = "a newer stream of the same instance has attached";
             let refusal = Refusal::new(Code::NotAttached, detail);
             cx.effects.emit(Output::EndSession { session, refusal });
-            self.resend_after_loss(cx, &service, session);
+            self.resend_after_loss(cx, service, session);
         }
-        self.resend(cx, &service, |session| session.is_none());
+        self.resend(cx, service, |session| session.is_none());
     }
 
     /// A stream of the service is gone: what was sent to it goes to another instance of the same

@@ -98,7 +98,7 @@ impl Coordinator {
             Command::Show { id } => self.show(cx, caller, id),
             Command::ListTransactions { after, limit } => self.list(cx, caller, after, limit),
             Command::Attach { service, instance, state_id } => {
-                self.attach(cx, caller, service, instance, state_id);
+                self.attach(cx, caller, &service, instance, state_id);
             }
             Command::Vote { id, vote } => self.vote(cx, caller, id, vote),
             Command::Finished { id, committed } => self.finished(cx, caller, id, committed),
@@ -162,10 +162,10 @@ impl Coordinator {
     }
 
     /// A database is registered or its state has changed: what waits for it goes on at once.
-    pub(crate) fn database(&mut self, cx: &mut Context<'_>, name: Name, up: bool) {
+    pub(crate) fn database(&mut self, cx: &mut Context<'_>, name: &Name, up: bool) {
         let was_up = self.databases.insert(name.clone(), up).unwrap_or(false);
         if up && !was_up {
-            self.resume_database(cx, &name);
+            self.resume_database(cx, name);
         }
     }
 

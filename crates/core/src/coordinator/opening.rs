@@ -29,7 +29,8 @@ impl Coordinator {
             }
         }
         if let Err(refusal) = self.open_transaction(cx, caller, request) {
-            cx.effects.refuse(caller, refusal);
+            // It may come from what the bus has appended, which must not be revealed (I6).
+            cx.effects.refuse_when_durable(cx.bus.last(), caller, refusal);
         }
     }
 
@@ -262,7 +263,7 @@ impl Coordinator {
         });
         match staged {
             Ok(reply) => cx.effects.reply(caller, reply),
-            Err(refusal) => cx.effects.refuse(caller, refusal),
+            Err(refusal) => cx.effects.refuse_when_durable(cx.bus.last(), caller, refusal),
         }
     }
 

@@ -17,7 +17,7 @@ const VIOLATED: &str = "agreement violated";
 /// What `input` does to a branch in `state`.
 pub fn step(state: BranchState, input: BranchInput) -> Step {
     match state {
-        BranchState::None => none(input),
+        BranchState::None => none(&input),
         BranchState::Working => working(input),
         BranchState::Prepared => prepared(&input),
         BranchState::Committed => committed(&input),
@@ -25,7 +25,7 @@ pub fn step(state: BranchState, input: BranchInput) -> Step {
     }
 }
 
-fn none(input: BranchInput) -> Step {
+fn none(input: &BranchInput) -> Step {
     use BranchState::{Aborted, None, Working};
     match input {
         BranchInput::Start => to(Row::P1, Working),

@@ -148,3 +148,26 @@ fn a_seek_back_delivers_dead_letters_once() {
     assert_eq!(world.took(), []);
     world.check_fold();
 }
+
+/// An acknowledgement of a dead letter that is tried again was on its way when a seek came: what
+/// the seek puts back must not bring the event back.
+#[test]
+fn a_seek_does_not_bring_back_what_is_being_acknowledged() {
+    let mut world = world();
+    bury_first(&mut world);
+    let refs = world.took_refs();
+    world.acknowledge(&refs);
+    let refs = world.took_refs();
+    world.acknowledge(&refs);
+    world.ask(1, take(&[0], true));
+    let retried = world.took_refs();
+    assert_eq!(retried[0].offset, Offset(0));
+    world.send(7, Command::Acknowledge { deliveries: retried });
+    world.send(1, Command::Seek { subscription: name("s"), to: Start::At(Offset(2)) });
+    world.settle();
+    let refs = world.took_refs();
+    assert_eq!(refs[0].offset, Offset(2));
+    world.acknowledge(&refs);
+    assert_eq!(world.took(), []);
+    world.check_fold();
+}

@@ -44,7 +44,13 @@ fn a_gap_is_noted_before_the_next_event() {
     world.gaps.clear();
     world.subscribe(9, "s", 10);
     assert_eq!(world.gaps, [(SessionId(9), range(0, 3))]);
-    assert_eq!(world.ask(9, note(3)), Reply::Done);
+    let noted = world.send(9, note(3));
+    world.accept();
+    world.send(9, Command::Credit { more: 1 });
+    while world.read() {}
+    assert_eq!(world.took(), [], "the note is not durable");
+    world.settle();
+    assert_eq!(world.replies[&noted], Reply::Done);
     assert_eq!(world.took(), [(3, 1)]);
     assert_eq!(world.ask(9, note(3)), Reply::Done);
     world.check_fold();

@@ -4,6 +4,8 @@ mod dead;
 mod deliver;
 mod gap;
 mod lease;
+mod log;
+mod model;
 mod publish;
 mod random;
 mod seek;

@@ -142,3 +142,20 @@ fn a_topic_that_retains_until_acknowledged_refuses_when_full() {
     world.ask(1, one(1, 4));
     world.check_fold();
 }
+
+#[test]
+fn a_checkpoint_holds_what_is_accepted_and_nothing_else() {
+    let mut world = world();
+    world.ask(1, one(1, 1));
+    let mut before = Vec::new();
+    world.bus.restate(&mut before);
+    world.send(1, one(1, 2));
+    world.send(1, one(2, 1));
+    let settings = TopicSettings::default();
+    world.send(1, Command::CreateTopic { name: name("u"), settings });
+    world.send(1, Command::DeleteTopic { name: name("t") });
+    let mut after = Vec::new();
+    world.bus.restate(&mut after);
+    assert_eq!(before, after);
+    world.check_fold();
+}

@@ -6,6 +6,7 @@ use alloc::vec::Vec;
 
 use bytes::Bytes;
 
+use super::model::Model;
 use crate::bus::{Bus, Staged};
 use crate::command::{Caller, Command, Start};
 use crate::effects::Effects;
@@ -13,14 +14,12 @@ use crate::event::{
     Body, Delivery, DeliveryRef, EventRequest, OffsetRange, PlacedEvent, StoredEvent,
 };
 use crate::ids::{
-    DeliveryToken, KeyHash, Lsn, Name, Now, Offset, ProducerId, SessionId, StoreId, SubscriptionId,
-    TopicId, TransactionId,
+    DeliveryToken, KeyHash, Lsn, Name, Now, Offset, ProducerId, SessionId, SubscriptionId, TopicId,
+    TransactionId,
 };
 use crate::limits::Limits;
-use crate::output::{Fetch, Output, Reply, Wanted};
-use crate::record::{
-    Begin, Commit, LocalItems, Opened, Record, SubscriptionSettings, TopicSettings,
-};
+use crate::output::{Fetch, Output, Reply};
+use crate::record::{Begin, Commit, LocalItems, Record, SubscriptionSettings, TopicSettings};
 use crate::refusal::Code;
 
 pub(super) fn name(text: &str) -> Name {
@@ -30,21 +29,6 @@ pub(super) fn name(text: &str) -> Name {
 pub(super) fn event(topic: &str, key: u64, body: &str) -> EventRequest {
     let key = (key != 0).then_some(KeyHash(key));
     EventRequest { topic: name(topic), key, body: Bytes::copy_from_slice(body.as_bytes()) }
-}
-
-/// What is known about the subscription from its outputs and the durable log alone.
-#[derive(Debug, Default)]
-pub(super) struct Model {
-    /// Done with, durably.
-    pub(super) done: BTreeSet<Offset>,
-    /// Delivered at least once.
-    pub(super) first: BTreeSet<Offset>,
-    /// Per key the event that was delivered and is not done with.
-    holder: BTreeMap<KeyHash, Offset>,
-    /// Per key the last event that was delivered for the first time.
-    last_first: BTreeMap<KeyHash, Offset>,
-    /// Dead letters taken for another try.
-    retried: BTreeSet<Offset>,
 }
 
 /// See the file's head.
@@ -275,104 +259,7 @@ impl World {
         self.drain();
     }
 
-    /// The log accepts everything that was appended.
-    pub(super) fn accept(&mut self) {
-        while let Some((lsn, record)) = self.effects.next_accepted(Lsn(u64::MAX)) {
-            self.bus.apply(lsn, &record);
-        }
-    }
-
-    /// Everything accepted becomes durable.
-    pub(super) fn make_durable(&mut self) {
-        while let Some((lsn, record)) = self.effects.next_durable(Lsn(u64::MAX)) {
-            self.note(&record);
-            self.bus.durable(self.now, lsn, &record, &mut self.effects);
-            self.effects.release();
-            self.drain();
-        }
-    }
-
-    /// The reader answers what was asked first.
-    pub(super) fn read(&mut self) -> bool {
-        let Some(fetch) = self.fetches.pop_front() else { return false };
-        let none = BTreeMap::new();
-        let stored = self.stored.get(&fetch.topic).unwrap_or(&none);
-        let (events, next): (Vec<StoredEvent>, Offset) = match &fetch.wanted {
-            Wanted::Range { from, to, max_events } => {
-                assert!(from < to && *max_events > 0);
-                let most = if self.short_reads { 1 } else { *max_events as usize };
-                let events: Vec<StoredEvent> =
-                    stored.range(*from..*to).take(most).map(|(_, e)| e.clone()).collect();
-                let next = match events.last() {
-                    Some(last) if events.len() == most => Offset(last.offset.0 + 1),
-                    _ => *to,
-                };
-                (events, next)
-            }
-            Wanted::Offsets(offsets) => {
-                assert!(!offsets.is_empty() && offsets.is_sorted());
-                let most = if self.short_reads { 1 } else { offsets.len() };
-                let found = offsets.iter().filter_map(|o| stored.get(o).cloned());
-                (found.take(most).collect(), Offset(0))
-            }
-        };
-        self.bus.fetched(self.now, fetch.fetch, events, next, &mut self.effects);
-        self.drain();
-        true
-    }
-
-    /// Lets everything happen that happens without time.
-    pub(super) fn settle(&mut self) {
-        loop {
-            self.accept();
-            self.make_durable();
-            if !self.read() && self.effects.durable() == self.effects.last() {
-                break;
-            }
-        }
-    }
-
-    /// The process ends; what is durable is read again.
-    pub(super) fn crash(&mut self) {
-        let durable = self.effects.durable();
-        self.log.retain(|(lsn, _)| *lsn <= durable);
-        self.epoch += 1;
-        let lsn = Lsn(durable.0 + 1);
-        let opened = Opened { store: StoreId(1), epoch: self.epoch, wall_ms: self.now.wall_ms };
-        self.log.push((lsn, Record::Opened(opened)));
-        self.bus = Bus::default();
-        for (lsn, record) in &self.log {
-            self.bus.apply(*lsn, record);
-        }
-        self.effects = Effects::after(lsn);
-        self.fetches.clear();
-        self.credit.clear();
-        for model in self.models.values_mut() {
-            model.holder.clear();
-        }
-    }
-
-    /// The facts as a fold of the whole log, next to those of the running bus.
-    pub(super) fn check_fold(&mut self) {
-        self.settle();
-        let mut folded = Bus::default();
-        for (lsn, record) in &self.log {
-            folded.apply(*lsn, record);
-        }
-        let (mut live, mut again) = (Vec::new(), Vec::new());
-        self.bus.restate(&mut live);
-        folded.restate(&mut again);
-        assert_eq!(live, again, "the fold of the log is the state (I16)");
-        let mut restated = Bus::default();
-        for record in &live {
-            restated.apply(Lsn(1), record);
-        }
-        again.clear();
-        restated.restate(&mut again);
-        assert_eq!(live, again, "a checkpoint is the state (I16)");
-    }
-
-    fn drain(&mut self) {
+    pub(super) fn drain(&mut self) {
         while let Some(output) = self.effects.poll() {
             match output {
                 Output::Append { lsn, record } => self.log.push((lsn, (*record).clone())),
@@ -404,22 +291,11 @@ impl World {
         let topic = self.bus.subscriptions[&subscription].topic();
         let stored = self.stored.get(&topic).and_then(|events| events.get(&offset));
         assert_eq!(stored, Some(&delivery.event), "a phantom, or changed (I8)");
-        let model = self.models.entry(subscription).or_default();
-        let retried = model.retried.contains(&offset);
-        assert!(!model.done.contains(&offset) || retried, "{offset} was done with (I9)");
-        let is_first = model.first.insert(offset);
-        let Some(key) = delivery.event.key else { return };
-        let holder = *model.holder.entry(key).or_insert(offset);
-        assert_eq!(holder, offset, "two events of a key at a time");
-        // A dead letter has been delivered before, perhaps before a seek.
-        if is_first && !retried {
-            let last = model.last_first.insert(key, offset);
-            assert!(last.is_none_or(|last| last < offset), "out of order (I11)");
-        }
+        self.models.entry(subscription).or_default().delivered(&delivery.event);
     }
 
     /// A record became durable: the model learns it.
-    fn note(&mut self, record: &Record) {
+    pub(super) fn note(&mut self, record: &Record) {
         match record {
             Record::Published(p) => self.store(&p.events, None, p.wall_ms),
             Record::Commit(c) => {
@@ -441,14 +317,13 @@ impl World {
                 model.retried.extend(t.offsets.iter().copied());
             }
             Record::SubscriptionSought(s) => {
-                let model = self.models.entry(s.subscription).or_default();
-                *model = Model { retried: core::mem::take(&mut model.retried), ..Model::default() };
+                self.models.entry(s.subscription).or_default().sought();
             }
             Record::TopicTruncated(t) => {
                 for subscription in self.bus.subscriptions.values() {
                     if subscription.topic() == t.topic {
                         let model = self.models.entry(subscription.id()).or_default();
-                        model.holder.retain(|_, offset| *offset >= t.start);
+                        model.truncated(t.start);
                     }
                 }
             }
@@ -457,10 +332,7 @@ impl World {
     }
 
     fn done(&mut self, id: SubscriptionId, offset: Offset) {
-        let model = self.models.entry(id).or_default();
-        model.done.insert(offset);
-        model.retried.remove(&offset);
-        model.holder.retain(|_, holder| *holder != offset);
+        self.models.entry(id).or_default().done_with(offset);
     }
 
     fn store(&mut self, events: &[PlacedEvent], transaction: Option<TransactionId>, wall_ms: u64) {

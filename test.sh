@@ -1,0 +1,56 @@
+#!/usr/bin/env bash
+# Everything that has to hold before a change lands: formatting, lints, documentation, all tests,
+# and the demo with kills. Installs what is missing where it may (Debian packages, as root), and
+# says exactly what is missing where it may not.
+#
+#   ./test.sh              everything
+#   ./test.sh quick        without the long tests and the demo
+set -euo pipefail
+cd "$(dirname "$0")"
+export CARGO_TERM_COLOR=${CARGO_TERM_COLOR:-auto}
+
+step() { printf '\n== %s\n' "$*"; }
+
+# A program that has to be there, and the Debian package that brings it.
+need() {
+  local program=$1 package=$2
+  command -v "$program" >/dev/null && return
+  if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
+    step "installing $package"
+    apt-get update -qq
+    DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$package" >/dev/null
+    command -v "$program" >/dev/null && return
+  fi
+  echo "missing: $program (Debian package $package). Install it and run ./test.sh again." >&2
+  exit 2
+}
+
+need cc build-essential
+if ! command -v cargo >/dev/null; then
+  echo "missing: cargo. Install Rust $(sed -n 's/^channel = "\(.*\)"/\1/p' rust-toolchain.toml) with rustfmt and clippy." >&2
+  exit 2
+fi
+cargo fmt --version >/dev/null 2>&1 || { echo "missing: rustfmt (rustup component add rustfmt)" >&2; exit 2; }
+cargo clippy --version >/dev/null 2>&1 || { echo "missing: clippy (rustup component add clippy)" >&2; exit 2; }
+
+step "formatting"
+cargo fmt --all --check
+
+step "lints"
+cargo clippy --release --workspace --all-targets --all-features --locked -- -D warnings
+
+step "tests"
+if [ "${1:-}" = quick ]; then
+  cargo test --release --workspace --all-features --locked --lib --bins
+  exit
+fi
+cargo test --release --workspace --all-features --locked
+
+step "the demo, with kills"
+handfast=target/release/handfast
+directory=$(mktemp -d)
+trap 'rm -rf "$directory"' EXIT
+for seed in 1 2 3; do
+  "$handfast" demo --transfers 600 --kills 6 --seed "$seed" --json > "$directory/report.json"
+  cat "$directory/report.json"
+done
