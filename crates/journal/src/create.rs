@@ -91,8 +91,7 @@ fn write_durable(files: &dyn Files, name: &str, bytes: &[u8]) -> Result<(), Erro
     let file = files
         .create(&unfinished)
         .map_err(|e| Error::io("create", &unfinished)(e).or_no_space(needed))?;
-    file.write_at(bytes, 0)
-        .map_err(|e| Error::io("write", &unfinished)(e).or_no_space(needed))?;
+    file.write_at(bytes, 0).map_err(|e| Error::io("write", &unfinished)(e).or_no_space(needed))?;
     file.sync_data().map_err(Error::io("sync", &unfinished))?;
     files.rename(&unfinished, name).map_err(Error::io("rename", &unfinished))?;
     files.sync_directory().map_err(Error::io("sync", "."))

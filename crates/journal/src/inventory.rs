@@ -60,8 +60,7 @@ impl Inventory {
     pub(crate) fn newest(&self) -> Result<u64, Error> {
         let newest = self.logs.last().copied();
         let sealed = self.indexes.last().copied();
-        let missing =
-            |segment| Error::corrupt(&names::log(segment), 0, "the segment is missing");
+        let missing = |segment| Error::corrupt(&names::log(segment), 0, "the segment is missing");
         match (newest, sealed) {
             (None, None) => Err(missing(1)),
             (None, Some(sealed)) => Err(missing(sealed + 1)),

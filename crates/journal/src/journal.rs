@@ -116,8 +116,7 @@ impl Journal {
         if group.records.is_empty() {
             return Ok(());
         }
-        let done =
-            if group.roll { self.roll(&group.records) } else { self.write(&group.records) };
+        let done = if group.roll { self.roll(&group.records) } else { self.write(&group.records) };
         self.poison_unless_clean(done)
     }
 
@@ -209,10 +208,7 @@ impl Journal {
 
     pub(crate) fn poison_unless_clean<T>(&mut self, done: Result<T, Error>) -> Result<T, Error> {
         if let Err(e) = &done
-            && !matches!(
-                e,
-                Error::NoSpace { .. } | Error::NoSuchSegment(_) | Error::NotDropped(_)
-            )
+            && !matches!(e, Error::NoSpace { .. } | Error::NoSuchSegment(_) | Error::NotDropped(_))
         {
             self.poisoned = true;
         }

@@ -238,8 +238,7 @@ impl Newest {
         let scan = &self.scan;
         let segment = scan.header.segment;
         let seed = seed(scan.header.store, segment);
-        let context =
-            FrameContext { segment, epoch: opened.epoch, previous: scan.checksum };
+        let context = FrameContext { segment, epoch: opened.epoch, previous: scan.checksum };
         let lsn = Lsn(scan.last.0 + 1);
         let record = [(lsn, Arc::new(Record::Opened(opened.clone())))];
         let mut frame = Vec::new();
@@ -373,8 +372,7 @@ impl Older {
         newest: u64,
     ) -> Result<(), Error> {
         let indexes = inventory.indexes.iter().filter(|n| !self.expected.contains(n));
-        let logs =
-            inventory.logs.iter().filter(|n| **n != newest && !self.expected.contains(n));
+        let logs = inventory.logs.iter().filter(|n| **n != newest && !self.expected.contains(n));
         let leftovers: Vec<String> =
             indexes.map(|n| names::index(*n)).chain(logs.map(|n| names::log(*n))).collect();
         for name in &leftovers {

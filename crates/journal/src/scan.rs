@@ -17,8 +17,11 @@ use crate::layout::frame::{self, ALIGN, FrameHeader, HEADER, MAGIC, Place};
 use crate::layout::header::{self, SegmentHeader};
 use crate::layout::{names, seed};
 
-/// Reads ahead, so that small reads one after the other are few.
+/// Reads ahead, so that small reads one after the other are few. What it holds may be older than
+/// the file: whoever finds that it does not check has to [`Window::forget`] it and look again.
 pub(crate) struct Window {
+    /// Of this file.
+    file: Option<Arc<dyn File>>,
     buffer: Vec<u8>,
     start: u64,
     ahead: usize,
@@ -27,23 +30,31 @@ pub(crate) struct Window {
 impl Window {
     /// Reads at least `ahead` bytes at a time.
     pub(crate) fn new(ahead: usize) -> Self {
-        Self { buffer: Vec::new(), start: 0, ahead }
+        Self { file: None, buffer: Vec::new(), start: 0, ahead }
+    }
+
+    pub(crate) fn forget(&mut self) {
+        self.buffer.clear();
     }
 
     /// The bytes at a position; fewer than asked for only where the file ends.
-    pub(crate) fn bytes(&mut self, file: &dyn File, at: u64, length: usize) -> io::Result<&[u8]> {
+    pub(crate) fn bytes(
+        &mut self,
+        file: &Arc<dyn File>,
+        at: u64,
+        length: usize,
+    ) -> io::Result<&[u8]> {
+        if self.file.as_ref().is_none_or(|held| !Arc::ptr_eq(held, file)) {
+            self.file = Some(file.clone());
+            self.forget();
+        }
         let end = at + length as u64;
         if at < self.start || end > self.start + self.buffer.len() as u64 {
             self.buffer.resize(length.max(self.ahead), 0);
-            let n = match file.read_at(&mut self.buffer, at) {
-                Ok(n) => n,
-                Err(e) => {
-                    self.buffer.clear();
-                    return Err(e);
-                }
-            };
-            self.buffer.truncate(n);
+            let read = file.read_at(&mut self.buffer, at);
+            self.buffer.truncate(*read.as_ref().unwrap_or(&0));
             self.start = at;
+            read?;
         }
         let from = (at - self.start) as usize;
         let to = self.buffer.len().min(from + length);
@@ -173,7 +184,7 @@ impl Scan {
         }
         let length = header.frame_bytes() as usize;
         let failed = Error::io("read", &self.name);
-        let whole = self.window.bytes(&*self.file, frame.position, length).map_err(failed)?;
+        let whole = self.window.bytes(&self.file, frame.position, length).map_err(failed)?;
         self.content = crc32c::crc32c_append(self.content, whole);
         self.at = frame.position + header.frame_bytes();
         self.last = last;
@@ -184,7 +195,7 @@ impl Scan {
 
     fn frame_at(&mut self, at: u64) -> Result<Result<Frame, &'static str>, Error> {
         let failed = Error::io("read", &self.name);
-        let head = match self.window.bytes(&*self.file, at, HEADER) {
+        let head = match self.window.bytes(&self.file, at, HEADER) {
             Ok(bytes) => bytes,
             Err(e) => return Err(failed(e)),
         };
@@ -194,7 +205,7 @@ impl Scan {
         if header.records == 0 || header.frame_bytes() > self.length - at {
             return Ok(Err("the frame is longer than the file"));
         }
-        let whole = match self.window.bytes(&*self.file, at, header.frame_bytes() as usize) {
+        let whole = match self.window.bytes(&self.file, at, header.frame_bytes() as usize) {
             Ok(bytes) => bytes,
             Err(e) => return Err(failed(e)),
         };
@@ -245,7 +256,7 @@ impl Scan {
         let mut at = self.at;
         while at < self.length {
             let failed = Error::io("read", &self.name);
-            let chunk = self.window.bytes(&*self.file, at, 1 << 20).map_err(failed)?;
+            let chunk = self.window.bytes(&self.file, at, 1 << 20).map_err(failed)?;
             if chunk.is_empty() {
                 break;
             }
@@ -264,7 +275,7 @@ impl Scan {
         let mut at = self.at + ALIGN as u64;
         // Inside a frame whose header checks no other frame begins.
         let failed = Error::io("read", &self.name);
-        let head = self.window.bytes(&*self.file, self.at, HEADER).map_err(failed)?;
+        let head = self.window.bytes(&self.file, self.at, HEADER).map_err(failed)?;
         if let Some(header) = FrameHeader::decode(head, self.seed, self.header.segment) {
             at = self.at + header.frame_bytes();
         }
@@ -285,7 +296,7 @@ impl Scan {
         let mut at = from;
         while at < self.length {
             let failed = Error::io("read", &self.name);
-            let chunk = self.window.bytes(&*self.file, at, 1 << 20).map_err(failed)?;
+            let chunk = self.window.bytes(&self.file, at, 1 << 20).map_err(failed)?;
             let found = chunk.chunks_exact(ALIGN).position(|word| *word == MAGIC);
             if let Some(i) = found {
                 return Ok(Some(at + (i * ALIGN) as u64));

@@ -74,12 +74,8 @@ proptest! {
 fn every_reason_code_has_its_own_number() {
     let mut seen = std::collections::BTreeSet::new();
     for code in ReasonCode::ALL {
-        let reason = Reason {
-            code: *code,
-            participant: None,
-            detail: String::new(),
-            retryable: false,
-        };
+        let reason =
+            Reason { code: *code, participant: None, detail: String::new(), retryable: false };
         let abort = Abort { id: TransactionId(0), previous: Lsn(0), wall_ms: 0, reason };
         let bytes = encoded(&Record::Abort(abort.clone()));
         assert_eq!(decode(Bytes::from(bytes.clone())), Ok(Record::Abort(abort)));
@@ -98,7 +94,8 @@ fn bodies_are_slices_of_what_was_read() {
         key: None,
         body: Body::Here(Bytes::from_static(b"an event")),
     };
-    let record = Published { producer: ProducerId(3), sequence: 4, wall_ms: 5, events: vec![event] };
+    let record =
+        Published { producer: ProducerId(3), sequence: 4, wall_ms: 5, events: vec![event] };
     let bytes = Bytes::from(encoded(&Record::Published(record)));
     let Ok(Record::Published(read)) = decode(bytes.clone()) else { panic!("it was published") };
     let Body::Here(body) = &read.events[0].body else { panic!("the body is there") };

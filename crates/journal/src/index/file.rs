@@ -119,12 +119,7 @@ impl IndexFile {
         }
     }
 
-    fn parse(
-        file: Arc<dyn File>,
-        seed: u32,
-        page: u64,
-        head: Vec<u8>,
-    ) -> Result<Self, Malformed> {
+    fn parse(file: Arc<dyn File>, seed: u32, page: u64, head: Vec<u8>) -> Result<Self, Malformed> {
         let mut input = Input::new(Bytes::from(head));
         let summary = SegmentSummary::take(&mut input)?;
         let tail = Tail { end: Codec::take(&mut input)?, closing: Codec::take(&mut input)? };
@@ -190,9 +185,7 @@ impl Index for IndexFile {
         let from = (from as u64).min(count);
         let to = count.min(from.saturating_add(limit as u64));
         let mut cursor = self.cursor();
-        (start + from..start + to)
-            .map(|i| Ok(self.entry(cursor.item(&self.entries, i)?)))
-            .collect()
+        (start + from..start + to).map(|i| Ok(self.entry(cursor.item(&self.entries, i)?))).collect()
     }
 
     fn last_of(&self, id: TransactionId) -> Result<Option<Lsn>, Damaged> {

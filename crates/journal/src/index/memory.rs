@@ -127,8 +127,7 @@ impl MemoryIndex {
     fn add_transaction(&mut self, lsn: Lsn, record: &Record, segment_of: SegmentOf<'_>) {
         match record {
             Record::Begin(r) => {
-                let known =
-                    Known { last: lsn, begin: lsn, keyed: r.key.is_some(), ended: false };
+                let known = Known { last: lsn, begin: lsn, keyed: r.key.is_some(), ended: false };
                 self.transactions.insert(r.id, known);
             }
             Record::TransactionRestated(r) => {
@@ -178,8 +177,7 @@ impl MemoryIndex {
                 self.reference(segment).end(end.wall_ms, keyed);
             }
         }
-        let newest =
-            if keyed { &mut self.newest_keyed_end_ms } else { &mut self.newest_end_ms };
+        let newest = if keyed { &mut self.newest_keyed_end_ms } else { &mut self.newest_end_ms };
         *newest = (*newest).max(Some(end.wall_ms));
     }
 

@@ -43,8 +43,7 @@ impl SegmentHeader {
         out[8..12].copy_from_slice(&FORMAT.to_le_bytes());
         out[12..16].copy_from_slice(&self.generation.to_le_bytes());
         out[16..32].copy_from_slice(&self.store.0.to_be_bytes());
-        let words =
-            [self.segment, self.first.0, self.whole_to, self.newest_ms, self.removed_ms];
+        let words = [self.segment, self.first.0, self.whole_to, self.newest_ms, self.removed_ms];
         for (i, word) in words.iter().enumerate() {
             out[32 + 8 * i..40 + 8 * i].copy_from_slice(&word.to_le_bytes());
         }

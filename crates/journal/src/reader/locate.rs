@@ -16,11 +16,7 @@ use crate::sealed;
 use crate::view::Source;
 
 impl Reader {
-    pub(super) fn load(
-        &self,
-        lsn: Lsn,
-        window: &mut Window,
-    ) -> Result<Option<Arc<Record>>, Stop> {
+    pub(super) fn load(&self, lsn: Lsn, window: &mut Window) -> Result<Option<Arc<Record>>, Stop> {
         let (source, mark) = {
             let view = self.shared.read();
             if lsn > view.durable {
@@ -73,25 +69,53 @@ impl Source {
 
     fn decode(&self, position: u64, body: Bytes) -> Result<Arc<Record>, Error> {
         let record = codec::decode(body);
-        let record =
-            record.map_err(|e| Error::corrupt(&self.name(), position, e.to_string()))?;
+        let record = record.map_err(|e| Error::corrupt(&self.name(), position, e.to_string()))?;
         Ok(Arc::new(record))
     }
 
+    /// A record that checks by itself. What was read ahead may be older than the record, so one
+    /// that does not check is read again before it is called damaged.
     fn checked_at<'w>(
         &self,
         position: u64,
         window: &'w mut Window,
     ) -> Result<(RecordHeader, &'w [u8]), Error> {
-        let wrong =
-            || Error::corrupt(&self.name(), position, "the checksum of the record does not fit");
-        let head = window.bytes(&*self.file, position, RECORD_HEADER);
-        let head = head.map_err(Error::io("read", &self.name()))?;
-        let header = RecordHeader::decode(head).ok_or_else(wrong)?;
-        let whole = window.bytes(&*self.file, position, header.record_bytes());
-        let whole = whole.map_err(Error::io("read", &self.name()))?;
-        let body = whole.get(RECORD_HEADER..header.record_bytes()).ok_or_else(wrong)?;
-        if header.checks(body, self.seed) { Ok((header, body)) } else { Err(wrong()) }
+        let mut found = self.record_bytes(position, window)?;
+        if found.is_none() {
+            window.forget();
+            found = self.record_bytes(position, window)?;
+        }
+        let detail = "the checksum of the record does not fit";
+        let header = found.ok_or_else(|| Error::corrupt(&self.name(), position, detail))?;
+        let whole = self.bytes(position, header.record_bytes(), window)?;
+        Ok((header, &whole[RECORD_HEADER..]))
+    }
+
+    fn record_bytes(
+        &self,
+        position: u64,
+        window: &mut Window,
+    ) -> Result<Option<RecordHeader>, Error> {
+        let head = self.bytes(position, RECORD_HEADER, window)?;
+        let Some(header) = RecordHeader::decode(head) else { return Ok(None) };
+        let whole = self.bytes(position, header.record_bytes(), window)?;
+        let body = whole.get(RECORD_HEADER..header.record_bytes());
+        Ok(body.filter(|body| header.checks(body, self.seed)).map(|_| header))
+    }
+
+    fn frame_at(&self, at: u64, window: &mut Window) -> Result<Option<FrameHeader>, Error> {
+        for _ in 0..2 {
+            let head = self.bytes(at, HEADER, window)?;
+            if let Some(frame) = FrameHeader::decode(head, self.seed, self.segment) {
+                return Ok(Some(frame));
+            }
+            window.forget();
+        }
+        Ok(None)
+    }
+
+    fn bytes<'w>(&self, at: u64, length: usize, window: &'w mut Window) -> Result<&'w [u8], Error> {
+        window.bytes(&self.file, at, length).map_err(|e| Error::io("read", &self.name())(e))
     }
 
     /// Reads on from a mark. Every record that is passed is verified, so that damage is never
@@ -106,9 +130,7 @@ impl Source {
         loop {
             if at >= area_end {
                 at = aligned(at);
-                let head = window.bytes(&*self.file, at, HEADER);
-                let head = head.map_err(Error::io("read", &self.name()))?;
-                let Some(frame) = FrameHeader::decode(head, self.seed, self.segment) else {
+                let Some(frame) = self.frame_at(at, window)? else {
                     // The end of the segment; or damage, which the caller sees by what is missing.
                     return Ok(None);
                 };

@@ -1,11 +1,14 @@
 //! Finding an event by its time.
 
+use std::sync::Arc;
+
 use handfast_core::ids::{Offset, TopicId};
 
 use super::{Reader, Stop, stop};
 use crate::error::Error;
 use crate::index::{Entry, Index, memory_wall_ms, partition};
 use crate::scan::Window;
+use crate::sealed::Sealed;
 use crate::view::Source;
 
 impl Reader {
@@ -16,22 +19,20 @@ impl Reader {
     /// [`Error::Corrupt`] if what is read does not check, [`Error::Io`] if it cannot be read.
     pub fn offset_at(&self, topic: TopicId, wall_ms: u64) -> Result<Option<Offset>, Error> {
         self.with_indexes(|| {
-            let sealed = {
-                let view = self.shared.read();
-                let late_enough = |s: &&std::sync::Arc<crate::sealed::Sealed>| {
-                    s.summary.topic(topic).is_some_and(|t| t.newest_ms >= wall_ms)
-                };
-                view.sealed.iter().find(late_enough).cloned()
-            };
-            if let Some(sealed) = sealed {
-                return search(&*sealed, &sealed.source, topic, wall_ms);
-            }
             let (entries, source) = {
                 let view = self.shared.read();
+                let late_enough = |s: &&Arc<Sealed>| {
+                    s.summary.topic(topic).is_some_and(|t| t.newest_ms >= wall_ms)
+                };
+                if let Some(sealed) = view.sealed.iter().find(late_enough).cloned() {
+                    drop(view);
+                    return search(&*sealed, &sealed.source, topic, wall_ms);
+                }
                 if view.active.index.topic(topic).is_none_or(|t| t.newest_ms < wall_ms) {
                     return Ok(None);
                 }
-                (Entries(view.active.index.entries_of(topic).to_vec()), view.active.source.clone())
+                let entries = view.active.index.entries_of(topic).to_vec();
+                (Entries(entries), view.active.source.clone())
             };
             search(&entries, &source, topic, wall_ms)
         })

@@ -1,6 +1,7 @@
 //! What the tests of the journal share: records that make sense, and opening with a collector.
 #![allow(dead_code, unreachable_pub, reason = "every test uses a part of it")]
 
+pub mod every;
 pub mod history;
 
 use std::sync::Arc;

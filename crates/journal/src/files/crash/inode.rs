@@ -92,8 +92,7 @@ impl Inode {
             let number = position / SECTOR as u64;
             let within = (position % SECTOR as u64) as usize;
             let n = (SECTOR - within).min(bytes.len() - done);
-            let mut sector =
-                self.written.sectors.get(&number).map_or([0; SECTOR], |s| **s);
+            let mut sector = self.written.sectors.get(&number).map_or([0; SECTOR], |s| **s);
             sector[within..within + n].copy_from_slice(&bytes[done..done + n]);
             let sector = Arc::new(sector);
             self.written.sectors.insert(number, sector.clone());

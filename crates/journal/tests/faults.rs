@@ -1,0 +1,202 @@
+//! The world fails: at every call in turn, in every way. Nothing acknowledged is lost, nothing is
+//! retried, and want of room is a refusal after which everything goes on.
+
+mod support;
+
+use std::sync::{Arc, Mutex};
+
+use handfast_core::ids::Lsn;
+use handfast_journal::files::crash::{CrashDisk, Fault};
+use handfast_journal::{Error, Group};
+use support::history::{Model, Shared, drive, lock};
+use support::*;
+
+/// Plants one fault at each call of a history, and looks at what a power cut, or the death of the
+/// process, leaves then.
+#[test]
+fn a_fault_at_any_call_loses_nothing() {
+    let seed = 11;
+    let steps = 70;
+    let disk = CrashDisk::new();
+    drive(&disk, &Shared::default(), seed, steps).unwrap();
+    let calls = disk.calls();
+    assert!(calls > 400, "{calls}");
+    let images = Mutex::new(0);
+    let mut failed = 0;
+    for fault in [Fault::Io, Fault::ShortWrite, Fault::FailedSync, Fault::NoSpace] {
+        for call in 0..calls {
+            let disk = CrashDisk::new();
+            let model = Shared::default();
+            disk.fail_at(call, fault);
+            let done = drive(&disk, &model, seed, steps);
+            failed += u32::from(done.is_err());
+            if let Err(e) = &done {
+                let clean = matches!(e, Error::NoSpace { .. });
+                assert!(fault == Fault::NoSpace || !clean, "{fault:?} at {call}: {e}");
+                assert!(!e.is_corrupt(), "{fault:?} at {call}: {e}");
+            }
+            let model = Model { opening: true, ..lock(&model).clone() };
+            disk.heal();
+            let snapshot = disk.snapshot();
+            model.check(snapshot.synced_only(), call, 0, &images);
+            model.check(snapshot.everything(), call, 0, &images);
+            model.check(snapshot.random(call), call, 0, &images);
+        }
+    }
+    assert!(failed > 1000, "{failed}");
+}
+
+#[test]
+fn a_failed_append_poisons_for_good() {
+    for fault in [Fault::Io, Fault::ShortWrite, Fault::FailedSync] {
+        for call in 0..2 {
+            let disk = CrashDisk::new();
+            let mut journal = open(disk.clone()).unwrap().journal;
+            let kept = append(&mut journal, vec![published(1, vec![])]).unwrap();
+            disk.fail_at(disk.calls() + call, fault);
+            let lost = append(&mut journal, vec![published(2, vec![])]);
+            assert!(matches!(lost, Err(Error::Io { .. })), "{fault:?} {call}");
+            let calls = disk.calls();
+            assert!(matches!(
+                append(&mut journal, vec![published(3, vec![])]),
+                Err(Error::Poisoned)
+            ));
+            assert!(matches!(journal.reserve(1), Err(Error::Poisoned)));
+            assert!(matches!(journal.drop_segment(1), Err(Error::Poisoned)));
+            assert!(matches!(journal.compact_segment(1, &mut |_, _| true), Err(Error::Poisoned)));
+            assert_eq!(disk.calls(), calls, "a poisoned journal leaves the disk alone");
+            // Readers go on with what is durable.
+            let reader = journal.reader();
+            assert_eq!(reader.durable(), kept[0].0);
+            assert_eq!(reader.record(kept[0].0).unwrap().as_ref(), Some(&kept[0].1));
+            assert_eq!(reader.record(Lsn(kept[0].0.0 + 1)).unwrap(), None);
+        }
+    }
+}
+
+/// After a failed sync the page cache holds the group, and the disk may not. What the next opening
+/// reads from the cache must be on the disk before anything follows from it.
+#[test]
+fn what_was_read_from_the_cache_is_made_durable() {
+    let disk = CrashDisk::new();
+    let mut journal = open(disk.clone()).unwrap().journal;
+    disk.fail_at(disk.calls() + 1, Fault::FailedSync);
+    let lost = published(1, vec![event(1, 1, 3000)]);
+    assert!(append(&mut journal, vec![lost.clone()]).is_err());
+    drop(journal);
+    // The process dies and starts again; the machine goes on.
+    let mut opening = open(disk.clone()).unwrap();
+    let seen = opening.applied.iter().any(|(_, record)| *record == lost);
+    assert!(seen, "the cache has it");
+    let next = append(&mut opening.journal, vec![published(2, vec![])]).unwrap();
+    // Then the power fails.
+    let opening = open(disk.snapshot().synced_only().into_disk()).unwrap();
+    assert!(opening.applied.iter().any(|(_, record)| *record == lost), "it was read before");
+    assert!(opening.applied.contains(&next[0]));
+}
+
+#[test]
+fn no_room_is_a_refusal_and_nothing_more() {
+    let disk = CrashDisk::new();
+    let mut journal = open(disk.clone()).unwrap().journal;
+    disk.set_capacity(Some(disk.used() + 10_000));
+    let mut log = Vec::new();
+    let refused = loop {
+        let group = vec![published(1, vec![event(1, log.len() as u64, 700)])];
+        match append(&mut journal, group) {
+            Ok(records) => log.extend(records),
+            Err(e) => break e,
+        }
+        assert!(log.len() < 1000);
+    };
+    assert!(refused.is_no_space(), "{refused}");
+    assert!(journal.space().low);
+    // Nothing was reserved that was not there, nothing was written, and a roll is refused too.
+    let space = journal.reserve(100_000).unwrap();
+    assert!(space.free < 100_000 && space.low);
+    let big = (0..20).map(|n| {
+        let items = local_items(1, &[n; 20]);
+        restated(begin(id(NOW, n), NOW, false, Some(items)), Lsn(n + 1), Lsn(n + 1))
+    });
+    let rolled = roll(&mut journal, big.collect());
+    assert!(rolled.is_err_and(|e| e.is_no_space()));
+    assert!(append(&mut journal, vec![published(2, vec![event(1, 999, 700)])]).is_err());
+    // What was preallocated can still be used.
+    let free = journal.space().free;
+    if free > 300 {
+        log.extend(append(&mut journal, vec![published(3, vec![])]).unwrap());
+    }
+    // There is room again, and it goes on.
+    disk.set_capacity(None);
+    log.extend(append(&mut journal, vec![published(4, vec![event(1, 1000, 700)])]).unwrap());
+    assert!(journal.reserve(100_000).unwrap().free >= 100_000);
+    assert!(!journal.space().low);
+    drop(journal);
+    let applied = open(disk).unwrap().applied;
+    assert_eq!(applied[3..applied.len() - 1], log);
+}
+
+#[test]
+fn a_reserve_survives_a_roll() {
+    let disk = CrashDisk::new();
+    let mut journal = open(disk.clone()).unwrap().journal;
+    journal.reserve(50_000).unwrap();
+    let free = journal.space().free;
+    roll(&mut journal, vec![]).unwrap();
+    assert!(journal.space().free >= free);
+    disk.set_capacity(Some(disk.used()));
+    let calls = disk.calls();
+    while journal.space().free > 2_000 {
+        append(&mut journal, vec![published(1, vec![event(1, 1, 1_500)])]).unwrap();
+    }
+    assert!(disk.calls() > calls);
+}
+
+#[test]
+fn a_limit_of_the_store_counts_like_a_full_disk() {
+    let disk = CrashDisk::new();
+    let limited = options().with_max_store_bytes(Some(40 << 10));
+    let mut journal = open_with(Arc::new(disk), limited).unwrap().journal;
+    let mut low_at = None;
+    for i in 0..1000u64 {
+        if journal.space().wants_roll {
+            roll(&mut journal, vec![]).unwrap();
+        }
+        if journal.space().low {
+            low_at.get_or_insert(i);
+        }
+        match append(&mut journal, vec![published(1, vec![event(1, i, 900)])]) {
+            Ok(_) => {}
+            Err(e) => {
+                assert!(e.is_no_space());
+                assert!(low_at.is_some_and(|low| low < i), "low comes before the refusal");
+                return;
+            }
+        }
+    }
+    panic!("the limit was not kept");
+}
+
+#[test]
+fn opening_without_room_is_a_refusal_too() {
+    let disk = CrashDisk::new();
+    let mut journal = open(disk.clone()).unwrap().journal;
+    let log = append(&mut journal, vec![published(1, vec![event(1, 1, 9_000)])]).unwrap();
+    drop(journal);
+    disk.set_capacity(Some(disk.used()));
+    assert!(open(disk.clone()).is_err_and(|e| e.is_no_space()));
+    disk.set_capacity(None);
+    assert!(open(disk).unwrap().applied.contains(&log[0]));
+}
+
+#[test]
+fn the_hook_and_the_counters_tell_what_happened() {
+    let disk = CrashDisk::new();
+    let mut journal = open(disk.clone()).unwrap().journal;
+    let (calls, syncs) = (disk.calls(), disk.syncs());
+    journal
+        .append(&Group { records: placed(&journal, vec![published(1, vec![])]), roll: false })
+        .unwrap();
+    assert_eq!(disk.calls() - calls, 2, "one write and one sync");
+    assert_eq!(disk.syncs() - syncs, 1);
+}

@@ -1,0 +1,132 @@
+//! A store that an earlier version wrote opens and means the same (R18).
+//!
+//! `fixtures/format-1` was written by the first version with this format. It is never written
+//! again; a new format gets a new directory beside it.
+
+mod support;
+
+use std::path::Path;
+use std::sync::Arc;
+
+use handfast_core::ids::{Lsn, Offset};
+use handfast_core::record::Record;
+use handfast_journal::files::Files;
+use handfast_journal::files::crash::CrashDisk;
+use handfast_journal::{DumpItem, check, dump};
+use support::every::every_record;
+use support::*;
+
+const DIRECTORY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/fixtures/format-1");
+
+/// The history of the fixture. It must not be changed: its bytes are on disk.
+fn write(disk: &CrashDisk) -> Vec<Arc<Record>> {
+    let Opening { mut journal, applied, .. } = open(disk.clone()).unwrap();
+    let mut log = applied;
+    let local = id(NOW, 1);
+    let items = local_items(1, &[5, 6]);
+    let begun = begin(local, NOW, true, Some(items));
+    log.extend(append(&mut journal, vec![Arc::new(Record::Begin(begun.clone()))]).unwrap());
+    let begin_lsn = log.last().unwrap().0;
+    log.extend(append(&mut journal, vec![published(NOW + 1, vec![event(1, 0, 20)])]).unwrap());
+    log.extend(roll(&mut journal, vec![restated(begun, begin_lsn, begin_lsn)]).unwrap());
+    drop(journal);
+    let Opening { mut journal, applied, .. } = open(disk.clone()).unwrap();
+    log.push(applied.last().unwrap().clone());
+    let mut placed = event(1, 3, 0);
+    placed.body = handfast_core::event::Body::InBegin { item: 1, size: 50 };
+    let decided = commit(local, begin_lsn, NOW + 2, vec![placed]);
+    log.extend(append(&mut journal, vec![decided]).unwrap());
+    let ended = end(local, log.last().unwrap().0, NOW + 3);
+    log.extend(
+        append(&mut journal, vec![ended, published(NOW + 4, vec![event(2, 9, 33)])]).unwrap(),
+    );
+    let every = every_record().into_iter().map(Arc::new).collect();
+    log.extend(append(&mut journal, every).unwrap());
+    log.into_iter().map(|(_, record)| record).collect()
+}
+
+/// The fixture as it is in the repository, on a disk in memory.
+fn fixture() -> CrashDisk {
+    let mut image = CrashDisk::new().snapshot().everything();
+    for entry in std::fs::read_dir(DIRECTORY).unwrap() {
+        let entry = entry.unwrap();
+        let name = entry.file_name().into_string().unwrap();
+        image.replace(&name, &std::fs::read(entry.path()).unwrap());
+    }
+    image.into_disk()
+}
+
+/// Zeros behind the last frame are not kept in the fixture.
+fn trimmed(mut bytes: Vec<u8>) -> Vec<u8> {
+    let end = bytes.iter().rposition(|b| *b != 0).map_or(0, |i| (i + 1).next_multiple_of(8));
+    bytes.truncate(end.max(32));
+    bytes
+}
+
+#[test]
+fn the_fixture_means_the_same() {
+    let expected = write(&CrashDisk::new());
+    let disk = fixture();
+    let report = check(&disk, &mut |_| {}).unwrap();
+    assert!(report.is_sound(), "{report:?}");
+    assert_eq!(report.records, expected.len() as u64);
+    assert!(report.stale_indexes.is_empty());
+    let mut dumped = Vec::new();
+    dump(&disk, &mut |item| {
+        if let DumpItem::Record { record, .. } = item {
+            dumped.push(record);
+        }
+    })
+    .unwrap();
+    assert_eq!(dumped, expected);
+    let opening = open(disk).unwrap();
+    let reader = opening.journal.reader();
+    for (lsn, record) in (1..).map(Lsn).zip(&expected) {
+        assert_eq!(reader.record(lsn).unwrap().as_ref(), Some(record));
+    }
+    let events = all_events(&reader, 1, 10).unwrap();
+    assert_eq!(events.len(), 2);
+    assert_eq!((events[1].offset, &events[1].body), (Offset(3), &body(6, 50)));
+    let chain = reader.chain(id(NOW, 1)).unwrap();
+    assert_eq!((chain.records.len(), chain.whole), (3, true));
+}
+
+/// This version still writes these very bytes.
+#[test]
+fn the_fixture_is_what_is_written() {
+    let disk = CrashDisk::new();
+    write(&disk);
+    let image = disk.snapshot().everything();
+    if std::env::var_os("HANDFAST_WRITE_FIXTURE").is_some() && !Path::new(DIRECTORY).exists() {
+        std::fs::create_dir_all(DIRECTORY).unwrap();
+        for name in image.names().iter().filter(|n| *n != "LOCK") {
+            let bytes = image.bytes(name).unwrap();
+            let bytes = if name.ends_with(".log") { trimmed(bytes) } else { bytes };
+            std::fs::write(Path::new(DIRECTORY).join(name), bytes).unwrap();
+        }
+    }
+    let fixture = fixture().snapshot().everything();
+    let names: Vec<_> = image.names().into_iter().filter(|n| n != "LOCK").collect();
+    assert_eq!(fixture.names(), names);
+    for name in names {
+        let written = image.bytes(&name).unwrap();
+        let written = if name.ends_with(".log") { trimmed(written) } else { written };
+        assert_eq!(fixture.bytes(&name), Some(written), "{name}");
+    }
+}
+
+/// Looking at a store changes nothing, and needs no lock file.
+#[test]
+fn check_and_dump_change_nothing() {
+    let disk = fixture();
+    let before = disk.snapshot().everything();
+    check(&disk, &mut |_| {}).unwrap();
+    dump(&disk, &mut |_| {}).unwrap();
+    assert_eq!(disk.snapshot().everything(), before);
+    let opening = open(disk.clone()).unwrap();
+    assert!(check(&disk, &mut |_| {}).is_err(), "it is open");
+    drop(opening);
+    let empty = CrashDisk::new();
+    assert!(check(&empty, &mut |_| {}).is_err());
+    assert!(empty.list().unwrap().is_empty());
+}
