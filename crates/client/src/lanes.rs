@@ -1,0 +1,123 @@
+//! The two streams with batches that a client shares among its callers: what their frames look
+//! like. How they are driven is in `session`.
+
+use std::fmt::Debug;
+use std::future::Future;
+use std::pin::Pin;
+
+use handfast_wire::raw::transaction_request::Call;
+use handfast_wire::v1::publish_reply::Result as PublishResult;
+use handfast_wire::v1::transaction_reply::Result as TransactionResult;
+use handfast_wire::{raw, v1};
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Status, Streaming};
+
+use crate::connection::Connection;
+use crate::error::Refusal;
+
+pub(crate) type Opening<R> = Pin<Box<dyn Future<Output = Result<Streaming<R>, Status>> + Send>>;
+
+/// One kind of stream.
+pub(crate) trait Lane: Debug + Send + Sync + 'static {
+    /// What is asked.
+    type Call: Clone + Debug + Send;
+    /// What is answered, when it is not refused.
+    type Answer: Debug + Send;
+    /// Calls together.
+    type Frame: Send;
+    /// Answers together.
+    type ReplyFrame: Send + 'static;
+
+    fn frame(calls: Vec<(u64, Self::Call)>) -> Self::Frame;
+
+    /// The answers with their numbers; none: not one that this protocol has.
+    fn answers(
+        frame: Self::ReplyFrame,
+    ) -> impl Iterator<Item = (u64, Option<Result<Self::Answer, Refusal>>)> + Send;
+
+    fn open(
+        connection: &Connection,
+        frames: mpsc::Receiver<Self::Frame>,
+    ) -> Opening<Self::ReplyFrame>;
+}
+
+/// Transactions.Session.
+#[derive(Debug)]
+pub(crate) enum Transactions {}
+
+impl Lane for Transactions {
+    type Call = Call;
+    type Answer = TransactionResult;
+    type Frame = raw::TransactionFrame;
+    type ReplyFrame = v1::TransactionReplyFrame;
+
+    fn frame(calls: Vec<(u64, Call)>) -> raw::TransactionFrame {
+        let requests = calls
+            .into_iter()
+            .map(|(request, call)| raw::TransactionRequest { request, call: Some(call) })
+            .collect();
+        raw::TransactionFrame { requests }
+    }
+
+    fn answers(
+        frame: v1::TransactionReplyFrame,
+    ) -> impl Iterator<Item = (u64, Option<Result<TransactionResult, Refusal>>)> + Send {
+        frame.replies.into_iter().map(|reply| {
+            let result = reply.result.map(|result| match result {
+                TransactionResult::Refusal(refusal) => Err(refusal.into()),
+                other => Ok(other),
+            });
+            (reply.request, result)
+        })
+    }
+
+    fn open(
+        connection: &Connection,
+        frames: mpsc::Receiver<raw::TransactionFrame>,
+    ) -> Opening<v1::TransactionReplyFrame> {
+        let mut stub = connection.transactions();
+        Box::pin(async move { Ok(stub.session(ReceiverStream::new(frames)).await?.into_inner()) })
+    }
+}
+
+/// Events.PublishStream.
+#[derive(Debug)]
+pub(crate) enum Publishes {}
+
+impl Lane for Publishes {
+    type Call = raw::PublishRequest;
+    type Answer = v1::Published;
+    type Frame = raw::PublishFrame;
+    type ReplyFrame = v1::PublishReplyFrame;
+
+    fn frame(calls: Vec<(u64, raw::PublishRequest)>) -> raw::PublishFrame {
+        let batches = calls
+            .into_iter()
+            .map(|(request, publish)| raw::PublishBatch { request, publish: Some(publish) })
+            .collect();
+        raw::PublishFrame { batches }
+    }
+
+    fn answers(
+        frame: v1::PublishReplyFrame,
+    ) -> impl Iterator<Item = (u64, Option<Result<v1::Published, Refusal>>)> + Send {
+        frame.replies.into_iter().map(|reply| {
+            let result = reply.result.map(|result| match result {
+                PublishResult::Refusal(refusal) => Err(refusal.into()),
+                PublishResult::Published(published) => Ok(published),
+            });
+            (reply.request, result)
+        })
+    }
+
+    fn open(
+        connection: &Connection,
+        frames: mpsc::Receiver<raw::PublishFrame>,
+    ) -> Opening<v1::PublishReplyFrame> {
+        let mut stub = connection.events();
+        Box::pin(
+            async move { Ok(stub.publish_stream(ReceiverStream::new(frames)).await?.into_inner()) },
+        )
+    }
+}

@@ -1,0 +1,492 @@
+//! The task of one subscription: it keeps a stream open, hands on what arrives and sends what is
+//! answered, many answers in one message.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
+
+use handfast_core::event::DeliveryRef;
+use handfast_core::ids::{DeliveryToken, Offset, SubscriptionId};
+use handfast_core::refusal::Code;
+use handfast_wire::raw::to_subscriber::Message as To;
+use handfast_wire::v1::from_subscriber::Message as From;
+use handfast_wire::{LIST_ITEMS, ids, raw, v1};
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::yield_now;
+use tokio::time::{Instant, sleep, timeout, timeout_at};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::Streaming;
+
+use super::delivery::{Delivery, Gap, Handle, Item};
+use crate::backoff::Backoff;
+use crate::connection::Connection;
+use crate::error::{Error, Fault, Refusal};
+use crate::event::Event;
+
+/// Opening a stream may take this long.
+const OPENING: Duration = Duration::from_secs(5);
+/// What was answered before the subscription was dropped is waited for so long.
+const CLOSING: Duration = Duration::from_secs(5);
+/// Most bytes of reasons in one frame.
+const FRAME_BYTES: usize = 1 << 20;
+
+/// What a subscriber asks about something that came on a stream.
+#[derive(Debug)]
+pub(super) enum Question {
+    Acknowledge(DeliveryRef),
+    Reject { delivery: DeliveryRef, reason: String, dead: bool },
+    Extend(DeliveryRef),
+    Gap { to: u64 },
+}
+
+type Waiter = oneshot::Sender<Result<(), Error>>;
+
+/// A question on its way.
+#[derive(Debug)]
+pub(super) struct Ask {
+    /// The stream that it is about.
+    pub(super) stream: u64,
+    pub(super) question: Question,
+    pub(super) waiter: Option<Waiter>,
+}
+
+/// What arrived, to be decoded by whoever takes it.
+#[derive(Debug)]
+pub(super) struct Arrived {
+    stream: u64,
+    subscription: SubscriptionId,
+    what: What,
+}
+
+#[derive(Debug)]
+enum What {
+    Delivery(raw::Delivery),
+    Gap(v1::OffsetRange),
+}
+
+impl Arrived {
+    pub(super) fn item(self, asks: &mpsc::UnboundedSender<Ask>) -> Result<Item, Error> {
+        let handle = |offset, token| Handle {
+            asks: asks.clone(),
+            stream: self.stream,
+            reference: DeliveryRef {
+                subscription: self.subscription,
+                offset: Offset(offset),
+                token: DeliveryToken(token),
+            },
+        };
+        Ok(match self.what {
+            What::Gap(gap) => {
+                Item::Gap(Gap { from: gap.from, to: gap.to, handle: handle(gap.from, 0) })
+            }
+            What::Delivery(delivery) => Item::Event(Delivery {
+                event: Event::decode(delivery.event)?,
+                offset: delivery.offset,
+                attempt: delivery.attempt,
+                lease: Duration::from_millis(delivery.lease_ms),
+                transaction: ids::transaction_id_or_none(
+                    "transaction_id",
+                    &delivery.transaction_id,
+                )?,
+                published: crate::time(delivery.published_unix_ms),
+                handle: handle(delivery.offset, delivery.token),
+                answered: AtomicBool::new(false),
+            }),
+        })
+    }
+}
+
+/// Who waits for the answer to a message.
+enum Unanswered {
+    /// To `acknowledge` and `extend_lease`.
+    Each(Vec<(DeliveryRef, Option<Waiter>)>),
+    /// To everything else.
+    One(Option<Waiter>),
+}
+
+impl Unanswered {
+    fn fail(self, error: &Error) {
+        let fail = |waiter: Option<Waiter>| answer(waiter, Err(error.clone()));
+        match self {
+            Self::Each(waiters) => waiters.into_iter().for_each(|(_, waiter)| fail(waiter)),
+            Self::One(waiter) => fail(waiter),
+        }
+    }
+}
+
+fn answer(waiter: Option<Waiter>, result: Result<(), Error>) {
+    if let Some(waiter) = waiter {
+        // Fails when nobody waits.
+        drop(waiter.send(result));
+    }
+}
+
+/// The task.
+pub(super) struct Subscriber {
+    connection: Arc<Connection>,
+    request: v1::SubscribeRequest,
+    asks: mpsc::UnboundedReceiver<Ask>,
+    arrived: mpsc::UnboundedSender<Result<Arrived, Error>>,
+    /// Whoever opened the subscription, until it is open.
+    ready: Option<oneshot::Sender<Result<(), Error>>>,
+    /// The number of the stream that is open, or was last.
+    stream: u64,
+    subscription: SubscriptionId,
+    next_request: u64,
+    unanswered: HashMap<u64, Unanswered>,
+}
+
+/// A stream on which the server delivers.
+struct Open {
+    frames: mpsc::Sender<v1::FromSubscriberFrame>,
+    messages: Streaming<raw::ToSubscriberFrame>,
+    /// What came with the first answer.
+    early: Vec<raw::ToSubscriber>,
+}
+
+impl Subscriber {
+    pub(super) fn new(
+        connection: Arc<Connection>,
+        request: v1::SubscribeRequest,
+        asks: mpsc::UnboundedReceiver<Ask>,
+        arrived: mpsc::UnboundedSender<Result<Arrived, Error>>,
+        ready: oneshot::Sender<Result<(), Error>>,
+    ) -> Self {
+        Self {
+            connection,
+            request,
+            asks,
+            arrived,
+            ready: Some(ready),
+            stream: 0,
+            subscription: SubscriptionId(0),
+            next_request: 1,
+            unanswered: HashMap::new(),
+        }
+    }
+
+    pub(super) async fn run(mut self) {
+        let mut backoff = Backoff::default();
+        let mut down_since = Instant::now();
+        loop {
+            let error = match self.open_unless_dropped().await {
+                None => return,
+                Some(Ok(open)) => {
+                    if let Some(ready) = self.ready.take() {
+                        // Only the first stream creates: one that was deleted since stays so.
+                        self.request.create = None;
+                        drop(ready.send(Ok(())));
+                    }
+                    backoff.reset();
+                    let ended = self.drive(open).await;
+                    down_since = Instant::now();
+                    let Some(error) = ended else { return };
+                    let lost = match &error {
+                        Error::Refused(refusal) => {
+                            Fault::Lost { problem: refusal.to_string() }.into()
+                        }
+                        Error::Fault(_) => error.clone(),
+                    };
+                    for (_, unanswered) in self.unanswered.drain() {
+                        unanswered.fail(&lost);
+                    }
+                    error
+                }
+                Some(Err(error)) => error,
+            };
+            let pause = backoff.next();
+            let too_long = down_since.elapsed() + pause >= self.connection.limit;
+            if !error.is_retryable() || too_long {
+                let stays = !error.is_retryable();
+                if let Some(ready) = self.ready.take() {
+                    drop(ready.send(Err(error)));
+                    return;
+                }
+                if self.arrived.send(Err(error)).is_err() || stays {
+                    return;
+                }
+                down_since = Instant::now();
+            }
+            if self.pause(pause).await.is_none() {
+                return;
+            }
+        }
+    }
+
+    /// Nobody wants the subscription any more.
+    async fn dropped(&mut self) {
+        match &mut self.ready {
+            Some(ready) => ready.closed().await,
+            None => self.arrived.closed().await,
+        }
+    }
+
+    /// Waits; whatever is asked meanwhile is about a stream that has ended.
+    async fn pause(&mut self, pause: Duration) -> Option<()> {
+        let until = Instant::now() + pause;
+        while Instant::now() < until {
+            tokio::select! {
+                () = tokio::time::sleep_until(until) => {}
+                () = async { match &mut self.ready {
+                    Some(ready) => ready.closed().await,
+                    None => self.arrived.closed().await,
+                } } => return None,
+                ask = self.asks.recv() => match ask {
+                    Some(ask) => answer(ask.waiter, Err(expired())),
+                    None => sleep(pause).await,
+                },
+            }
+        }
+        Some(())
+    }
+
+    async fn open_unless_dropped(&mut self) -> Option<Result<Open, Error>> {
+        let request = v1::FromSubscriber {
+            request: self.next_request,
+            message: Some(From::Subscribe(self.request.clone())),
+        };
+        let connection = Arc::clone(&self.connection);
+        let opening = open(connection, request);
+        let opened = tokio::select! {
+            opened = opening => opened,
+            () = self.dropped() => return None,
+        };
+        self.next_request += 1;
+        Some(opened.map(|(subscribed, open)| {
+            self.stream += 1;
+            self.subscription = SubscriptionId(subscribed.subscription_id);
+            open
+        }))
+    }
+
+    /// Drives an open stream until it ends; none: the subscription was dropped.
+    async fn drive(&mut self, open: Open) -> Option<Error> {
+        let Open { frames, mut messages, early } = open;
+        self.take(early);
+        loop {
+            tokio::select! {
+                frame = messages.message() => match frame {
+                    Ok(Some(frame)) => self.take(frame.messages),
+                    Ok(None) => {
+                        let problem = "the server ended the stream".to_owned();
+                        return Some(Fault::Lost { problem }.into());
+                    }
+                    Err(status) => {
+                        return Some(Error::from_status(&status, &self.connection.url, true));
+                    }
+                },
+                ask = self.asks.recv() => {
+                    // Those who are about to ask go into the same frame.
+                    yield_now().await;
+                    let mut batch: Vec<Ask> = ask.into_iter().collect();
+                    while batch.len() < LIST_ITEMS && let Ok(ask) = self.asks.try_recv() {
+                        batch.push(ask);
+                    }
+                    if batch.is_empty() {
+                        // Everybody who could ask is gone, and with them the subscription.
+                        self.close(frames, messages).await;
+                        return None;
+                    }
+                    if let Err(error) = self.send(&frames, batch).await {
+                        return Some(error);
+                    }
+                }
+                () = self.arrived.closed() => {
+                    self.close(frames, messages).await;
+                    return None;
+                }
+            }
+        }
+    }
+
+    /// Sends what was answered, and waits for the last answers.
+    async fn close(
+        &mut self,
+        frames: mpsc::Sender<v1::FromSubscriberFrame>,
+        mut messages: Streaming<raw::ToSubscriberFrame>,
+    ) {
+        self.asks.close();
+        let give_up = Instant::now() + CLOSING;
+        let mut last = Vec::new();
+        while let Ok(ask) = self.asks.try_recv() {
+            last.push(ask);
+        }
+        if !last.is_empty() && self.send(&frames, last).await.is_err() {
+            return;
+        }
+        while !self.unanswered.is_empty() {
+            match timeout_at(give_up, messages.message()).await {
+                Ok(Ok(Some(frame))) => self.take(frame.messages),
+                _ => return,
+            }
+        }
+    }
+
+    fn take(&mut self, messages: Vec<raw::ToSubscriber>) {
+        for raw::ToSubscriber { request, message } in messages {
+            match message {
+                Some(To::Deliveries(batch)) => {
+                    for delivery in batch.deliveries {
+                        self.arrive(What::Delivery(delivery));
+                    }
+                }
+                Some(To::Gap(gap)) => self.arrive(What::Gap(gap)),
+                Some(To::Acknowledged(acknowledged)) => {
+                    self.answer_each(request, acknowledged.refused);
+                }
+                Some(To::Done(v1::Done {})) => self.answer_one(request, Ok(())),
+                Some(To::Refusal(refusal)) => {
+                    self.answer_one(request, Err(Refusal::from(refusal).into()));
+                }
+                // The second is of a newer server: nothing here has asked for it.
+                Some(To::Subscribed(_)) | None => {}
+            }
+        }
+    }
+
+    fn arrive(&self, what: What) {
+        let arrived = Arrived { stream: self.stream, subscription: self.subscription, what };
+        // Fails when the subscription was dropped: the end of the stream returns it.
+        drop(self.arrived.send(Ok(arrived)));
+    }
+
+    fn answer_each(&mut self, request: u64, refused: Vec<v1::RefusedDelivery>) {
+        let Some(Unanswered::Each(waiters)) = self.unanswered.remove(&request) else { return };
+        let mut refused: HashMap<DeliveryRef, v1::Refusal> = refused
+            .into_iter()
+            .filter_map(|one| Some((one.delivery?.into(), one.refusal?)))
+            .collect();
+        for (delivery, waiter) in waiters {
+            let result = match refused.remove(&delivery) {
+                Some(refusal) => Err(Refusal::from(refusal).into()),
+                None => Ok(()),
+            };
+            answer(waiter, result);
+        }
+    }
+
+    fn answer_one(&mut self, request: u64, result: Result<(), Error>) {
+        match (self.unanswered.remove(&request), result) {
+            (Some(Unanswered::One(waiter)), result) => answer(waiter, result),
+            (Some(each), Err(error)) => each.fail(&error),
+            (Some(each), Ok(())) => {
+                each.fail(&Fault::Failed("the answer is of another kind".to_owned()).into());
+            }
+            (None, _) => {}
+        }
+    }
+
+    /// Sends questions: what can go into one message does.
+    async fn send(
+        &mut self,
+        frames: &mpsc::Sender<v1::FromSubscriberFrame>,
+        batch: Vec<Ask>,
+    ) -> Result<(), Error> {
+        let mut messages = Vec::new();
+        let mut bytes = 0;
+        let mut acknowledged = Vec::new();
+        let mut extended = Vec::new();
+        for Ask { stream, question, waiter } in batch {
+            if stream != self.stream {
+                answer(waiter, Err(expired()));
+                continue;
+            }
+            match question {
+                Question::Acknowledge(delivery) => acknowledged.push((delivery, waiter)),
+                Question::Extend(delivery) => extended.push((delivery, waiter)),
+                Question::Reject { delivery, reason, dead } => {
+                    let mut reason = reason;
+                    reason.truncate(reason.floor_char_boundary(512));
+                    bytes += reason.len();
+                    let delivery = Some(delivery.into());
+                    let reject = From::Reject(v1::Reject { delivery, reason, dead });
+                    messages.push(self.ask(reject, Unanswered::One(waiter)));
+                }
+                Question::Gap { to } => {
+                    let gap = From::AcknowledgeGap(v1::AcknowledgeGap { to });
+                    messages.push(self.ask(gap, Unanswered::One(waiter)));
+                }
+            }
+            if bytes > FRAME_BYTES {
+                bytes = 0;
+                forward(frames, std::mem::take(&mut messages)).await?;
+            }
+        }
+        // Leases first: an event whose lease was renewed and that was then acknowledged is done.
+        if !extended.is_empty() {
+            let deliveries = extended.iter().map(|(delivery, _)| (*delivery).into()).collect();
+            let extend = From::ExtendLease(v1::ExtendLease { deliveries });
+            messages.push(self.ask(extend, Unanswered::Each(extended)));
+        }
+        if !acknowledged.is_empty() {
+            let deliveries = acknowledged.iter().map(|(delivery, _)| (*delivery).into()).collect();
+            let acknowledge = From::Acknowledge(v1::Acknowledge { deliveries });
+            messages.push(self.ask(acknowledge, Unanswered::Each(acknowledged)));
+        }
+        forward(frames, messages).await
+    }
+
+    fn ask(&mut self, message: From, unanswered: Unanswered) -> v1::FromSubscriber {
+        let request = self.next_request;
+        self.next_request += 1;
+        self.unanswered.insert(request, unanswered);
+        v1::FromSubscriber { request, message: Some(message) }
+    }
+}
+
+async fn forward(
+    frames: &mpsc::Sender<v1::FromSubscriberFrame>,
+    messages: Vec<v1::FromSubscriber>,
+) -> Result<(), Error> {
+    if messages.is_empty() {
+        return Ok(());
+    }
+    frames.send(v1::FromSubscriberFrame { messages }).await.map_err(|_| {
+        Fault::Lost { problem: "the connection takes nothing any more".to_owned() }.into()
+    })
+}
+
+/// Opens a stream and waits until the server delivers on it.
+async fn open(
+    connection: Arc<Connection>,
+    request: v1::FromSubscriber,
+) -> Result<(v1::SubscriptionReply, Open), Error> {
+    connection.handshake().await?;
+    let unreachable = |problem: &str| -> Error {
+        Fault::Unreachable { url: connection.url.clone(), problem: problem.to_owned() }.into()
+    };
+    let broken = |status| Error::from_status(&status, &connection.url, false);
+    let opening = async {
+        let (frames, outgoing) = mpsc::channel(4);
+        forward(&frames, vec![request]).await?;
+        let stream = connection.events().subscribe(ReceiverStream::new(outgoing)).await;
+        let mut messages = stream.map_err(broken)?.into_inner();
+        loop {
+            let Some(frame) = messages.message().await.map_err(broken)? else {
+                return Err(unreachable("the server ended the stream"));
+            };
+            let mut early = frame.messages.into_iter();
+            while let Some(raw::ToSubscriber { message, .. }) = early.next() {
+                match message {
+                    Some(To::Subscribed(subscribed)) => {
+                        let early = early.collect();
+                        return Ok((subscribed, Open { frames, messages, early }));
+                    }
+                    Some(To::Refusal(refusal)) => return Err(Refusal::from(refusal).into()),
+                    _ => {}
+                }
+            }
+        }
+    };
+    timeout(OPENING, opening)
+        .await
+        .unwrap_or_else(|_| Err(unreachable("the server does not answer `subscribe`")))
+}
+
+/// What becomes of an answer to a delivery of a stream that has ended: the delivery returned with
+/// the stream.
+fn expired() -> Error {
+    let detail = "the delivery returned when the connection that it came on was lost";
+    Refusal::local(Code::DeliveryExpired, detail).into()
+}

@@ -1,0 +1,374 @@
+//! A transaction step by step.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use handfast_core::ids::TransactionId;
+use handfast_wire::raw::transaction_request::Call;
+use handfast_wire::v1::transaction_reply::Result as Answer;
+use handfast_wire::{ids, raw, v1};
+
+use super::outcome::{foreign, outcome};
+use super::{Committed, Outcome, Parts, Wait};
+use crate::connection::Handfast;
+use crate::error::{Error, Fault, Reason, TransactionError};
+use crate::event::Event;
+use crate::session::{Answered, Terms, Unanswered};
+use crate::subscribe::Delivery;
+
+/// How to begin a transaction step by step.
+#[derive(Clone, Debug, Default)]
+#[must_use]
+pub struct BeginOptions {
+    key: Option<String>,
+    deadline: Option<Duration>,
+    detached: bool,
+}
+
+impl BeginOptions {
+    /// As [`Handfast::begin`].
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Names it, in at most 128 bytes: beginning again with the same key gives the same
+    /// transaction, even from another process.
+    pub fn with_key(mut self, key: impl Into<String>) -> Self {
+        self.key = Some(key.into());
+        self
+    }
+
+    /// Until it fails if it is not decided: 1 ms to one hour; default 30 s.
+    pub fn with_deadline(mut self, deadline: Duration) -> Self {
+        self.deadline = Some(deadline);
+        self
+    }
+
+    /// It outlives the connection, until its deadline. Without this it fails (`client_gone`) as
+    /// soon as the connection that began it is lost.
+    pub fn detached(mut self) -> Self {
+        self.detached = true;
+        self
+    }
+}
+
+impl Handfast {
+    /// Begins a transaction whose parts are added one by one.
+    ///
+    /// It lives on the stream that began it: when that is lost before commit was asked, it has
+    /// failed. Its deadline is 30 s.
+    ///
+    /// # Errors
+    /// Refused, or a fault: then no transaction is left behind that would hold anything beyond
+    /// its deadline.
+    pub async fn begin(&self) -> Result<OpenTransaction, TransactionError> {
+        self.begin_with(BeginOptions::new()).await
+    }
+
+    /// As [`Handfast::begin`], with options.
+    ///
+    /// # Errors
+    /// As [`Handfast::begin`].
+    pub async fn begin_with(
+        &self,
+        options: BeginOptions,
+    ) -> Result<OpenTransaction, TransactionError> {
+        let BeginOptions { key, deadline, detached } = options;
+        let call = Call::Begin(raw::BeginRequest {
+            idempotency_key: key.unwrap_or_default(),
+            deadline_ms: deadline.map_or(0, millis),
+            detached,
+            ..raw::BeginRequest::default()
+        });
+        // Sent again without a key as well: what a lost answer leaves behind is an empty
+        // transaction that ends by its stream or its deadline.
+        let terms = Terms::within(self.connection().limit).resent();
+        let answered = self.inner.transactions.call(call, 256, terms).await;
+        let Answered { answer, stream } =
+            answered.map_err(|unanswered| TransactionError::from(unanswered.error))?;
+        let Answer::Begun(begun) = answer else { return Err(foreign().into()) };
+        let id = ids::transaction_id("transaction_id", &begun.transaction_id)
+            .map_err(|malformed| TransactionError::from(Error::from(malformed)))?;
+        Ok(OpenTransaction {
+            handfast: self.clone(),
+            id,
+            stream: (!detached).then_some(stream),
+            remaining: Duration::from_millis(begun.remaining_ms),
+            repeated: begun.repeated,
+            branches: 0,
+            items: 0,
+            undecided: true,
+            torn: false,
+        })
+    }
+}
+
+/// A transaction that was begun and whose parts are added one by one.
+///
+/// Dropped before [`OpenTransaction::commit`] or [`OpenTransaction::abort`], it is aborted, as
+/// far as the connection allows; what that does not reach ends at the deadline.
+///
+/// Each step waits for the server: what it says yes to can be committed, and nothing is refused
+/// later. A step that is refused changes nothing, and the transaction goes on without it. A step
+/// that is dropped before it was answered may or may not have taken effect; the transaction can
+/// then only be aborted, and `commit` does that.
+#[derive(Debug)]
+#[must_use = "a transaction that is dropped is aborted"]
+pub struct OpenTransaction {
+    handfast: Handfast,
+    id: TransactionId,
+    /// The stream that it lives on; none: it is detached.
+    stream: Option<u64>,
+    remaining: Duration,
+    repeated: bool,
+    branches: u32,
+    items: u32,
+    /// Neither commit nor abort was asked.
+    undecided: bool,
+    /// Whether a step took effect is not known.
+    torn: bool,
+}
+
+impl OpenTransaction {
+    /// The transaction's id.
+    #[must_use]
+    pub fn id(&self) -> TransactionId {
+        self.id
+    }
+
+    /// The key had begun it before. What it has got then is not known here: a commit that counts
+    /// otherwise fails (`incomplete`).
+    #[must_use]
+    pub fn is_repeated(&self) -> bool {
+        self.repeated
+    }
+
+    /// A service takes part: it gets this work, at most 1 MiB, in its prepare, at once.
+    ///
+    /// # Errors
+    /// Refused, without effect; [`TransactionError::Failed`] when the stream is lost.
+    pub async fn call(
+        &mut self,
+        service: impl Into<String>,
+        work: impl Into<Bytes>,
+    ) -> Result<(), TransactionError> {
+        let mut parts = Parts::default();
+        parts.call(service.into(), Some(work.into()));
+        self.add(parts).await
+    }
+
+    /// A service takes part that was asked by other means, and votes by itself.
+    ///
+    /// # Errors
+    /// As [`OpenTransaction::call`].
+    pub async fn expect(&mut self, service: impl Into<String>) -> Result<(), TransactionError> {
+        let mut parts = Parts::default();
+        parts.call(service.into(), None);
+        self.add(parts).await
+    }
+
+    /// An event is published if it commits.
+    ///
+    /// # Errors
+    /// As [`OpenTransaction::call`].
+    pub async fn publish(
+        &mut self,
+        topic: impl Into<String>,
+        event: Event,
+    ) -> Result<(), TransactionError> {
+        let mut parts = Parts::default();
+        parts.publish(topic.into(), event);
+        self.add(parts).await
+    }
+
+    /// A delivery is acknowledged if it commits; it is not delivered again before that, and
+    /// returns if the transaction fails.
+    ///
+    /// # Errors
+    /// As [`OpenTransaction::call`]; `delivery_expired`.
+    pub async fn acknowledge(&mut self, delivery: &Delivery) -> Result<(), TransactionError> {
+        let mut parts = Parts::default();
+        parts.acknowledge(delivery);
+        self.add(parts).await
+    }
+
+    /// A new deadline, counted from now: 1 ms to one hour.
+    ///
+    /// # Errors
+    /// As [`OpenTransaction::call`].
+    pub async fn extend(&mut self, deadline: Duration) -> Result<(), TransactionError> {
+        let call = Call::Extend(v1::ExtendRequest {
+            transaction_id: ids::transaction_bytes(self.id),
+            deadline_ms: millis(deadline),
+        });
+        match self.ask(call, 64).await? {
+            Answer::Remaining(remaining) => {
+                self.remaining = Duration::from_millis(remaining.remaining_ms);
+                Ok(())
+            }
+            _ => Err(foreign().into()),
+        }
+    }
+
+    /// Commits, and answers when every participant has finished, but 5 s after the decision at
+    /// the latest.
+    ///
+    /// When the answer is lost the outcome is looked up, until the time limit that starts at
+    /// the transaction's deadline.
+    ///
+    /// Cancel safety: dropped before it was sent, the transaction is aborted; later it may commit.
+    ///
+    /// # Errors
+    /// [`TransactionError::Failed`], or [`TransactionError::Unknown`].
+    pub async fn commit(self) -> Result<Committed, TransactionError> {
+        self.commit_with(Wait::Finished).await
+    }
+
+    /// As [`OpenTransaction::commit`], answered when it is asked to.
+    ///
+    /// # Errors
+    /// As [`OpenTransaction::commit`].
+    pub async fn commit_with(mut self, wait: Wait) -> Result<Committed, TransactionError> {
+        if self.torn {
+            let detail = "a step was dropped before its answer, so what it has got is not known";
+            let reason = reason("incomplete", detail);
+            return Err(TransactionError::Failed { id: self.id, reason, retryable: true });
+        }
+        let wait = v1::Wait::from(wait);
+        let call = Call::Commit(v1::CommitRequest {
+            transaction_id: ids::transaction_bytes(self.id),
+            branches: self.branches,
+            items: self.items,
+            votes: Vec::new(),
+            wait: wait.into(),
+        });
+        let limit = self.handfast.connection().limit + self.remaining;
+        // Commit may be asked any number of times, but a transaction that lives on a stream has
+        // failed with it, unless commit had arrived: that is looked up.
+        let mut terms = Terms::within(limit).only_on(self.stream);
+        terms.resend = self.stream.is_none();
+        let session = &self.handfast.inner.transactions;
+        let waiting = session.enqueue(call, 64, terms).await;
+        self.undecided = waiting.is_err();
+        let answered = match waiting {
+            Ok(waiting) => waiting.answer().await,
+            Err(unanswered) => Err(unanswered),
+        };
+        match answered {
+            Ok(answered) => match outcome(answered.answer) {
+                Ok(outcome) => self.handfast.settle(outcome, wait, terms).await,
+                Err(_) => self.handfast.find_out(self.id, wait, terms).await,
+            },
+            Err(Unanswered { sent: true, .. }) => {
+                self.handfast.find_out(self.id, wait, terms).await
+            }
+            Err(Unanswered { error: Error::Refused(refusal), .. }) => Err(refusal.into()),
+            Err(Unanswered { sent: false, error }) => {
+                // It did not leave, but it was queued: nobody will send it any more.
+                self.undecided = true;
+                Err(self.lost(&error))
+            }
+        }
+    }
+
+    /// Aborts, and says what stands: it may have ended before.
+    ///
+    /// # Errors
+    /// A fault when the server cannot be asked. The transaction is not committed then, as nobody
+    /// has asked for that; it ends at its deadline.
+    pub async fn abort(mut self, why: impl Into<String>) -> Result<Outcome, TransactionError> {
+        let call = self.abort_call(why.into());
+        let terms = Terms::within(self.handfast.connection().limit).resent();
+        let waiting = self.handfast.inner.transactions.enqueue(call, 640, terms).await;
+        self.undecided = waiting.is_err();
+        let waiting = waiting.map_err(|unanswered| unanswered.error)?;
+        let answered = waiting.answer().await.map_err(|unanswered| unanswered.error)?;
+        Ok(outcome(answered.answer)?)
+    }
+
+    async fn add(&mut self, parts: Parts) -> Result<(), TransactionError> {
+        let bytes = parts.check()?;
+        let transaction_id = ids::transaction_bytes(self.id);
+        let (branches, items) =
+            (count(parts.branches.len()), count(parts.events.len() + parts.acknowledgements.len()));
+        let call = if branches > 0 {
+            Call::Enlist(v1::EnlistRequest { transaction_id, branches: parts.branches })
+        } else {
+            let (events, acknowledgements) = (parts.events, parts.acknowledgements);
+            Call::Stage(raw::StageRequest { transaction_id, events, acknowledgements })
+        };
+        match self.ask(call, bytes).await? {
+            Answer::Counted(_) => {
+                self.branches += branches;
+                self.items += items;
+                Ok(())
+            }
+            _ => {
+                self.torn = true;
+                Err(foreign().into())
+            }
+        }
+    }
+
+    async fn ask(&mut self, call: Call, bytes: usize) -> Result<Answer, TransactionError> {
+        let terms = Terms::within(self.handfast.connection().limit).only_on(self.stream);
+        let session = &self.handfast.inner.transactions;
+        let answered = match session.enqueue(call, bytes, terms).await {
+            Ok(waiting) => {
+                let before = std::mem::replace(&mut self.torn, true);
+                let answered = waiting.answer().await;
+                let unclear = answered.as_ref().is_err_and(|unanswered| unanswered.sent);
+                self.torn = before || unclear;
+                answered
+            }
+            Err(unanswered) => Err(unanswered),
+        };
+        match answered {
+            Ok(answered) => Ok(answered.answer),
+            Err(Unanswered { error: Error::Refused(refusal), .. }) => Err(refusal.into()),
+            Err(Unanswered { error, .. }) => Err(self.lost(&error)),
+        }
+    }
+
+    /// What an error of the connection means before commit was asked.
+    fn lost(&self, error: &Error) -> TransactionError {
+        match error {
+            Error::Fault(Fault::Lost { problem }) if self.stream.is_some() => {
+                let detail = format!("the stream that began it ended ({problem})");
+                let reason = reason("client_gone", &detail);
+                TransactionError::Failed { id: self.id, reason, retryable: true }
+            }
+            other => other.clone().into(),
+        }
+    }
+
+    fn abort_call(&self, detail: String) -> Call {
+        let transaction_id = ids::transaction_bytes(self.id);
+        Call::Abort(v1::AbortRequest { transaction_id, detail })
+    }
+}
+
+impl Drop for OpenTransaction {
+    fn drop(&mut self) {
+        if self.undecided {
+            let call = self.abort_call("the client dropped it".to_owned());
+            let session = &Arc::clone(&self.handfast.inner).transactions;
+            session
+                .post(call, Terms::within(self.handfast.connection().limit).only_on(self.stream));
+        }
+    }
+}
+
+fn reason(code: &str, detail: &str) -> Reason {
+    Reason { code: code.to_owned(), participant: String::new(), detail: detail.to_owned() }
+}
+
+fn count(length: usize) -> u32 {
+    u32::try_from(length).unwrap_or(u32::MAX)
+}
+
+/// At least 1, because zero would mean the default.
+pub(super) fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX).max(1)
+}

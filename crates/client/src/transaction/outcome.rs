@@ -1,0 +1,181 @@
+//! What stands about a transaction, and finding it out when the answer was lost: by evidence,
+//! never by a guess.
+
+use std::time::Duration;
+
+use handfast_core::ids::TransactionId;
+use handfast_core::refusal::Code;
+use handfast_wire::raw::transaction_request::Call;
+use handfast_wire::v1::transaction_reply::Result as Answer;
+use handfast_wire::{Malformed, ids, v1, views};
+use tokio::time::{Instant, sleep};
+
+use crate::backoff::Backoff;
+use crate::connection::Handfast;
+use crate::error::{Error, Fault, Reason, TransactionError};
+use crate::session::Terms;
+
+pub use handfast_core::output::PublicState as State;
+
+/// For so long after commit was asked does "unknown to the log" prove that it was never decided
+/// to commit: half of the hour for which outcomes are kept.
+const PROOF: Duration = Duration::from_secs(1_800);
+
+/// A transaction committed: everything of it happens, whatever crashes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Committed {
+    /// The transaction.
+    pub id: TransactionId,
+    /// Every participant has finished, so what it did can be read everywhere. False: it is
+    /// decided, and some are still being told.
+    pub finished: bool,
+    /// Somebody else ended one of its branches against the decision.
+    pub heuristic: bool,
+}
+
+/// What stands about a transaction. See [`Handfast::status`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Outcome {
+    /// The transaction.
+    pub id: TransactionId,
+    /// Its state.
+    pub state: State,
+    /// Why it failed.
+    pub reason: Option<Reason>,
+    /// It failed, and the same transaction, begun again, may succeed.
+    pub retryable: bool,
+    /// Somebody else ended one of its branches against the decision.
+    pub heuristic: bool,
+}
+
+impl Outcome {
+    pub(crate) fn read(message: v1::Outcome) -> Result<Self, Malformed> {
+        let retryable = message.reason.as_ref().is_some_and(|reason| reason.retryable);
+        Ok(Self {
+            id: ids::transaction_id("transaction_id", &message.transaction_id)?,
+            state: views::public_state("state", message.state)?,
+            reason: message.reason.map(|reason| Reason {
+                code: reason.code,
+                participant: reason.participant,
+                detail: reason.detail,
+            }),
+            retryable,
+            heuristic: message.heuristic,
+        })
+    }
+
+    /// None: not decided yet.
+    fn decided(self) -> Option<Result<Committed, TransactionError>> {
+        let Self { id, state, reason, retryable, heuristic } = self;
+        match state {
+            State::Preparing => None,
+            State::Committing | State::Committed => {
+                Some(Ok(Committed { id, finished: state == State::Committed, heuristic }))
+            }
+            State::Failed => {
+                let reason = reason.unwrap_or_else(|| Reason {
+                    code: "aborted".to_owned(),
+                    participant: String::new(),
+                    detail: "the server gave no reason".to_owned(),
+                });
+                Some(Err(TransactionError::Failed { id, reason, retryable }))
+            }
+        }
+    }
+}
+
+/// Reads an answer that has to be an outcome.
+pub(crate) fn outcome(answer: Answer) -> Result<Outcome, Error> {
+    match answer {
+        Answer::Outcome(message) => Ok(Outcome::read(message)?),
+        _ => Err(foreign()),
+    }
+}
+
+pub(crate) fn foreign() -> Error {
+    Fault::Failed("the answer is not one to what was asked".to_owned()).into()
+}
+
+impl Handfast {
+    /// What stands about a transaction, now.
+    ///
+    /// # Errors
+    /// `unknown_transaction` says that nothing is known, not that it failed.
+    pub async fn status(&self, id: TransactionId) -> Result<Outcome, Error> {
+        let terms = Terms::within(self.connection().limit).resent();
+        self.get(id, v1::Wait::Unspecified, terms).await
+    }
+
+    async fn get(&self, id: TransactionId, wait: v1::Wait, terms: Terms) -> Result<Outcome, Error> {
+        let call = Call::Get(v1::GetRequest {
+            transaction_id: ids::transaction_bytes(id),
+            wait: wait.into(),
+        });
+        let answered = self.inner.transactions.call(call, 32, terms).await;
+        outcome(answered.map_err(|unanswered| unanswered.error)?.answer)
+    }
+
+    /// An outcome, once it is one.
+    pub(super) async fn settle(
+        &self,
+        outcome: Outcome,
+        wait: v1::Wait,
+        terms: Terms,
+    ) -> Result<Committed, TransactionError> {
+        let id = outcome.id;
+        match outcome.decided() {
+            Some(decided) => decided,
+            None => self.find_out(id, wait, terms).await,
+        }
+    }
+
+    /// Asks until it is known how a transaction ended whose commit was asked.
+    pub(super) async fn find_out(
+        &self,
+        id: TransactionId,
+        wait: v1::Wait,
+        terms: Terms,
+    ) -> Result<Committed, TransactionError> {
+        // The terms are those of the commit.
+        let asked = terms.give_up - terms.limit;
+        let mut backoff = Backoff::default();
+        let terms = Terms { resend: true, only_on: None, ..terms };
+        let unknown = |cause: Error| TransactionError::Unknown {
+            id: Some(id),
+            key: None,
+            cause: Box::new(cause),
+        };
+        loop {
+            let cause = match self.get(id, wait, terms).await {
+                Ok(outcome) => match outcome.decided() {
+                    Some(decided) => return decided,
+                    None => Fault::TimedOut { after: terms.limit, sent: true }.into(),
+                },
+                Err(Error::Refused(refusal)) if refusal.is(Code::UnknownTransaction) => {
+                    if asked.elapsed() > PROOF {
+                        return Err(unknown(refusal.into()));
+                    }
+                    let reason = Reason {
+                        code: refusal.code,
+                        participant: String::new(),
+                        detail: refusal.detail,
+                    };
+                    return Err(TransactionError::Failed {
+                        id,
+                        reason,
+                        retryable: refusal.retryable,
+                    });
+                }
+                Err(Error::Refused(refusal)) if refusal.retryable => refusal.into(),
+                Err(error) => return Err(unknown(error)),
+            };
+            let pause = backoff.next();
+            if Instant::now() + pause >= terms.give_up {
+                return Err(unknown(cause));
+            }
+            sleep(pause).await;
+        }
+    }
+}

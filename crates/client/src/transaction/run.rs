@@ -1,0 +1,109 @@
+//! A transaction in one call.
+
+use handfast_core::limits::KEY_BYTES;
+use handfast_core::refusal::Code;
+use handfast_wire::raw;
+use handfast_wire::raw::transaction_request::Call;
+use handfast_wire::v1;
+
+use super::outcome::outcome;
+use super::{Committed, Transaction};
+use crate::connection::Handfast;
+use crate::error::{Error, Fault, Refusal, TransactionError};
+use crate::session::Terms;
+
+impl Handfast {
+    /// Runs a transaction that the closure writes down, in one call to the server.
+    ///
+    /// ```no_run
+    /// # async fn transfer(hf: handfast::Handfast) -> Result<(), handfast::TransactionError> {
+    /// let committed = hf
+    ///     .transaction(|tx| {
+    ///         tx.call("payments", "take 100 from account 7");
+    ///         tx.publish("transfers", handfast::Event::new("transfer.made", "/bank"));
+    ///     })
+    ///     .await?;
+    /// println!("{} committed", committed.id);
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// Cancel safety and errors: as [`Handfast::run`].
+    ///
+    /// # Errors
+    /// As [`Handfast::run`].
+    pub async fn transaction(
+        &self,
+        write: impl FnOnce(&mut Transaction),
+    ) -> Result<Committed, TransactionError> {
+        let mut transaction = Transaction::new();
+        write(&mut transaction);
+        self.run_owned(transaction).await
+    }
+
+    /// Runs a transaction in one call and answers when every participant has finished, but 5 s
+    /// after the decision at the latest (or at the decision, with
+    /// [`Wait::Decided`](super::Wait::Decided)).
+    ///
+    /// Always sent with an idempotency key, so when a connection breaks the same call is made
+    /// again on the next one and answered with the outcome of the first. It is given up when the
+    /// time limit is over that starts at the transaction's deadline.
+    ///
+    /// Cancel safety: dropped before it was sent it does nothing; later it may commit.
+    ///
+    /// # Errors
+    /// [`TransactionError::Failed`]: nothing happened. [`TransactionError::Refused`]: neither.
+    /// [`TransactionError::Fault`]: it was never sent. [`TransactionError::Unknown`]: ask again by
+    /// running the same with the same key.
+    pub async fn run(
+        &self,
+        transaction: impl Into<Transaction>,
+    ) -> Result<Committed, TransactionError> {
+        self.run_owned(transaction.into()).await
+    }
+
+    async fn run_owned(&self, transaction: Transaction) -> Result<Committed, TransactionError> {
+        let bytes = transaction.parts.check()?;
+        let Transaction { key, deadline, wait, parts } = transaction;
+        if key.as_ref().is_some_and(String::is_empty) {
+            return Err(Refusal::local(Code::InvalidArgument, "the key is empty").into());
+        }
+        let key = key.unwrap_or_else(|| self.next_key());
+        if key.len() > KEY_BYTES {
+            let detail = format!("a key has at most {KEY_BYTES} bytes, this has {}", key.len());
+            return Err(Refusal::local(Code::InvalidArgument, detail).into());
+        }
+        let connection = self.connection();
+        let limit = connection.limit + deadline.unwrap_or_else(|| connection.default_deadline());
+        let terms = Terms::within(limit).resent();
+        let wait = v1::Wait::from(wait);
+        let request = raw::RunRequest {
+            idempotency_key: key.clone(),
+            deadline_ms: deadline.map_or(0, super::open::millis),
+            detached: false,
+            branches: parts.branches,
+            events: parts.events,
+            acknowledgements: parts.acknowledgements,
+            wait: wait.into(),
+        };
+        let unknown = |cause: Error| TransactionError::Unknown {
+            id: None,
+            key: Some(key.clone()),
+            cause: Box::new(cause),
+        };
+        match self.inner.transactions.call(Call::Run(request), bytes, terms).await {
+            Ok(answered) => {
+                let outcome = outcome(answered.answer).map_err(unknown)?;
+                self.settle(outcome, wait, terms).await
+            }
+            Err(unanswered) => Err(match unanswered.error {
+                // Also when a repeat is refused: the first may have taken effect all the same.
+                error if unanswered.sent => unknown(error),
+                Error::Fault(Fault::Lost { problem }) => {
+                    Fault::Unreachable { url: connection.url.clone(), problem }.into()
+                }
+                error => error.into(),
+            }),
+        }
+    }
+}

@@ -1,0 +1,178 @@
+//! Repeats, strange orders and two processes: each branch takes effect once.
+
+use handfast::service::{Report, ServiceStore};
+use handfast_core::command::{Command, Vote};
+use handfast_core::output::ToService;
+
+use crate::bookkeeper::{
+    Bookkeeper, Books, abort, at, begun, books, commit, finished, no, open, prepare,
+    prepare_without_work, x, yes,
+};
+use crate::conformance::SqliteFile;
+
+#[test]
+fn repeats_of_every_message_have_one_effect() {
+    let file = SqliteFile::new();
+    let keeper = Bookkeeper::default();
+    let mut driver = keeper.driver(open(&file.path()));
+    for _ in 0..3 {
+        // Within one batch, and over several.
+        let batch = [prepare(x(1), "yes"), prepare(x(2), "yes"), prepare(x(1), "yes")];
+        let answers = driver.process(at(0), &batch).expect("processed");
+        assert_eq!(answers, [yes(x(1)), yes(x(2)), yes(x(1))]);
+    }
+    for _ in 0..3 {
+        let batch = [commit(x(1)), abort(x(2)), commit(x(1)), abort(x(2))];
+        let answers = driver.process(at(0), &batch).expect("processed");
+        let ends = [finished(x(1), true), finished(x(2), false)];
+        assert_eq!(answers, [&ends[..], &ends[..]].concat());
+    }
+    let late = [prepare(x(1), "yes"), prepare(x(2), "yes")];
+    let answers = driver.process(at(0), &late).expect("processed");
+    assert_eq!(answers, [yes(x(1)), no(x(2), "the branch was aborted before", true)]);
+    assert_eq!(keeper.orders().calls, 4, "two prepares, a commit and an abort");
+    drop(driver);
+    assert_eq!(books(&mut open(&file.path())), Books::from([(x(1), (0, 1))]));
+    assert_eq!(keeper.orders().reports, []);
+}
+
+#[test]
+fn a_whole_transaction_fits_into_one_batch() {
+    let file = SqliteFile::new();
+    let mut driver = Bookkeeper::default().driver(open(&file.path()));
+    let batch = [prepare(x(1), "yes"), commit(x(1)), ToService::Forget { ids: vec![x(1)] }];
+    let answers = driver.process(at(0), &batch).expect("processed");
+    assert_eq!(answers, [yes(x(1)), finished(x(1), true)]);
+    drop(driver);
+    assert_eq!(books(&mut open(&file.path())), Books::from([(x(1), (0, 1))]));
+}
+
+#[test]
+fn abort_before_prepare_leaves_a_tombstone() {
+    let file = SqliteFile::new();
+    let keeper = Bookkeeper::default();
+    let mut driver = keeper.driver(open(&file.path()));
+    assert_eq!(driver.process(at(0), &[abort(x(1))]).expect("processed"), [finished(x(1), false)]);
+    drop(driver);
+    let mut driver = keeper.driver(open(&file.path()));
+    let answers = driver.process(at(0), &[prepare(x(1), "yes"), abort(x(1))]).expect("processed");
+    let refused = no(x(1), "the branch was aborted before", true);
+    assert_eq!(answers, [refused, finished(x(1), false)]);
+    assert_eq!(keeper.orders().calls, 0);
+}
+
+#[test]
+fn prepare_without_work_leaves_a_tombstone() {
+    let file = SqliteFile::new();
+    let keeper = Bookkeeper::default();
+    let mut driver = keeper.driver(open(&file.path()));
+    let answers = driver.process(at(0), &[prepare_without_work(x(1))]).expect("processed");
+    assert_eq!(answers, [no(x(1), "no work is known here", true)]);
+    let answers = driver.process(at(0), &[prepare(x(1), "yes")]).expect("processed");
+    assert_eq!(answers, [no(x(1), "the branch was aborted before", true)]);
+    assert_eq!(keeper.orders().calls, 0);
+}
+
+/// A service that was asked by other means has voted before the coordinator asks for it.
+#[test]
+fn prepare_without_work_repeats_the_vote_of_a_branch_that_is_known() {
+    let file = SqliteFile::new();
+    let mut driver = Bookkeeper::default().driver(open(&file.path()));
+    assert_eq!(driver.process(at(0), &[prepare(x(1), "yes")]).expect("processed"), [yes(x(1))]);
+    let answers = driver.process(at(0), &[prepare_without_work(x(1))]).expect("processed");
+    assert_eq!(answers, [yes(x(1))]);
+}
+
+#[test]
+fn commit_for_the_unknown_is_not_known() {
+    let file = SqliteFile::new();
+    let mut driver = Bookkeeper::default().driver(open(&file.path()));
+    let answers = driver.process(at(0), &[commit(x(1)), commit(x(1))]).expect("processed");
+    assert_eq!(answers, [Command::NotKnown { id: x(1) }, Command::NotKnown { id: x(1) }]);
+    // It leaves nothing behind.
+    assert_eq!(driver.process(at(0), &[prepare(x(1), "yes")]).expect("processed"), [yes(x(1))]);
+}
+
+#[test]
+fn a_decision_against_the_outcome_changes_nothing_and_is_reported() {
+    let file = SqliteFile::new();
+    let keeper = Bookkeeper::default();
+    let mut driver = keeper.driver(open(&file.path()));
+    let ended = [prepare(x(1), "yes"), commit(x(1)), prepare(x(2), "yes"), abort(x(2))];
+    driver.process(at(0), &ended).expect("processed");
+    let answers = driver.process(at(0), &[abort(x(1)), commit(x(2))]).expect("processed");
+    assert_eq!(answers, [finished(x(1), true), finished(x(2), false)]);
+    let reason = "agreement violated";
+    let expected = [x(1), x(2)].map(|id| Report::Attention { id, reason });
+    assert_eq!(keeper.orders().reports, expected);
+    drop(driver);
+    assert_eq!(books(&mut open(&file.path())), Books::from([(x(1), (0, 1))]));
+}
+
+#[test]
+fn two_processes_share_one_store() {
+    let file = SqliteFile::new();
+    let keeper = Bookkeeper::default();
+    let mut one = keeper.driver(open(&file.path()));
+    let mut other = keeper.driver(open(&file.path()));
+    assert_eq!(one.state_id(), other.state_id());
+    for id in (0..10).map(x) {
+        assert_eq!(one.process(at(0), &[prepare(id, "yes")]).expect("processed"), [yes(id)]);
+        assert_eq!(other.process(at(0), &[prepare(id, "yes")]).expect("processed"), [yes(id)]);
+        let ended = [finished(id, true)];
+        assert_eq!(other.process(at(0), &[commit(id)]).expect("processed"), ended);
+        assert_eq!(one.process(at(0), &[commit(id)]).expect("processed"), ended);
+        std::mem::swap(&mut one, &mut other);
+    }
+    assert_eq!(keeper.orders().calls, 20);
+    drop((one, other));
+    let expected: Books = (0..10).map(|id| (x(id), (0, 1))).collect();
+    assert_eq!(books(&mut open(&file.path())), expected);
+}
+
+/// A prepare is repeated (C7), one copy is slow, the other is answered, committed, acknowledged
+/// and forgotten. When the slow copy arrives, nothing is recorded about its transaction. Done
+/// again it would vote YES, inquire, be told COMMIT and take effect twice.
+#[test]
+fn a_prepare_that_arrives_after_its_outcome_was_forgotten_is_not_done_again() {
+    let file = SqliteFile::new();
+    let keeper = Bookkeeper::default();
+    let mut driver = keeper.driver(open(&file.path()));
+    let (old, same, new) = (begun(999, 9), begun(1_000, 9), begun(1_001, 9));
+    let committed = begun(1_000, 1);
+    let aborted = begun(5_000, 2);
+    let ended =
+        [prepare(committed, "yes"), commit(committed), prepare(aborted, "yes"), abort(aborted)];
+    driver.process(at(0), &ended).expect("processed");
+    let forget = ToService::Forget { ids: vec![aborted, committed, begun(9_000, 3)] };
+    assert_eq!(driver.process(at(0), &[forget]).expect("processed"), []);
+    drop(driver);
+    let mut driver = keeper.driver(open(&file.path()));
+    for id in [committed, old, same] {
+        for copy in [prepare(id, "yes"), prepare_without_work(id), prepare(id, "yes")] {
+            let answers = driver.process(at(0), &[copy]).expect("processed");
+            let [Command::Vote { vote: Vote::No { retryable: true, .. }, .. }] = &answers[..]
+            else {
+                panic!("{answers:?}");
+            };
+        }
+    }
+    // No tombstone: what is committed must not look aborted.
+    let not_known = [Command::NotKnown { id: committed }];
+    assert_eq!(driver.process(at(0), &[commit(committed)]).expect("processed"), not_known);
+    assert_eq!(keeper.orders().reports, []);
+    // What is younger than every forgotten commit is not concerned.
+    assert_eq!(driver.process(at(0), &[prepare(new, "yes")]).expect("processed"), [yes(new)]);
+    drop(driver);
+    assert_eq!(books(&mut open(&file.path())), Books::from([(committed, (0, 1)), (new, (1, 0))]));
+}
+
+#[test]
+fn a_branch_in_doubt_is_not_forgotten() {
+    let file = SqliteFile::new();
+    let mut driver = Bookkeeper::default().driver(open(&file.path()));
+    let batch = [prepare(x(1), "yes"), ToService::Forget { ids: vec![x(1)] }, commit(x(1))];
+    let answers = driver.process(at(0), &batch).expect("processed");
+    assert_eq!(answers, [yes(x(1)), finished(x(1), true)]);
+    assert_ne!(driver.store().state_id().0, 0);
+}
