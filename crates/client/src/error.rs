@@ -243,6 +243,17 @@ impl Error {
         matches!(self, Self::Refused(refusal) if refusal.is(code))
     }
 
+    /// Whoever keeps a stream open need not try again: it would be the same.
+    pub(crate) fn stays(&self) -> bool {
+        match self {
+            Self::Refused(refusal) => !refusal.retryable,
+            Self::Fault(fault) => matches!(
+                fault,
+                Fault::Incompatible { .. } | Fault::OtherStore { .. } | Fault::InvalidUrl { .. }
+            ),
+        }
+    }
+
     /// What a status means. `sent`: the call may have reached the server.
     pub(crate) fn from_status(status: &Status, url: &str, sent: bool) -> Self {
         if let Some(refusal) = status::refusal(status) {

@@ -17,7 +17,7 @@ use handfast_core::refusal::Code;
 use tokio::sync::mpsc::error::TryRecvError;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio::task::yield_now;
-use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until, timeout};
 use tonic::Streaming;
 
 use crate::backoff::Backoff;
@@ -100,13 +100,16 @@ pub(crate) struct Session<L: Lane> {
 /// A call on its way.
 #[derive(Debug)]
 struct Queued<L: Lane> {
-    call: L::Call,
+    /// None: it was sent and will not be sent again.
+    call: Option<L::Call>,
     bytes: usize,
     terms: Terms,
     /// None: nobody waits.
     waiter: Option<oneshot::Sender<Outcome<L>>>,
-    /// It has been in a frame.
+    /// It has been sent, and nobody has said that it had no effect.
     sent: bool,
+    /// The same on a stream that has ended: no later answer speaks for that one.
+    sent_before: bool,
     /// Its place among the calls that may be under way; given back with the call.
     _permit: Option<OwnedSemaphorePermit>,
 }
@@ -141,6 +144,7 @@ impl<L: Lane> Session<L> {
             next_request: 1,
             stream: 0,
             paused_until: None,
+            backoff: Backoff::default(),
         };
         tokio::spawn(worker.run());
         Self { queue, permits: Arc::new(Semaphore::new(in_flight)) }
@@ -164,8 +168,15 @@ impl<L: Lane> Session<L> {
             return Err(too_late(&terms, false));
         }
         let (waiter, waiting) = oneshot::channel();
-        let queued =
-            Queued { call, bytes, terms, waiter: Some(waiter), sent: false, _permit: Some(permit) };
+        let queued = Queued {
+            call: Some(call),
+            bytes,
+            terms,
+            waiter: Some(waiter),
+            sent: false,
+            sent_before: false,
+            _permit: Some(permit),
+        };
         self.queue.send(queued).map_err(|_| closed())?;
         Ok(Waiting(waiting))
     }
@@ -179,11 +190,12 @@ impl<L: Lane> Session<L> {
     pub(crate) fn post(&self, call: L::Call, terms: Terms) {
         // Fails only while the runtime shuts down.
         drop(self.queue.send(Queued {
-            call,
+            call: Some(call),
             bytes: 0,
             terms,
             waiter: None,
             sent: false,
+            sent_before: false,
             _permit: None,
         }));
     }
@@ -226,6 +238,8 @@ struct Worker<L: Lane> {
     stream: u64,
     /// The server is about to stop: nothing is sent before.
     paused_until: Option<Instant>,
+    /// Pauses between streams; starts anew with each answer.
+    backoff: Backoff,
 }
 
 /// A stream that is open.
@@ -247,6 +261,9 @@ impl<L: Lane> Worker<L> {
                 self.stream += 1;
                 if let Some(error) = self.drive(stream).await {
                     self.broken(&error);
+                    // A server that ends every stream at once is not asked without a pause.
+                    let pause = sleep(self.backoff.next());
+                    self.meanwhile(pause, None).await;
                 }
             }
         }
@@ -262,64 +279,46 @@ impl<L: Lane> Worker<L> {
 
     /// Opens a stream, however often it takes; none: nobody wants it any more.
     async fn open_stream(&mut self) -> Option<Open<L>> {
-        let mut backoff = Backoff::default();
-        let mut tick = interval(TICK);
-        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         // What stopped the last attempt, for those who wait in vain.
         let mut problem = None;
         loop {
             let (frames, outgoing) = mpsc::channel(FRAMES);
-            let connection = Arc::clone(&self.connection);
-            let attempt = async move {
-                connection.handshake().await?;
-                let unreachable = |problem: String| -> Error {
-                    Fault::Unreachable { url: connection.url.clone(), problem }.into()
-                };
-                match timeout(OPENING, L::open(&connection, outgoing)).await {
-                    Ok(Ok(replies)) => Ok(replies),
-                    Ok(Err(status)) => Err(Error::from_status(&status, &connection.url, false)),
-                    Err(_) => Err(unreachable(format!("no stream within {OPENING:?}"))),
-                }
-            };
-            tokio::pin!(attempt);
-            let error = loop {
-                tokio::select! {
-                    opened = &mut attempt => match opened {
-                        Ok(replies) => return Some(Open { frames, replies }),
-                        Err(error) => break error,
-                    },
-                    queued = self.inbox.recv(), if self.open => match queued {
-                        Some(queued) => self.take(queued, None),
-                        None => self.open = false,
-                    },
-                    _ = tick.tick() => {
-                        self.expire_backlog(problem.as_ref());
-                        if self.backlog.is_empty() {
-                            return None;
-                        }
+            let attempt = open::<L>(Arc::clone(&self.connection), outgoing);
+            match self.meanwhile(attempt, problem.as_ref()).await? {
+                Ok(replies) => return Some(Open { frames, replies }),
+                Err(error) if error.is_retryable() => problem = Some(error),
+                Err(error) => {
+                    for queued in self.backlog.drain(..) {
+                        queued.fail(error.clone());
                     }
+                    return None;
                 }
-            };
-            if !error.is_retryable() {
-                for queued in self.backlog.drain(..) {
-                    queued.fail(error.clone());
-                }
-                return None;
             }
-            problem = Some(error);
-            let again = Instant::now() + backoff.next();
-            while Instant::now() < again {
-                tokio::select! {
-                    () = sleep_until(again) => {}
-                    queued = self.inbox.recv(), if self.open => match queued {
-                        Some(queued) => self.take(queued, None),
-                        None => self.open = false,
-                    },
-                    _ = tick.tick() => {
-                        self.expire_backlog(problem.as_ref());
-                        if self.backlog.is_empty() {
-                            return None;
-                        }
+            let pause = sleep(self.backoff.next());
+            self.meanwhile(pause, problem.as_ref()).await?;
+        }
+    }
+
+    /// Waits for something while no stream is open; none: nobody wants one any more.
+    async fn meanwhile<T>(
+        &mut self,
+        event: impl Future<Output = T>,
+        problem: Option<&Error>,
+    ) -> Option<T> {
+        tokio::pin!(event);
+        let mut tick = interval(TICK);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                event = &mut event => return Some(event),
+                queued = self.inbox.recv(), if self.open => match queued {
+                    Some(queued) => self.take(queued, None),
+                    None => self.open = false,
+                },
+                _ = tick.tick() => {
+                    self.expire_backlog(problem);
+                    if self.backlog.is_empty() {
+                        return None;
                     }
                 }
             }
@@ -400,22 +399,24 @@ impl<L: Lane> Worker<L> {
                 queued.answer(Err(late));
                 continue;
             }
-            if queued.is_abandoned() && !queued.sent {
-                // Nobody waits: but the call was asked for, and a caller that stops waiting is
-                // told that it may take effect. So it is sent, once.
-                queued.terms.resend = false;
+            if queued.is_abandoned() {
+                continue;
             }
+            let again = if queued.terms.resend { queued.call.clone() } else { None };
+            let Some(call) = std::mem::replace(&mut queued.call, again) else { continue };
             bytes += queued.bytes;
             queued.sent = true;
             let request = self.next_request;
             self.next_request += 1;
-            calls.push((request, queued.call.clone()));
+            calls.push((request, call));
             self.in_flight.insert(request, queued);
         }
         (!calls.is_empty()).then(|| L::frame(calls))
     }
 
     fn answer(&mut self, frame: L::ReplyFrame) {
+        self.backoff.reset();
+        let mut not_taken = Vec::new();
         for (request, answer) in L::answers(frame) {
             // No call: it had stopped waiting.
             let Some(mut queued) = self.in_flight.remove(&request) else { continue };
@@ -425,11 +426,11 @@ impl<L: Lane> Worker<L> {
             };
             match answer {
                 Err(refusal) if queued.terms.resend && refusal.is(Code::Draining) => {
-                    // It was not taken: it waits for the server's successor.
+                    // It waits for the server's successor.
                     let pause = refusal.retry_after.max(TICK);
                     self.paused_until.get_or_insert_with(|| Instant::now() + pause);
-                    queued.sent = false;
-                    self.backlog.push_front(queued);
+                    queued.sent = queued.sent_before;
+                    not_taken.push((request, queued));
                 }
                 Err(refusal) => queued.refuse(refusal),
                 Ok(answer) => {
@@ -437,6 +438,10 @@ impl<L: Lane> Worker<L> {
                     queued.answer(Ok(Answered { answer, stream }));
                 }
             }
+        }
+        not_taken.sort_unstable_by_key(|(request, _)| *request);
+        for (_, queued) in not_taken.into_iter().rev() {
+            self.backlog.push_front(queued);
         }
     }
 
@@ -446,8 +451,9 @@ impl<L: Lane> Worker<L> {
         let mut unanswered: Vec<_> = self.in_flight.drain().collect();
         unanswered.sort_unstable_by_key(|(request, _)| *request);
         let waiting = std::mem::take(&mut self.backlog);
-        for (_, queued) in unanswered {
+        for (_, mut queued) in unanswered {
             if queued.terms.resend && !queued.is_abandoned() {
+                queued.sent_before = true;
                 self.backlog.push_back(queued);
             } else {
                 queued.fail(in_flight_error(error));
@@ -458,10 +464,14 @@ impl<L: Lane> Worker<L> {
         }
     }
 
+    /// Ends what has waited too long and forgets what nobody waits for.
     fn expire_backlog(&mut self, problem: Option<&Error>) {
         let now = Instant::now();
         for _ in 0..self.backlog.len() {
             let Some(queued) = self.backlog.pop_front() else { break };
+            if queued.is_abandoned() {
+                continue;
+            }
             if queued.terms.give_up > now {
                 self.backlog.push_back(queued);
             } else {
@@ -487,7 +497,23 @@ impl<L: Lane> Worker<L> {
 
 impl<L: Lane> Queued<L> {
     fn refuse(self, refusal: Refusal) {
-        self.answer(Err(Unanswered { sent: false, error: refusal.into() }));
+        let sent = self.sent_before;
+        self.answer(Err(Unanswered { sent, error: refusal.into() }));
+    }
+}
+
+async fn open<L: Lane>(
+    connection: Arc<Connection>,
+    frames: mpsc::Receiver<L::Frame>,
+) -> Result<Streaming<L::ReplyFrame>, Error> {
+    connection.handshake().await?;
+    match timeout(OPENING, L::open(&connection, frames)).await {
+        Ok(Ok(replies)) => Ok(replies),
+        Ok(Err(status)) => Err(Error::from_status(&status, &connection.url, false)),
+        Err(_) => {
+            let problem = format!("no stream within {OPENING:?}");
+            Err(Fault::Unreachable { url: connection.url.clone(), problem }.into())
+        }
     }
 }
 

@@ -86,12 +86,12 @@ impl Handfast {
             instance: None,
             store: (),
             handler: (),
-            report: Box::new(log),
+            report: Box::new(|report| log(&report)),
         }
     }
 }
 
-fn log(report: Report) {
+fn log(report: &Report) {
     match report {
         Report::Attention { .. } => tracing::error!("{report}"),
         _ => tracing::warn!("{report}"),
@@ -174,7 +174,7 @@ where
                 }
                 Err(error) => error,
             };
-            if !ended.is_retryable() {
+            if ended.stays() {
                 return Err(match ended {
                     Error::Refused(refusal) => refusal.into(),
                     Error::Fault(fault) => fault.into(),
@@ -428,9 +428,11 @@ impl Running {
                 messages.extend(message(self.next_request, command));
                 self.next_request += 1;
             }
-            frames.send(v1::FromParticipantFrame { messages }).await.map_err(|_| Fault::Lost {
-                problem: "the connection takes nothing any more".to_owned(),
-            })?;
+            let sent = timeout(CLOSING, frames.send(v1::FromParticipantFrame { messages })).await;
+            if !matches!(sent, Ok(Ok(()))) {
+                let problem = "the connection takes nothing any more".to_owned();
+                return Err(Fault::Lost { problem }.into());
+            }
         }
         Ok(())
     }

@@ -17,6 +17,7 @@ use crate::event::Event;
 
 /// What a subscription brings.
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "nearly all of them are events")]
 pub enum Item {
     /// An event.
     Event(Delivery),

@@ -11,7 +11,7 @@ use tonic::Streaming;
 use super::Start;
 use crate::backoff::Backoff;
 use crate::connection::Handfast;
-use crate::error::Error;
+use crate::error::{Error, Fault};
 use crate::event::Event;
 
 /// An event with its place in its topic.
@@ -44,6 +44,7 @@ impl TryFrom<raw::StoredEvent> for StoredEvent {
 
 /// What a topic holds.
 #[derive(Clone, Debug, PartialEq)]
+#[expect(clippy::large_enum_variant, reason = "nearly all of them are events")]
 pub enum ReadItem {
     /// An event.
     Event(StoredEvent),
@@ -152,26 +153,42 @@ impl Events {
             }
             self.connect().await?;
             let Some(stream) = &mut self.stream else { continue };
-            match stream.message().await {
-                Ok(Some(frame)) => self.take(frame),
-                Ok(None) => self.done = true,
-                Err(status) => {
-                    self.stream = None;
-                    let url = self.handfast.url();
-                    let error = Error::from_status(&status, url, true);
-                    if !error.is_retryable() {
-                        self.done = true;
-                        return Err(error);
-                    }
+            let error = match stream.message().await {
+                Ok(Some(frame)) => {
+                    self.take(frame);
+                    continue;
                 }
-            }
+                Ok(None) if !self.request.follow => {
+                    self.done = true;
+                    continue;
+                }
+                Ok(None) => {
+                    Fault::Lost { problem: "the server ended the stream".to_owned() }.into()
+                }
+                Err(status) => Error::from_status(&status, self.handfast.url(), true),
+            };
+            self.stream = None;
+            self.broken(error).await?;
         }
+    }
+
+    /// Waits before another attempt, unless none is left.
+    async fn broken(&mut self, error: Error) -> Result<(), Error> {
+        let pause = self.backoff.next();
+        let since = *self.down_since.get_or_insert_with(Instant::now);
+        let too_long = since.elapsed() + pause >= self.handfast.connection().limit;
+        if error.stays() || too_long {
+            self.down_since = None;
+            self.done |= error.stays();
+            return Err(error);
+        }
+        sleep(pause).await;
+        Ok(())
     }
 
     /// Makes sure that there is a stream, within the time limit.
     async fn connect(&mut self) -> Result<(), Error> {
         while self.stream.is_none() {
-            let since = *self.down_since.get_or_insert_with(Instant::now);
             let connection = self.handfast.connection();
             let opened = match connection.handshake().await {
                 Ok(()) => connection
@@ -182,19 +199,8 @@ impl Events {
                 Err(error) => Err(error),
             };
             match opened {
-                Ok(stream) => {
-                    self.stream = Some(stream.into_inner());
-                    self.down_since = None;
-                }
-                Err(error) => {
-                    let pause = self.backoff.next();
-                    if !error.is_retryable() || since.elapsed() + pause >= connection.limit {
-                        self.down_since = None;
-                        self.done |= !error.is_retryable();
-                        return Err(error);
-                    }
-                    sleep(pause).await;
-                }
+                Ok(stream) => self.stream = Some(stream.into_inner()),
+                Err(error) => self.broken(error).await?,
             }
         }
         Ok(())
@@ -202,6 +208,7 @@ impl Events {
 
     fn take(&mut self, frame: raw::ReadFrame) {
         self.backoff.reset();
+        self.down_since = None;
         self.request.start = Some(Start::Offset(frame.next_offset).into());
         self.ready.extend(frame.gap.map(Ready::Gap));
         if self.request.limit > 0 {

@@ -28,6 +28,8 @@ use crate::event::Event;
 const OPENING: Duration = Duration::from_secs(5);
 /// What was answered before the subscription was dropped is waited for so long.
 const CLOSING: Duration = Duration::from_secs(5);
+/// The connection may take so long to take a frame.
+const SENDING: Duration = Duration::from_secs(30);
 /// Most bytes of reasons in one frame.
 const FRAME_BYTES: usize = 1 << 20;
 
@@ -197,8 +199,8 @@ impl Subscriber {
             };
             let pause = backoff.next();
             let too_long = down_since.elapsed() + pause >= self.connection.limit;
-            if !error.is_retryable() || too_long {
-                let stays = !error.is_retryable();
+            let stays = error.stays();
+            if stays || too_long {
                 if let Some(ready) = self.ready.take() {
                     drop(ready.send(Err(error)));
                     return;
@@ -442,9 +444,13 @@ async fn forward(
     if messages.is_empty() {
         return Ok(());
     }
-    frames.send(v1::FromSubscriberFrame { messages }).await.map_err(|_| {
-        Fault::Lost { problem: "the connection takes nothing any more".to_owned() }.into()
-    })
+    match timeout(SENDING, frames.send(v1::FromSubscriberFrame { messages })).await {
+        Ok(Ok(())) => Ok(()),
+        _ => {
+            let problem = "the connection takes nothing any more".to_owned();
+            Err(Fault::Lost { problem }.into())
+        }
+    }
 }
 
 /// Opens a stream and waits until the server delivers on it.

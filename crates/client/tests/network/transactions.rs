@@ -219,6 +219,62 @@ async fn a_server_that_stops_is_waited_for() {
     run.await.unwrap().expect("committed");
 }
 
+/// A repeat that is refused does not prove that the first had no effect: it may still be on its
+/// way to the server on the connection that was lost.
+#[tokio::test(start_paused = true)]
+async fn a_refused_repeat_is_no_proof() {
+    let mut fake = Fake::start();
+    let hf = fake.connect().await;
+    let run = tokio::spawn(async move { hf.run(transfer()).await });
+    let mut session = fake.sessions.recv().await.unwrap();
+    session.call().await;
+    session.cut().await;
+    let mut session = fake.sessions.recv().await.unwrap();
+    let (request, _) = session.call().await;
+    session.answer(request, refusal(Code::TooManyTransactions)).await;
+    let error = run.await.unwrap().expect_err("refused");
+    assert!(matches!(error, TransactionError::Unknown { key: Some(_), .. }), "{error:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_that_nobody_waits_for_is_not_sent_later() {
+    let mut fake = Fake::start();
+    let hf = fake.connect().await;
+    fake.down(true);
+    let dropped = tokio::time::timeout(Duration::from_secs(1), hf.run(transfer())).await;
+    assert!(dropped.is_err(), "{dropped:?}");
+    fake.down(false);
+    let status = tokio::spawn(async move { hf.status(X).await });
+    let mut session = fake.sessions.recv().await.unwrap();
+    let (request, call) = session.call().await;
+    assert!(matches!(call, Call::Get(_)), "{call:?}");
+    session.answer(request, committed()).await;
+    status.await.unwrap().expect("answered");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_that_ends_every_stream_is_asked_with_pauses() {
+    let mut fake = Fake::start();
+    let hf = fake.connect().await;
+    let run = tokio::spawn(async move {
+        let mut transaction = transfer();
+        transaction.with_deadline(Duration::from_secs(1));
+        hf.run(transaction).await
+    });
+    let mut streams = 0;
+    while !run.is_finished() {
+        tokio::select! {
+            Some(session) = fake.sessions.recv() => {
+                streams += 1;
+                session.cut().await;
+            }
+            () = tokio::time::sleep(Duration::from_secs(1)) => {}
+        }
+    }
+    assert!(run.await.unwrap().is_err());
+    assert!((5..40).contains(&streams), "{streams} streams in 31 s");
+}
+
 #[tokio::test(start_paused = true)]
 async fn calls_at_one_time_share_a_frame_and_answers_come_in_any_order() {
     let mut fake = Fake::start();
@@ -300,10 +356,14 @@ async fn what_would_break_the_frame_is_refused_here() {
         TransactionError::Refused(refusal) => refusal.known(),
         other => panic!("{other:?}"),
     };
-    let work = hf.transaction(|tx| tx.call("payments", large.clone()).call("a", "b").clone());
+    let work = hf.transaction(|tx| {
+        tx.call("payments", large.clone()).call("a", "b");
+    });
     assert_eq!(refused(work.await.expect_err("work")), Some(Code::TooLarge));
     let event = Event::new("a", "/b").with_data(large.clone());
-    let events = hf.transaction(|tx| drop(tx.publish("t", event)));
+    let events = hf.transaction(|tx| {
+        tx.publish("t", event);
+    });
     assert_eq!(refused(events.await.expect_err("event")), Some(Code::TooLarge));
     let many = hf.transaction(|tx| {
         for n in 0..20 {
@@ -311,7 +371,9 @@ async fn what_would_break_the_frame_is_refused_here() {
         }
     });
     assert_eq!(refused(many.await.expect_err("all together")), Some(Code::TooLarge));
-    let keyed = hf.transaction(|tx| drop(tx.with_key("x".repeat(129)).call("a", "b")));
+    let keyed = hf.transaction(|tx| {
+        tx.with_key("x".repeat(129)).call("a", "b");
+    });
     assert_eq!(refused(keyed.await.expect_err("key")), Some(Code::InvalidArgument));
 }
 
