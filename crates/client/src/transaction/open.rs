@@ -217,7 +217,8 @@ impl OpenTransaction {
     /// When the answer is lost the outcome is looked up, until the time limit that starts at
     /// the transaction's deadline.
     ///
-    /// Cancel safety: dropped before it was sent, the transaction is aborted; later it may commit.
+    /// Cancel safety: dropped before it was sent, the transaction does not commit and ends by its
+    /// deadline at the latest; dropped later, it may commit.
     ///
     /// # Errors
     /// [`TransactionError::Failed`], or [`TransactionError::Unknown`].

@@ -34,7 +34,7 @@ async fn a_server_that_comes_later_is_waited_for() {
         tokio::spawn(fake.builder().with_wait_for_server(Duration::from_secs(60)).connect());
     tokio::time::sleep(Duration::from_secs(10)).await;
     fake.down(false);
-    let hf = waiting.await.unwrap().expect("it came");
+    let hf = waiting.await.expect("no panic").expect("it came");
     assert_eq!(hf.server().expect("it shook hands").version, "0.1.0");
 }
 

@@ -139,12 +139,12 @@ impl Fake {
 
     /// Another store answers.
     pub(crate) fn store(&self, store: u128) {
-        *self.behaviour.store.lock().unwrap() = store;
+        *self.behaviour.store.lock().expect("no panic") = store;
     }
 
     /// The only protocol that it speaks.
     pub(crate) fn protocol(&self, protocol: u32) {
-        *self.behaviour.protocol.lock().unwrap() = protocol;
+        *self.behaviour.protocol.lock().expect("no panic") = protocol;
     }
 }
 
@@ -321,7 +321,7 @@ impl raw::server_server::Server for Hello {
         if self.0.down.load(Ordering::SeqCst) {
             return Err(Status::unavailable("down"));
         }
-        let only = *self.0.protocol.lock().unwrap();
+        let only = *self.0.protocol.lock().expect("no panic");
         let request = request.into_inner();
         if !(request.protocol_min..=request.protocol_max).contains(&only) {
             let detail = format!("the server speaks protocol {only} only");
@@ -333,7 +333,7 @@ impl raw::server_server::Server for Hello {
         Ok(Response::new(v1::HelloReply {
             server_version: "0.1.0".into(),
             protocol: server::negotiate(&request).expect("a common protocol"),
-            store_id: self.0.store.lock().unwrap().to_be_bytes().to_vec().into(),
+            store_id: self.0.store.lock().expect("no panic").to_be_bytes().to_vec().into(),
             limits: Some((&limits).into()),
         }))
     }

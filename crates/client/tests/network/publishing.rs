@@ -40,7 +40,7 @@ async fn publishes_at_one_time_share_a_frame() {
             tokio::spawn(async move { hf.publish("t", event()).await })
         })
         .collect();
-    let mut stream = fake.publishes.recv().await.unwrap();
+    let mut stream = fake.publishes.recv().await.expect("a stream");
     let batches = batches(&mut stream).await;
     assert_eq!(batches.len(), 50);
     let replies = batches.iter().rev().map(|(request, sequence, _)| {
@@ -50,7 +50,7 @@ async fn publishes_at_one_time_share_a_frame() {
     stream.send(v1::PublishReplyFrame { replies: replies.collect() }).await;
     let mut offsets = Vec::new();
     for call in calls {
-        offsets.extend(call.await.unwrap().expect("published").offset);
+        offsets.extend(call.await.expect("no panic").expect("published").offset);
     }
     assert!(offsets.is_sorted() && offsets.len() == 50, "in the order of the calls: {offsets:?}");
 }
@@ -64,11 +64,11 @@ async fn what_was_not_answered_is_sent_again_under_its_number_and_in_order() {
         async move { hf.publish_all([("a", event()), ("b", event())]).await }
     });
     let one = tokio::spawn(async move { hf.publish("a", event()).await });
-    let mut stream = fake.publishes.recv().await.unwrap();
+    let mut stream = fake.publishes.recv().await.expect("a stream");
     let first = batches(&mut stream).await;
     assert_eq!(first.iter().map(|(_, _, events)| *events).collect::<Vec<_>>(), [2, 1]);
     stream.cut().await;
-    let mut stream = fake.publishes.recv().await.unwrap();
+    let mut stream = fake.publishes.recv().await.expect("a stream");
     let second = batches(&mut stream).await;
     let numbers = |batches: &[(u64, u64, usize)]| -> Vec<u64> {
         batches.iter().map(|(_, sequence, _)| *sequence).collect()
@@ -77,23 +77,24 @@ async fn what_was_not_answered_is_sent_again_under_its_number_and_in_order() {
     let repeated = Answer::Published(v1::Published { offsets: Vec::new(), repeated: true });
     answer(&stream, second[0].0, repeated).await;
     answer(&stream, second[1].0, published(vec![9])).await;
-    assert_eq!(all.await.unwrap().expect("published"), [Published { offset: None }; 2]);
-    assert_eq!(one.await.unwrap().expect("published").offset, Some(9));
+    assert_eq!(all.await.expect("no panic").expect("published"), [Published { offset: None }; 2]);
+    assert_eq!(one.await.expect("no panic").expect("published").offset, Some(9));
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_refusal_is_handed_on_and_a_lost_answer_is_not_called_harmless() {
     let mut fake = Fake::start();
-    let hf = fake.builder().with_time_limit(Duration::from_secs(5)).connect().await.unwrap();
+    let hf =
+        fake.builder().with_time_limit(Duration::from_secs(5)).connect().await.expect("no panic");
     let refused = tokio::spawn({
         let hf = hf.clone();
         async move { hf.publish("t", event()).await }
     });
-    let mut stream = fake.publishes.recv().await.unwrap();
+    let mut stream = fake.publishes.recv().await.expect("a stream");
     let request = batches(&mut stream).await[0].0;
     let full = Refusal::new(Code::TopicFull, "t is full");
     answer(&stream, request, Answer::Refusal(full.into())).await;
-    let error = refused.await.unwrap().expect_err("full");
+    let error = refused.await.expect("no panic").expect_err("full");
     assert!(error.is_refused_with(Code::TopicFull) && error.is_retryable());
 
     let lost = tokio::spawn({
@@ -101,7 +102,7 @@ async fn a_refusal_is_handed_on_and_a_lost_answer_is_not_called_harmless() {
         async move { hf.publish("t", event()).await }
     });
     batches(&mut stream).await;
-    let error = lost.await.unwrap().expect_err("no answer");
+    let error = lost.await.expect("no panic").expect_err("no answer");
     assert!(!error.has_no_side_effects(), "{error:?}");
 
     let large = hf.publish("t", event().with_data(vec![0; 1 << 20])).await.expect_err("large");
@@ -113,13 +114,14 @@ async fn a_refusal_is_handed_on_and_a_lost_answer_is_not_called_harmless() {
 #[tokio::test(start_paused = true)]
 async fn a_publish_that_may_have_been_sent_before_is_not_called_harmless() {
     let mut fake = Fake::start();
-    let hf = fake.builder().with_time_limit(Duration::from_secs(5)).connect().await.unwrap();
+    let hf =
+        fake.builder().with_time_limit(Duration::from_secs(5)).connect().await.expect("no panic");
     let call = tokio::spawn(async move { hf.publish("t", event()).await });
-    let mut stream = fake.publishes.recv().await.unwrap();
+    let mut stream = fake.publishes.recv().await.expect("a stream");
     batches(&mut stream).await;
     fake.down(true);
     stream.cut().await;
-    let error = call.await.unwrap().expect_err("nobody answers any more");
+    let error = call.await.expect("no panic").expect_err("nobody answers any more");
     assert!(!error.has_no_side_effects(), "it was sent once: {error:?}");
     assert!(!matches!(error, Error::Fault(Fault::Unreachable { .. })), "{error:?}");
 }

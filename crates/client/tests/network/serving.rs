@@ -55,7 +55,7 @@ fn id(n: u8) -> TransactionId {
 }
 
 async fn accept(fake: &mut Fake) -> (Attaching, v1::AttachRequest) {
-    let mut stream = fake.attaches.recv().await.unwrap();
+    let mut stream = fake.attaches.recv().await.expect("a stream");
     let mut first = stream.frame().await.messages;
     let Some(v1::FromParticipant { request, message: Some(From::Attach(attach)) }) = first.pop()
     else {
@@ -116,7 +116,7 @@ async fn a_batch_is_answered_in_one_frame() {
     running.stop.send(()).expect("it runs");
     stream.end().await;
     drop(stream);
-    running.ended.await.unwrap().expect("it stopped as it was told");
+    running.ended.await.expect("no panic").expect("it stopped as it was told");
 }
 
 #[tokio::test]
@@ -162,7 +162,7 @@ async fn an_instance_that_was_replaced_stops() {
     let (stream, _) = accept(&mut fake).await;
     let refusal = Refusal::new(handfast::Code::NotAttached, "a newer stream has attached");
     stream.end_with(status::status(refusal)).await;
-    let error = running.ended.await.unwrap().expect_err("it was replaced");
+    let error = running.ended.await.expect("no panic").expect_err("it was replaced");
     assert!(matches!(&error, ServiceError::Refused(r) if r.is(handfast::Code::NotAttached)));
 }
 
@@ -174,7 +174,7 @@ async fn shutdown_is_heard_while_nothing_answers() {
     fake.down(true);
     let running = run(&hf, &directory);
     running.stop.send(()).expect("it runs");
-    running.ended.await.unwrap().expect("it stopped as it was told");
+    running.ended.await.expect("no panic").expect("it stopped as it was told");
 }
 
 /// What the handler does is not cut short by a shutdown: its vote is sent.
@@ -185,7 +185,7 @@ async fn shutdown_finishes_the_batch_under_way() {
     impl<Db: ?Sized> Handler<Db> for Slow {
         fn prepare(&self, _: &Db, _: TransactionId, _: &[u8]) -> Result<Prepared, No> {
             self.0.store(true, Ordering::SeqCst);
-            self.1.lock().unwrap().recv().expect("the test goes on");
+            self.1.lock().expect("no panic").recv().expect("the test goes on");
             Ok(Prepared::Yes)
         }
 
@@ -221,5 +221,5 @@ async fn shutdown_finishes_the_batch_under_way() {
     assert_eq!(vote(&said(&mut stream).await[0]).0, v1::VoteKind::Yes);
     stream.end().await;
     drop(stream);
-    ended.await.unwrap().expect("it stopped as it was told");
+    ended.await.expect("no panic").expect("it stopped as it was told");
 }

@@ -49,7 +49,7 @@ async fn message(stream: &mut Subscribing) -> (u64, From) {
 
 /// Takes the next stream and says yes to it.
 async fn accept(fake: &mut Fake) -> (Subscribing, v1::SubscribeRequest) {
-    let mut stream = fake.subscribes.recv().await.unwrap();
+    let mut stream = fake.subscribes.recv().await.expect("a stream");
     let (request, first) = message(&mut stream).await;
     let From::Subscribe(subscribe) = first else { panic!("{first:?}") };
     let subscribed = v1::SubscriptionReply {
@@ -69,7 +69,7 @@ async fn subscribed(fake: &mut Fake) -> (Subscription, Subscribing) {
     let (stream, subscribe) = accept(fake).await;
     assert_eq!((subscribe.subscription.as_str(), subscribe.credit), ("billing", 10));
     assert_eq!(subscribe.create.expect("it is created").topic, "transfers");
-    (opening.await.unwrap().expect("subscribed"), stream)
+    (opening.await.expect("no panic").expect("subscribed"), stream)
 }
 
 async fn next(subscription: &mut Subscription) -> Delivery {
@@ -119,21 +119,21 @@ async fn the_other_answers() {
     let (request, sent) = message(&mut stream).await;
     assert!(matches!(&sent, From::ExtendLease(e) if e.deliveries[0].offset == 0), "{sent:?}");
     send(&stream, request, To::Acknowledged(v1::Acknowledged::default())).await;
-    extend.await.unwrap().expect("extended");
+    extend.await.expect("no panic").expect("extended");
 
     let reject = tokio::spawn(first.reject("é".repeat(600)));
     let (request, sent) = message(&mut stream).await;
     let From::Reject(sent) = sent else { panic!("{sent:?}") };
     assert!(!sent.dead && sent.reason.len() <= 512);
     send(&stream, request, To::Done(v1::Done {})).await;
-    reject.await.unwrap().expect("rejected");
+    reject.await.expect("no panic").expect("rejected");
 
     let dead = tokio::spawn(next(&mut billing).await.dead_letter("broken"));
     let (request, sent) = message(&mut stream).await;
     assert!(matches!(&sent, From::Reject(r) if r.dead && r.reason == "broken"), "{sent:?}");
     let refusal = Refusal::new(Code::DeliveryStaged, "in a transaction").into();
     send(&stream, request, To::Refusal(refusal)).await;
-    let error = dead.await.unwrap().expect_err("refused");
+    let error = dead.await.expect("no panic").expect_err("refused");
     assert!(error.is_refused_with(Code::DeliveryStaged));
 
     // One that is dropped comes again soon; one that a transaction has got does not.
@@ -158,7 +158,7 @@ async fn a_gap_is_shown_and_acknowledged() {
     let (request, sent) = message(&mut stream).await;
     assert!(matches!(&sent, From::AcknowledgeGap(gap) if gap.to == 9), "{sent:?}");
     send(&stream, request, To::Done(v1::Done {})).await;
-    noted.await.unwrap().expect("noted");
+    noted.await.expect("no panic").expect("noted");
 }
 
 #[tokio::test(start_paused = true)]
@@ -190,17 +190,17 @@ async fn what_cannot_be_subscribed_is_refused_at_once_and_later() {
     let mut fake = Fake::start();
     let hf = fake.connect().await;
     let opening = tokio::spawn(hf.subscribe("billing").open());
-    let mut stream = fake.subscribes.recv().await.unwrap();
+    let mut stream = fake.subscribes.recv().await.expect("a stream");
     let (request, first) = message(&mut stream).await;
     assert!(matches!(&first, From::Subscribe(s) if s.create.is_none()), "{first:?}");
     let unknown = || To::Refusal(Refusal::new(Code::UnknownSubscription, "none").into());
     send(&stream, request, unknown()).await;
-    let error = opening.await.unwrap().expect_err("refused");
+    let error = opening.await.expect("no panic").expect_err("refused");
     assert!(error.is_refused_with(Code::UnknownSubscription));
 
     let (mut billing, stream) = subscribed(&mut fake).await;
     stream.cut().await;
-    let mut stream = fake.subscribes.recv().await.unwrap();
+    let mut stream = fake.subscribes.recv().await.expect("a stream");
     let (request, _) = message(&mut stream).await;
     send(&stream, request, unknown()).await;
     let error = billing.next().await.expect_err("it is gone");
@@ -262,17 +262,17 @@ async fn a_read_goes_on_where_it_was() {
         }
         Ok::<_, Error>(items)
     });
-    let (request, frames) = fake.reads.recv().await.unwrap();
+    let (request, frames) = fake.reads.recv().await.expect("a stream");
     assert_eq!((request.limit, request.follow), (3, true));
     let gap = Some(v1::OffsetRange { from: 0, to: 4 });
     let frame = raw::ReadFrame { events: vec![stored(4), stored(7)], gap, next_offset: 8 };
-    frames.send(Ok(frame)).await.unwrap();
-    frames.send(Err(tonic::Status::unavailable("cut"))).await.unwrap();
-    let (request, frames) = fake.reads.recv().await.unwrap();
+    frames.send(Ok(frame)).await.expect("no panic");
+    frames.send(Err(tonic::Status::unavailable("cut"))).await.expect("no panic");
+    let (request, frames) = fake.reads.recv().await.expect("a stream");
     let from = request.start.and_then(|start| start.from);
     assert_eq!(from, Some(v1::start::From::Offset(8)));
     assert_eq!(request.limit, 1, "what is left");
     let frame = raw::ReadFrame { events: vec![stored(8)], gap: None, next_offset: 9 };
-    frames.send(Ok(frame)).await.unwrap();
-    assert_eq!(reading.await.unwrap().expect("read"), [(0, 4), (4, 4), (7, 7), (8, 8)]);
+    frames.send(Ok(frame)).await.expect("no panic");
+    assert_eq!(reading.await.expect("no panic").expect("read"), [(0, 4), (4, 4), (7, 7), (8, 8)]);
 }

@@ -59,7 +59,7 @@ async fn begun(
         let hf = hf.clone();
         async move { hf.begin_with(options).await }
     });
-    let mut session = fake.sessions.recv().await.unwrap();
+    let mut session = fake.sessions.recv().await.expect("a stream");
     let (request, call) = session.call().await;
     assert!(matches!(call, Call::Begin(_)), "{call:?}");
     let begun = v1::Begun {
@@ -68,7 +68,7 @@ async fn begun(
         repeated: false,
     };
     session.answer(request, Answer::Begun(begun)).await;
-    (begin.await.unwrap().expect("begun"), session)
+    (begin.await.expect("no panic").expect("begun"), session)
 }
 
 #[tokio::test(start_paused = true)]
@@ -86,7 +86,7 @@ async fn one_call_commits() {
             .await
         }
     });
-    let mut session = fake.sessions.recv().await.unwrap();
+    let mut session = fake.sessions.recv().await.expect("a stream");
     let (request, call) = session.call().await;
     let Call::Run(run_request) = call else { panic!("{call:?}") };
     assert!(!run_request.idempotency_key.is_empty(), "a lost answer can be asked for");
@@ -95,7 +95,7 @@ async fn one_call_commits() {
     assert_eq!(run_request.events[0].topic, "transfers");
     assert_eq!(run_request.wait, i32::from(v1::Wait::Decided));
     session.answer(request, outcome(v1::TransactionState::Committing)).await;
-    let committed = run.await.unwrap().expect("committing is decided");
+    let committed = run.await.expect("no panic").expect("committing is decided");
     assert_eq!(committed.id, X);
     assert!(!committed.finished);
 }
@@ -108,10 +108,10 @@ async fn the_answers_of_a_run() {
         let hf = hf.clone();
         async move { hf.run(transfer()).await }
     });
-    let mut session = fake.sessions.recv().await.unwrap();
+    let mut session = fake.sessions.recv().await.expect("a stream");
     let (request, _) = session.call().await;
     session.answer(request, failed("voted_no", true)).await;
-    let error = first.await.unwrap().expect_err("failed");
+    let error = first.await.expect("no panic").expect_err("failed");
     assert!(error.is_retryable() && error.has_no_side_effects());
     assert_eq!(error.id(), Some(X));
     assert!(error.to_string().ends_with("failed: voted_no by payments: no money"), "{error}");
@@ -119,7 +119,7 @@ async fn the_answers_of_a_run() {
     let second = tokio::spawn(async move { hf.run(transfer()).await });
     let (request, _) = session.call().await;
     session.answer(request, refusal(Code::UnknownTopic)).await;
-    let error = second.await.unwrap().expect_err("refused");
+    let error = second.await.expect("no panic").expect_err("refused");
     let TransactionError::Refused(refused) = &error else { panic!("{error:?}") };
     assert_eq!(refused.known(), Some(Code::UnknownTopic));
     assert!(!error.is_retryable() && error.has_no_side_effects());
@@ -130,14 +130,14 @@ async fn a_run_whose_answer_is_lost_is_asked_again_with_its_key() {
     let mut fake = Fake::start();
     let hf = fake.connect().await;
     let run = tokio::spawn(async move { hf.run(transfer()).await });
-    let mut session = fake.sessions.recv().await.unwrap();
+    let mut session = fake.sessions.recv().await.expect("a stream");
     let (_, first) = session.call().await;
     session.cut().await;
-    let mut session = fake.sessions.recv().await.unwrap();
+    let mut session = fake.sessions.recv().await.expect("a stream");
     let (request, second) = session.call().await;
     assert_eq!(first, second, "the same call, with the same key");
     session.answer(request, committed()).await;
-    assert!(run.await.unwrap().expect("committed").finished);
+    assert!(run.await.expect("no panic").expect("committed").finished);
 }
 
 #[tokio::test(start_paused = true)]
@@ -149,11 +149,11 @@ async fn a_run_that_nobody_answers_is_unknown_and_names_its_key() {
         transaction.with_key("transfer-7").with_deadline(Duration::from_secs(5));
         hf.run(&transaction).await
     });
-    let mut session = fake.sessions.recv().await.unwrap();
+    let mut session = fake.sessions.recv().await.expect("a stream");
     session.call().await;
     fake.down(true);
     session.cut().await;
-    let error = run.await.unwrap().expect_err("nobody says");
+    let error = run.await.expect("no panic").expect_err("nobody says");
     let TransactionError::Unknown { id: None, key: Some(key), .. } = &error else {
         panic!("{error:?}")
     };
@@ -176,7 +176,7 @@ async fn a_run_that_is_still_preparing_is_asked_for() {
     let mut fake = Fake::start();
     let hf = fake.connect().await;
     let run = tokio::spawn(async move { hf.run(transfer()).await });
-    let mut session = fake.sessions.recv().await.unwrap();
+    let mut session = fake.sessions.recv().await.expect("a stream");
     let (request, _) = session.call().await;
     session.answer(request, outcome(v1::TransactionState::Preparing)).await;
     for state in [v1::TransactionState::Preparing, v1::TransactionState::Committed] {
@@ -184,7 +184,7 @@ async fn a_run_that_is_still_preparing_is_asked_for() {
         assert!(matches!(&call, Call::Get(get) if get.transaction_id == ids::transaction_bytes(X)));
         session.answer(request, outcome(state)).await;
     }
-    assert!(run.await.unwrap().expect("committed").finished);
+    assert!(run.await.expect("no panic").expect("committed").finished);
 }
 
 #[tokio::test(start_paused = true)]
@@ -192,11 +192,11 @@ async fn another_store_is_asked_nothing() {
     let mut fake = Fake::start();
     let hf = fake.connect().await;
     let run = tokio::spawn(async move { hf.run(transfer()).await });
-    let mut session = fake.sessions.recv().await.unwrap();
+    let mut session = fake.sessions.recv().await.expect("a stream");
     session.call().await;
     fake.store(8);
     session.cut().await;
-    let error = run.await.unwrap().expect_err("not found out");
+    let error = run.await.expect("no panic").expect_err("not found out");
     let TransactionError::Unknown { cause, .. } = error else { panic!("{error:?}") };
     assert!(matches!(*cause, Error::Fault(Fault::OtherStore { .. })), "{cause:?}");
     assert!(fake.sessions.try_recv().is_err(), "no stream was opened to it");
@@ -207,16 +207,16 @@ async fn a_server_that_stops_is_waited_for() {
     let mut fake = Fake::start();
     let hf = fake.connect().await;
     let run = tokio::spawn(async move { hf.run(transfer()).await });
-    let mut session = fake.sessions.recv().await.unwrap();
+    let mut session = fake.sessions.recv().await.expect("a stream");
     let (request, first) = session.call().await;
     session.answer(request, refusal(Code::Draining)).await;
     let (_, again) = session.call().await;
     assert_eq!(first, again);
     session.cut().await;
-    let mut session = fake.sessions.recv().await.unwrap();
+    let mut session = fake.sessions.recv().await.expect("a stream");
     let (request, _) = session.call().await;
     session.answer(request, committed()).await;
-    run.await.unwrap().expect("committed");
+    run.await.expect("no panic").expect("committed");
 }
 
 /// A repeat that is refused does not prove that the first had no effect: it may still be on its
@@ -226,13 +226,13 @@ async fn a_refused_repeat_is_no_proof() {
     let mut fake = Fake::start();
     let hf = fake.connect().await;
     let run = tokio::spawn(async move { hf.run(transfer()).await });
-    let mut session = fake.sessions.recv().await.unwrap();
+    let mut session = fake.sessions.recv().await.expect("a stream");
     session.call().await;
     session.cut().await;
-    let mut session = fake.sessions.recv().await.unwrap();
+    let mut session = fake.sessions.recv().await.expect("a stream");
     let (request, _) = session.call().await;
     session.answer(request, refusal(Code::TooManyTransactions)).await;
-    let error = run.await.unwrap().expect_err("refused");
+    let error = run.await.expect("no panic").expect_err("refused");
     assert!(matches!(error, TransactionError::Unknown { key: Some(_), .. }), "{error:?}");
 }
 
@@ -245,11 +245,11 @@ async fn a_call_that_nobody_waits_for_is_not_sent_later() {
     assert!(dropped.is_err(), "{dropped:?}");
     fake.down(false);
     let status = tokio::spawn(async move { hf.status(X).await });
-    let mut session = fake.sessions.recv().await.unwrap();
+    let mut session = fake.sessions.recv().await.expect("a stream");
     let (request, call) = session.call().await;
     assert!(matches!(call, Call::Get(_)), "{call:?}");
     session.answer(request, committed()).await;
-    status.await.unwrap().expect("answered");
+    status.await.expect("no panic").expect("answered");
 }
 
 #[tokio::test(start_paused = true)]
@@ -271,7 +271,7 @@ async fn a_server_that_ends_every_stream_is_asked_with_pauses() {
             () = tokio::time::sleep(Duration::from_secs(1)) => {}
         }
     }
-    assert!(run.await.unwrap().is_err());
+    assert!(run.await.expect("no panic").is_err());
     assert!((5..40).contains(&streams), "{streams} streams in 31 s");
 }
 
@@ -289,7 +289,7 @@ async fn calls_at_one_time_share_a_frame_and_answers_come_in_any_order() {
             })
         })
         .collect();
-    let mut session = fake.sessions.recv().await.unwrap();
+    let mut session = fake.sessions.recv().await.expect("a stream");
     let calls = session.calls().await;
     assert_eq!(calls.len(), 100);
     let replies = calls.into_iter().rev().map(|(request, call)| {
@@ -300,21 +300,21 @@ async fn calls_at_one_time_share_a_frame_and_answers_come_in_any_order() {
     });
     session.send(v1::TransactionReplyFrame { replies: replies.collect() }).await;
     for (n, run) in runs.into_iter().enumerate() {
-        assert_eq!(run.await.unwrap().is_ok(), n % 2 == 0, "{n}");
+        assert_eq!(run.await.expect("no panic").is_ok(), n % 2 == 0, "{n}");
     }
 }
 
 #[tokio::test(start_paused = true)]
 async fn no_more_calls_are_under_way_than_allowed() {
     let mut fake = Fake::start();
-    let hf = fake.builder().with_in_flight(2).connect().await.unwrap();
+    let hf = fake.builder().with_in_flight(2).connect().await.expect("no panic");
     let runs: Vec<_> = (0..3)
         .map(|_| {
             let hf = hf.clone();
             tokio::spawn(async move { hf.run(transfer()).await })
         })
         .collect();
-    let mut session = fake.sessions.recv().await.unwrap();
+    let mut session = fake.sessions.recv().await.expect("a stream");
     let calls = session.calls().await;
     assert_eq!(calls.len(), 2);
     session.answer(calls[1].0, committed()).await;
@@ -322,27 +322,28 @@ async fn no_more_calls_are_under_way_than_allowed() {
     session.answer(request, committed()).await;
     session.answer(calls[0].0, committed()).await;
     for run in runs {
-        run.await.unwrap().expect("committed");
+        run.await.expect("no panic").expect("committed");
     }
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_late_answer_is_not_taken_for_another_call_s() {
     let mut fake = Fake::start();
-    let hf = fake.builder().with_time_limit(Duration::from_secs(1)).connect().await.unwrap();
+    let hf =
+        fake.builder().with_time_limit(Duration::from_secs(1)).connect().await.expect("no panic");
     let late = tokio::spawn({
         let hf = hf.clone();
         async move { hf.status(X).await }
     });
-    let mut session = fake.sessions.recv().await.unwrap();
+    let mut session = fake.sessions.recv().await.expect("a stream");
     let (request, _) = session.call().await;
-    let error = late.await.unwrap().expect_err("too late");
+    let error = late.await.expect("no panic").expect_err("too late");
     assert!(matches!(error, Error::Fault(Fault::TimedOut { sent: true, .. })), "{error:?}");
     session.answer(request, committed()).await;
     let next = tokio::spawn(async move { hf.status(X).await });
     let (request, _) = session.call().await;
     session.answer(request, failed("aborted", true)).await;
-    let outcome = next.await.unwrap().expect("answered");
+    let outcome = next.await.expect("no panic").expect("answered");
     assert_eq!(outcome.state, State::Failed);
     assert!(outcome.retryable);
 }
@@ -403,7 +404,7 @@ async fn step_by_step() {
     let Call::Commit(commit) = call else { panic!("{call:?}") };
     assert_eq!((commit.branches, commit.items), (1, 1), "the refused one does not count");
     session.answer(request, committed()).await;
-    assert_eq!(steps.await.unwrap().expect("committed").id, X);
+    assert_eq!(steps.await.expect("no panic").expect("committed").id, X);
 }
 
 #[tokio::test(start_paused = true)]
@@ -421,11 +422,11 @@ async fn a_lost_commit_is_looked_up() {
         let (_, call) = session.call().await;
         assert!(matches!(call, Call::Commit(_)), "{call:?}");
         session.cut().await;
-        let mut session = fake.sessions.recv().await.unwrap();
+        let mut session = fake.sessions.recv().await.expect("a stream");
         let (request, call) = session.call().await;
         assert!(matches!(call, Call::Get(_)), "asked, not committed again: {call:?}");
         session.answer(request, answer).await;
-        match (commit.await.unwrap(), expected) {
+        match (commit.await.expect("no panic"), expected) {
             (Ok(committed), Ok(())) => assert_eq!(committed.id, X),
             (Err(TransactionError::Failed { id, reason, retryable }), Err(expected)) => {
                 assert_eq!((id, reason.code.as_str(), retryable), (X, expected.0, expected.1));
@@ -444,7 +445,7 @@ async fn a_lost_commit_that_cannot_be_looked_up_is_unknown() {
     session.call().await;
     fake.down(true);
     session.cut().await;
-    let error = commit.await.unwrap().expect_err("nobody says");
+    let error = commit.await.expect("no panic").expect_err("nobody says");
     assert!(matches!(error, TransactionError::Unknown { id: Some(X), .. }), "{error:?}");
 }
 
@@ -459,7 +460,7 @@ async fn a_transaction_whose_stream_is_lost_before_commit_has_failed() {
     });
     session.call().await;
     session.cut().await;
-    let (tx, result) = step.await.unwrap();
+    let (tx, result) = step.await.expect("no panic");
     let is_gone = |error: &TransactionError| {
         let TransactionError::Failed { id: X, reason, retryable: true } = error else {
             panic!("{error:?}")
@@ -484,11 +485,11 @@ async fn a_detached_transaction_outlives_its_stream() {
     let (tx, session) = begun(&mut fake, &hf, BeginOptions::new().detached()).await;
     session.cut().await;
     let commit = tokio::spawn(tx.commit());
-    let mut session = fake.sessions.recv().await.unwrap();
+    let mut session = fake.sessions.recv().await.expect("a stream");
     let (request, call) = session.call().await;
     assert!(matches!(call, Call::Commit(_)), "{call:?}");
     session.answer(request, committed()).await;
-    commit.await.unwrap().expect("committed");
+    commit.await.expect("no panic").expect("committed");
 }
 
 #[tokio::test(start_paused = true)]
@@ -533,5 +534,5 @@ async fn abort_says_what_stands() {
     let (request, call) = session.call().await;
     assert!(matches!(&call, Call::Abort(abort) if abort.detail == "changed my mind"), "{call:?}");
     session.answer(request, failed("aborted", true)).await;
-    assert_eq!(abort.await.unwrap().expect("answered").state, State::Failed);
+    assert_eq!(abort.await.expect("no panic").expect("answered").state, State::Failed);
 }

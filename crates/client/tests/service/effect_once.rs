@@ -167,6 +167,21 @@ fn a_prepare_that_arrives_after_its_outcome_was_forgotten_is_not_done_again() {
     assert_eq!(books(&mut open(&file.path())), Books::from([(committed, (0, 1)), (new, (1, 0))]));
 }
 
+/// The same within one step, which has looked for what is forgotten once already.
+#[test]
+fn a_prepare_in_the_batch_that_forgot_its_outcome_is_not_done_again() {
+    let file = SqliteFile::new();
+    let keeper = Bookkeeper::default();
+    let mut driver = keeper.driver(open(&file.path()));
+    let (id, other) = (begun(1_000, 1), begun(1_000, 2));
+    driver.process(at(0), &[prepare(id, "yes"), commit(id)]).expect("processed");
+    let batch = [prepare(other, "yes"), ToService::Forget { ids: vec![id] }, prepare(id, "yes")];
+    let answers = driver.process(at(0), &batch).expect("processed");
+    let too_old = no(id, "too old: its outcome may have been forgotten here", true);
+    assert_eq!(answers, [yes(other), too_old]);
+    assert_eq!(keeper.orders().calls, 3);
+}
+
 #[test]
 fn a_branch_in_doubt_is_not_forgotten() {
     let file = SqliteFile::new();

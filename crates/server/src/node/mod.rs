@@ -1,0 +1,302 @@
+//! A node: the core, its journal and the threads between them, behind a handle.
+//!
+//! Three kinds of thread: the pump owns the core, one writes the journal, a few read it. Streams
+//! talk to the pump in batches; nothing here costs a task, a timer or a lock per transaction.
+
+mod clock;
+mod needs;
+mod pump;
+mod readers;
+mod retention;
+mod session;
+mod writer;
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use crossbeam_channel as channel;
+use handfast_core::Recovery;
+use handfast_core::command::Command;
+use handfast_core::event::StoredEvent;
+use handfast_core::ids::{Offset, StoreId, TopicId, TransactionId};
+use handfast_core::limits::Limits;
+use handfast_core::output::{Fetch, Reply};
+use handfast_journal::files::{Directory, Files};
+use handfast_journal::{Journal, Options as JournalOptions, Progress};
+use tokio::sync::{oneshot, watch};
+
+use clock::Clock;
+use pump::{Pump, ToPump};
+use readers::ReadJob;
+use retention::Retention;
+use session::SessionIds;
+
+use writer::Segments;
+
+pub use pump::NodeStats;
+pub use session::{Connection, Inbox, Item, Sender};
+
+/// How a node is opened.
+#[derive(Clone, Debug, Default)]
+#[non_exhaustive]
+pub struct NodeOptions {
+    /// Bounds of the core.
+    pub limits: Limits,
+    /// The journal's options.
+    pub journal: JournalOptions,
+}
+
+impl NodeOptions {
+    /// With other bounds.
+    #[must_use]
+    pub fn with_limits(mut self, limits: Limits) -> Self {
+        self.limits = limits;
+        self
+    }
+
+    /// With other options for the journal.
+    #[must_use]
+    pub fn with_journal(mut self, journal: JournalOptions) -> Self {
+        self.journal = journal;
+        self
+    }
+}
+
+/// The node has stopped: what was acknowledged is durable, the rest is unknown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the node has stopped")]
+pub struct NodeStopped;
+
+/// Why a store could not be opened. Nothing has changed on disk then.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum OpenError {
+    /// The data directory cannot be made or read.
+    #[error("cannot use {} as the data directory: {source}", path.display())]
+    Directory {
+        /// The directory.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// Locked by another process, not a store, corrupt (with the place), or not readable.
+    #[error(transparent)]
+    Journal(#[from] handfast_journal::Error),
+    /// The system gives no thread.
+    #[error("cannot start a thread: {0}")]
+    Thread(#[source] io::Error),
+}
+
+/// What a node is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Info {
+    /// The store.
+    pub store: StoreId,
+    /// Raised by every opening.
+    pub epoch: u32,
+    /// Where it stores; none: in memory, in a test.
+    pub data_dir: Option<PathBuf>,
+    /// Bytes of a torn last commit group that were cut off at the opening; none of them had been
+    /// acknowledged.
+    pub dropped_bytes: u64,
+}
+
+/// A handle to a running node. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Node(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    info: Info,
+    pump: channel::Sender<ToPump>,
+    readers: channel::Sender<ReadJob>,
+    sessions: SessionIds,
+    durable: watch::Receiver<u64>,
+    stopped: watch::Receiver<Option<Result<(), String>>>,
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+impl Node {
+    /// Opens the store in a directory, or makes one in an empty or missing directory, and starts
+    /// the node. Blocks until it is ready: seconds for a large store, which `progress` can show.
+    ///
+    /// # Errors
+    /// See [`OpenError`].
+    pub fn open(
+        data_dir: &Path,
+        options: NodeOptions,
+        progress: &mut dyn FnMut(Progress),
+    ) -> Result<Self, OpenError> {
+        let directory = |source| OpenError::Directory { path: data_dir.to_path_buf(), source };
+        let files = Arc::new(Directory::open(data_dir).map_err(directory)?);
+        Self::open_files(files, Some(data_dir.to_path_buf()), options, progress)
+    }
+
+    /// The same over any files: a test's crash-image double.
+    ///
+    /// # Errors
+    /// See [`Node::open`].
+    pub fn open_on(files: Arc<dyn Files>, options: NodeOptions) -> Result<Self, OpenError> {
+        Self::open_files(files, None, options, &mut |_| {})
+    }
+
+    fn open_files(
+        files: Arc<dyn Files>,
+        data_dir: Option<PathBuf>,
+        options: NodeOptions,
+        progress: &mut dyn FnMut(Progress),
+    ) -> Result<Self, OpenError> {
+        let clock = Clock::start();
+        let key_age_ms = options.limits.key_age_ms;
+        let mut recovery = Recovery::new(options.limits);
+        let (journal, recovered) = Journal::open(
+            files,
+            options.journal,
+            clock::wall_ms(),
+            clock::store_id(),
+            progress,
+            &mut |lsn, record| recovery.apply(lsn, &record),
+        )?;
+        let core = recovery.finish(clock.now());
+        let info = Info {
+            store: recovered.store,
+            epoch: recovered.epoch,
+            data_dir,
+            dropped_bytes: recovered.dropped_bytes,
+        };
+
+        let (to_pump, inbox) = channel::unbounded();
+        let (durable, durable_seen) = watch::channel(core.durable().0);
+        let (space, retention) =
+            (journal.space(), Retention::new(Segments::of(&journal), key_age_ms));
+        let (read_jobs, reader_threads) =
+            readers::start(&journal.reader(), &to_pump).map_err(OpenError::Thread)?;
+        let (write_jobs, writer_thread) =
+            writer::start(journal, to_pump.clone()).map_err(OpenError::Thread)?;
+        let pump =
+            Pump::new(core, clock, inbox, write_jobs, read_jobs.clone(), durable, space, retention);
+        let (stop, stopped) = watch::channel(None);
+        let thread = thread::Builder::new().name("handfast-pump".into()).spawn(move || {
+            let result = pump.run();
+            // The pump's ends are dropped: the journal's thread finishes what it has and ends.
+            let _ = writer_thread.join();
+            drop(reader_threads);
+            stop.send_replace(Some(result));
+        });
+        let thread = thread.map_err(OpenError::Thread)?;
+        Ok(Self(Arc::new(Shared {
+            info,
+            pump: to_pump,
+            readers: read_jobs,
+            sessions: SessionIds::new(),
+            durable: durable_seen,
+            stopped,
+            thread: Mutex::new(Some(thread)),
+        })))
+    }
+
+    /// What it is.
+    #[must_use]
+    pub fn info(&self) -> &Info {
+        &self.0.info
+    }
+
+    /// A new id for a transaction.
+    #[must_use]
+    pub fn new_transaction_id(&self) -> TransactionId {
+        clock::transaction_id()
+    }
+
+    /// Opens a session for one stream.
+    #[must_use]
+    pub fn connect(&self) -> Connection {
+        session::open(self.0.sessions.next(), &self.0.pump)
+    }
+
+    /// One call on its own. A transaction that is begun this way has to be detached.
+    ///
+    /// # Errors
+    /// [`NodeStopped`]: whether the call had an effect is unknown.
+    pub async fn call(&self, command: Command) -> Result<Reply, NodeStopped> {
+        let (answer, reply) = oneshot::channel();
+        self.0.pump.send(ToPump::Call { command, answer }).map_err(|_| NodeStopped)?;
+        reply.await.map_err(|_| NodeStopped)
+    }
+
+    /// Reads durable events without a subscription: the events, and where to go on.
+    ///
+    /// # Errors
+    /// [`NodeStopped`].
+    pub async fn fetch(&self, fetch: Fetch) -> Result<(Vec<StoredEvent>, Offset), NodeStopped> {
+        let (answer, found) = oneshot::channel();
+        self.0.readers.send(ReadJob::Events(fetch, answer)).map_err(|_| NodeStopped)?;
+        found.await.map_err(|_| NodeStopped)
+    }
+
+    /// The first event of a topic at or after a Unix time in milliseconds.
+    ///
+    /// # Errors
+    /// [`NodeStopped`].
+    pub async fn offset_at(
+        &self,
+        topic: TopicId,
+        wall_ms: u64,
+    ) -> Result<Option<Offset>, NodeStopped> {
+        let (answer, found) = oneshot::channel();
+        let job = ReadJob::OffsetAt(topic, wall_ms, answer);
+        self.0.readers.send(job).map_err(|_| NodeStopped)?;
+        found.await.map_err(|_| NodeStopped)
+    }
+
+    /// Changes whenever more of the log has become durable; the value is its last LSN.
+    #[must_use]
+    pub fn durable_changed(&self) -> watch::Receiver<u64> {
+        self.0.durable.clone()
+    }
+
+    /// Figures.
+    ///
+    /// # Errors
+    /// [`NodeStopped`].
+    pub async fn stats(&self) -> Result<NodeStats, NodeStopped> {
+        let (answer, stats) = oneshot::channel();
+        self.0.pump.send(ToPump::Stats(answer)).map_err(|_| NodeStopped)?;
+        stats.await.map_err(|_| NodeStopped)
+    }
+
+    /// Refuses new transactions, waits up to `grace` for those that are deciding, makes everything
+    /// durable and stops.
+    pub async fn shutdown(&self, grace: Duration) {
+        let (answer, drained) = oneshot::channel();
+        if self.0.pump.send(ToPump::Drain(answer)).is_ok() {
+            // Out of grace, or out of node: in either case the log says what stands.
+            let _ = tokio::time::timeout(grace, drained).await;
+        }
+        let _ = self.0.pump.send(ToPump::Stop);
+        let _ = self.stopped().await;
+    }
+
+    /// Resolves when the node has stopped: by [`Node::shutdown`], or by itself with the fault.
+    ///
+    /// # Errors
+    /// The fault, in words. The process has to end then; opening the store again recovers.
+    pub async fn stopped(&self) -> Result<(), String> {
+        let mut stopped = self.0.stopped.clone();
+        let result = stopped.wait_for(Option::is_some).await;
+        result.map_or_else(|_| Err("the pump has ended".into()), |r| r.clone().unwrap_or(Ok(())))
+    }
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        let _ = self.pump.send(ToPump::Stop);
+        let thread = self.thread.get_mut().ok().and_then(Option::take);
+        if let Some(thread) = thread {
+            // A panic of the pump was reported by its thread already.
+            let _ = thread.join();
+        }
+    }
+}

@@ -1,0 +1,119 @@
+//! What still needs the log: events that topics hold, dead letters, open transactions, outcomes
+//! that may be asked for. Everything else may go.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use handfast_core::Core;
+use handfast_core::event::PlacedEvent;
+use handfast_core::ids::{Lsn, Now, Offset, TopicId};
+use handfast_core::record::Record;
+use handfast_journal::{Reference, SegmentSummary};
+
+/// How long the outcome of a transaction without an idempotency key is kept after END, in
+/// milliseconds.
+const OUTCOME_MS: u64 = 3_600_000;
+
+/// What still needs the log.
+#[derive(Debug)]
+pub(crate) struct Needs {
+    /// First offset that each topic still has; a topic that is not here is gone.
+    starts: BTreeMap<TopicId, Offset>,
+    /// Dead letters, whose events stay whatever retention says.
+    dead: BTreeSet<(TopicId, Offset)>,
+    /// BEGIN of the oldest open transaction.
+    oldest_open: Option<Lsn>,
+    wall_ms: u64,
+    key_age_ms: u64,
+}
+
+impl Needs {
+    pub(crate) fn of(core: &Core, now: Now, key_age_ms: u64) -> Self {
+        Self {
+            starts: core.topics().into_iter().map(|t| (t.topic, t.start)).collect(),
+            dead: core.dead_letters().into_iter().collect(),
+            oldest_open: core.oldest_open(),
+            wall_ms: now.wall_ms,
+            key_age_ms,
+        }
+    }
+
+    /// Nothing in the segment is needed for its own sake.
+    pub(crate) fn none_of(&self, segment: &SegmentSummary) -> bool {
+        let events = segment.topics.iter().any(|part| {
+            let dead = self.dead.range((part.topic, part.first)..=(part.topic, part.last));
+            self.has(part.topic, part.last) || dead.count() > 0
+        });
+        let open = self.oldest_open.is_some_and(|lsn| lsn <= segment.last);
+        !events && !open && !self.outcomes(segment.newest_end_ms, segment.newest_keyed_end_ms)
+    }
+
+    /// Another segment needs what is in this one.
+    pub(crate) fn reference(&self, reference: &Reference) -> bool {
+        let events = reference.events.iter().any(|(topic, offset)| {
+            let dead = self.dead.range((*topic, Offset(0))..=(*topic, *offset));
+            self.has(*topic, *offset) || dead.count() > 0
+        });
+        events || self.outcomes(reference.newest_end_ms, reference.newest_keyed_end_ms)
+    }
+
+    fn has(&self, topic: TopicId, offset: Offset) -> bool {
+        self.starts.get(&topic).is_some_and(|start| offset >= *start)
+    }
+
+    fn outcomes(&self, unkeyed: Option<u64>, keyed: Option<u64>) -> bool {
+        let young = |ended: Option<u64>, age: u64| {
+            ended.is_some_and(|at| at.saturating_add(age) >= self.wall_ms)
+        };
+        young(unkeyed, OUTCOME_MS) || young(keyed, self.key_age_ms)
+    }
+
+    /// Outcomes of transactions that ended in the segment are still asked for.
+    pub(crate) fn outcomes_of(&self, segment: &SegmentSummary) -> bool {
+        self.outcomes(segment.newest_end_ms, segment.newest_keyed_end_ms)
+    }
+
+    /// Bytes of events in the segment that are needed, at most.
+    pub(crate) fn live_bytes(&self, segment: &SegmentSummary) -> u64 {
+        let live = segment.topics.iter().filter(|part| self.has(part.topic, part.last));
+        live.map(|part| part.bytes).sum()
+    }
+
+    /// Whether a record of a sealed segment is needed. What a checkpoint restates is not: recovery
+    /// begins at the newest one.
+    pub(crate) fn record(&self, lsn: Lsn, record: &Record) -> bool {
+        let young = |wall_ms: u64| wall_ms.saturating_add(self.key_age_ms) >= self.wall_ms;
+        let open = self.oldest_open.is_some_and(|oldest| lsn >= oldest);
+        let event = |e: &PlacedEvent| {
+            self.has(e.topic, e.offset) || self.dead.contains(&(e.topic, e.offset))
+        };
+        let events = || record.events().iter().any(event);
+        match record {
+            // A local transaction's BEGIN holds bytes that its COMMIT refers to.
+            Record::Begin(r) => open || r.local.is_some() || young(r.wall_ms),
+            Record::Commit(r) => open || young(r.wall_ms) || events(),
+            Record::Abort(r) => open || young(r.wall_ms),
+            Record::End(r) => open || young(r.wall_ms),
+            Record::Published(_) => events(),
+            Record::Opened(_)
+            | Record::TopicCreated(_)
+            | Record::TopicAltered(_)
+            | Record::TopicDeleted(_)
+            | Record::TopicTruncated(_)
+            | Record::SubscriptionCreated(_)
+            | Record::SubscriptionSought(_)
+            | Record::SubscriptionDeleted(_)
+            | Record::Acknowledged(_)
+            | Record::GapAcknowledged(_)
+            | Record::DeadLettered(_)
+            | Record::DeadLettersTaken(_)
+            | Record::SegmentDropped(_)
+            | Record::CheckpointStart(_)
+            | Record::TransactionRestated(_)
+            | Record::SubscriptionRestated(_)
+            | Record::TopicRestated(_)
+            | Record::ProducersRestated(_)
+            | Record::KeysRestated(_)
+            | Record::CheckpointEnd => false,
+        }
+    }
+}

@@ -1,0 +1,380 @@
+//! The pump: the one thread that owns the core. It carries inputs in and outputs out, in batches.
+//!
+//! It knows no rule of the protocol, never reads or writes a file, and never waits for anything
+//! but its own queue.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use crossbeam_channel as channel;
+use handfast_core::command::{Caller, Command};
+use handfast_core::event::StoredEvent;
+use handfast_core::ids::{Lsn, Offset, SessionId, TransactionId};
+use handfast_core::input::{Chain, Input};
+use handfast_core::output::{Output, Reply};
+use handfast_core::record::Record;
+use handfast_core::{Core, Stats};
+use handfast_journal::Space;
+use tokio::sync::{oneshot, watch};
+
+use super::clock::Clock;
+use super::readers::ReadJob;
+use super::retention::Retention;
+use super::session::{Item, Outbox, Outboxes};
+use super::writer::{Groups, WriteJob, Written};
+
+/// Messages that are handled before outputs are carried out.
+const BATCH: usize = 1_024;
+/// The session of the unary calls.
+pub(crate) const CALLS: SessionId = SessionId(0);
+/// Bytes that the journal keeps free beyond what is reserved for accepted work.
+const SPARE_BYTES: u64 = 32 << 20;
+
+/// What reaches the pump.
+#[derive(Debug)]
+pub(crate) enum ToPump {
+    SessionOpened {
+        session: SessionId,
+        outbox: Outbox,
+    },
+    SessionEnded(SessionId),
+    Commands {
+        session: SessionId,
+        batch: Vec<(u64, Command)>,
+    },
+    Call {
+        command: Command,
+        answer: oneshot::Sender<Reply>,
+    },
+    Written(Written),
+    Fetched {
+        fetch: u64,
+        events: Vec<StoredEvent>,
+        next: Offset,
+    },
+    Chain {
+        id: TransactionId,
+        chain: Chain,
+    },
+    Stats(oneshot::Sender<NodeStats>),
+    /// Refuse new work; answered when nothing is deciding any more.
+    Drain(oneshot::Sender<()>),
+    /// End, after what is queued is durable.
+    Stop,
+    Fault(String),
+}
+
+/// Figures of a node.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct NodeStats {
+    /// Of the core.
+    pub core: Stats,
+    /// Open sessions.
+    pub sessions: usize,
+    /// Commit groups made durable since the start.
+    pub groups: u64,
+    /// Records in them.
+    pub records: u64,
+    /// Records in the last one.
+    pub last_group: u64,
+    /// Nanoseconds spent writing and syncing groups.
+    pub sync_nanos: u64,
+    /// Bytes that can be appended without a new allocation.
+    pub free_bytes: u64,
+    /// The store is so full that new work is refused.
+    pub low_space: bool,
+    /// Segments of the journal.
+    pub segments: usize,
+}
+
+/// The pump's thread.
+pub(crate) struct Pump {
+    pub(crate) core: Core,
+    pub(crate) clock: Clock,
+    pub(crate) inbox: channel::Receiver<ToPump>,
+    pub(crate) writer: channel::Sender<WriteJob>,
+    pub(crate) readers: channel::Sender<ReadJob>,
+    pub(crate) durable: watch::Sender<u64>,
+    pub(crate) outboxes: Outboxes,
+    pub(crate) calls: HashMap<u64, oneshot::Sender<Reply>>,
+    pub(crate) next_call: u64,
+    pub(crate) groups: Groups,
+    /// Jobs that the journal's thread has and has not reported.
+    pub(crate) writing: usize,
+    pub(crate) space: Space,
+    pub(crate) retention: Retention,
+    pub(crate) stats: NodeStats,
+    pub(crate) draining: Vec<oneshot::Sender<()>>,
+    pub(crate) stopping: bool,
+}
+
+impl Pump {
+    pub(crate) fn new(
+        core: Core,
+        clock: Clock,
+        inbox: channel::Receiver<ToPump>,
+        writer: channel::Sender<WriteJob>,
+        readers: channel::Sender<ReadJob>,
+        durable: watch::Sender<u64>,
+        space: Space,
+        retention: Retention,
+    ) -> Self {
+        Self {
+            core,
+            clock,
+            inbox,
+            writer,
+            readers,
+            durable,
+            outboxes: Outboxes::default(),
+            calls: HashMap::new(),
+            next_call: 0,
+            groups: Groups::default(),
+            writing: 0,
+            space,
+            retention,
+            stats: NodeStats::default(),
+            draining: Vec::new(),
+            stopping: false,
+        }
+    }
+
+    /// Runs until the node is stopped; the error is a fault of the journal.
+    pub(crate) fn run(mut self) -> Result<(), String> {
+        self.tell_space();
+        self.carry_out();
+        loop {
+            let Some(first) = self.next_message() else { return Ok(()) };
+            if let Some(message) = first {
+                self.take(message)?;
+            }
+            for _ in 1..BATCH {
+                let Ok(message) = self.inbox.try_recv() else { break };
+                self.take(message)?;
+            }
+            let now = self.clock.now();
+            if self.core.next_deadline().is_some_and(|at| at <= now.mono_ms) {
+                self.core.handle(now, Input::Tick);
+            }
+            self.keep_house();
+            self.carry_out();
+            if self.finished() {
+                return Ok(());
+            }
+        }
+    }
+
+    /// The next message, or nothing when the core's deadline comes first. None: everybody who
+    /// could send one is gone.
+    fn next_message(&self) -> Option<Option<ToPump>> {
+        let house = self.retention.next_ms();
+        let at = self.core.next_deadline().map_or(house, |at| at.min(house));
+        match self.inbox.recv_timeout(self.clock.until(at)) {
+            Ok(message) => Some(Some(message)),
+            Err(channel::RecvTimeoutError::Timeout) => Some(None),
+            Err(channel::RecvTimeoutError::Disconnected) => None,
+        }
+    }
+
+    fn take(&mut self, message: ToPump) -> Result<(), String> {
+        let now = self.clock.now();
+        match message {
+            ToPump::SessionOpened { session, outbox } => self.outboxes.insert(session, outbox),
+            ToPump::SessionEnded(session) => {
+                self.outboxes.remove(session);
+                self.core.handle(now, Input::SessionEnded { session });
+            }
+            ToPump::Commands { session, batch } => {
+                for (request, command) in batch {
+                    let caller = Caller { session, request };
+                    self.core.handle(now, Input::Command { caller, command });
+                }
+            }
+            ToPump::Call { command, answer } => {
+                self.next_call += 1;
+                self.calls.insert(self.next_call, answer);
+                let caller = Caller { session: CALLS, request: self.next_call };
+                self.core.handle(now, Input::Command { caller, command });
+            }
+            ToPump::Written(written) => self.written(written),
+            ToPump::Fetched { fetch, events, next } => {
+                self.core.handle(now, Input::Fetched { fetch, events, next });
+            }
+            ToPump::Chain { id, chain } => self.core.handle(now, Input::Chain { id, chain }),
+            ToPump::Stats(answer) => {
+                self.stats.core = self.core.stats();
+                self.stats.sessions = self.outboxes.len();
+                self.stats.free_bytes = self.space.free;
+                self.stats.low_space = self.space.low;
+                self.stats.segments = self.retention.count();
+                // Whoever asked may have gone away.
+                let _ = answer.send(self.stats);
+            }
+            ToPump::Drain(answer) => {
+                self.core.handle(now, Input::Drain);
+                self.draining.push(answer);
+            }
+            ToPump::Stop => self.stopping = true,
+            ToPump::Fault(error) => return Err(error),
+        }
+        Ok(())
+    }
+
+    fn written(&mut self, written: Written) {
+        self.writing -= 1;
+        self.space = written.space;
+        if let Some(segments) = written.segments {
+            self.retention.changed(segments);
+        }
+        if written.records > 0 {
+            self.stats.groups += 1;
+            self.stats.records += written.records;
+            self.stats.last_group = written.records;
+            self.stats.sync_nanos += written.nanos;
+            self.core.handle(self.clock.now(), Input::Durable { through: written.through });
+            self.durable.send_replace(written.through.0);
+            self.retention.durable(written.through);
+        }
+        self.tell_space();
+    }
+
+    /// What new work may take: what is free beyond what waits to be written.
+    fn tell_space(&mut self) {
+        let free = self.space.free.saturating_sub(self.groups.bytes());
+        self.core.handle(self.clock.now(), Input::Space { free, low: self.space.low });
+    }
+
+    /// Carries out everything that the core wants, hands over the next group, and sends what
+    /// sessions are to see.
+    fn carry_out(&mut self) {
+        loop {
+            let appended = self.drain();
+            match appended {
+                // One machine: a record has its place as soon as it is in the queue.
+                Some(through) => {
+                    self.core.handle(self.clock.now(), Input::Accepted { through });
+                }
+                None => {
+                    let over = self.outboxes.flush();
+                    if over.is_empty() {
+                        break;
+                    }
+                    for session in over {
+                        self.core.handle(self.clock.now(), Input::SessionEnded { session });
+                    }
+                }
+            }
+        }
+        if self.writing == 0 {
+            self.roll_if_full();
+            if let Some(group) = self.groups.take() {
+                let reserve = self.core.reserved() + SPARE_BYTES;
+                self.write(WriteJob::Group { group, reserve });
+            }
+        }
+    }
+
+    /// Takes the outputs; says up to where records were appended.
+    fn drain(&mut self) -> Option<Lsn> {
+        let mut appended = None;
+        while let Some(output) = self.core.poll_output() {
+            match output {
+                Output::Append { lsn, record } => {
+                    self.groups.push(lsn, record);
+                    appended = Some(lsn);
+                }
+                Output::Reply { to: Caller { session: CALLS, request }, reply } => {
+                    if let Some(answer) = self.calls.remove(&request) {
+                        // Whoever asked may have gone away.
+                        let _ = answer.send(reply);
+                    }
+                }
+                Output::Reply { to, reply } => {
+                    self.outboxes.push(to.session, Item::Reply { request: to.request, reply });
+                }
+                Output::ToService { session, message } => {
+                    self.outboxes.push(session, Item::ToService(message));
+                }
+                Output::Deliver { session, delivery } => {
+                    self.outboxes.push(session, Item::Deliver(delivery));
+                }
+                Output::Gap { session, gap } => self.outboxes.push(session, Item::Gap(gap)),
+                Output::EndSession { session, refusal } => {
+                    self.outboxes.push(session, Item::End(refusal));
+                }
+                Output::Fetch(fetch) => self.read(ReadJob::Fetch(fetch)),
+                Output::ReadChain { id } => self.read(ReadJob::Chain(id)),
+                Output::Attention { id, detail } => {
+                    tracing::warn!(transaction = %id, "needs attention: {detail}");
+                }
+                // No database can be registered yet, so none can be in a transaction.
+                Output::FinishBranch { id, database, .. } | Output::Resolve { id, database } => {
+                    unreachable!("{id} has a branch in {database}, which is not registered")
+                }
+            }
+        }
+        appended
+    }
+
+    /// A full segment is closed: the core's state starts the next one.
+    fn roll_if_full(&mut self) {
+        if !self.space.wants_roll || self.groups.has_roll() {
+            return;
+        }
+        self.space.wants_roll = false;
+        self.core.checkpoint(self.retention.numbers());
+        let mut records: Vec<(Lsn, Arc<Record>)> = Vec::new();
+        while let Some(output) = self.core.poll_output() {
+            match output {
+                Output::Append { lsn, record } => records.push((lsn, record)),
+                other => unreachable!("a checkpoint only appends, not {other:?}"),
+            }
+        }
+        if let Some((through, _)) = records.last() {
+            let through = *through;
+            self.groups.push_roll(records);
+            self.core.handle(self.clock.now(), Input::Accepted { through });
+        }
+    }
+
+    /// Retention and removal of segments, now and then.
+    fn keep_house(&mut self) {
+        let now = self.clock.now();
+        if self.retention.is_due(now) {
+            for input in self.retention.expired(now, &self.core) {
+                self.core.handle(now, input);
+            }
+            if let Some(segment) = self.retention.removable(&self.core, now) {
+                let lsn = self.core.drop_segment(segment);
+                self.retention.removing(segment, lsn);
+            } else if let Some((segment, needs)) = self.retention.compactable(&self.core, now) {
+                self.write(WriteJob::Compact { segment, needs });
+            }
+        }
+        if let Some(segment) = self.retention.removed() {
+            self.write(WriteJob::Drop(segment));
+        }
+    }
+
+    fn write(&mut self, job: WriteJob) {
+        self.writing += 1;
+        // If the thread has ended it has sent its fault before, which ends the pump.
+        let _ = self.writer.send(job);
+    }
+
+    fn read(&self, job: ReadJob) {
+        // The pool lives as long as the pump.
+        let _ = self.readers.send(job);
+    }
+
+    /// Stopping, and everything is durable; answers who waits for the decisions on the way.
+    fn finished(&mut self) -> bool {
+        if !self.draining.is_empty() && self.core.stats().deciding == 0 {
+            for answer in self.draining.drain(..) {
+                let _ = answer.send(());
+            }
+        }
+        self.stopping && self.writing == 0 && self.groups.is_empty()
+    }
+}

@@ -1,0 +1,226 @@
+//! Sessions: how a stream talks to the pump. Batches in both directions, bounded in both.
+//!
+//! A session waits for a permit before it asks more; one that does not read what it has asked for
+//! is ended, so that it slows nobody but itself.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+
+use crossbeam_channel as channel;
+use handfast_core::command::Command;
+use handfast_core::event::{Delivery, OffsetRange};
+use handfast_core::ids::SessionId;
+use handfast_core::output::{Reply, ToService};
+use handfast_core::refusal::{Code, Refusal};
+use tokio::sync::{Semaphore, mpsc};
+
+use super::pump::ToPump;
+use super::{NodeStopped, NodeStopped as Stopped};
+
+/// Requests of one session that may be unanswered.
+const UNANSWERED: usize = 4_096;
+/// Items that may wait for a session to read them.
+const UNREAD: usize = 100_000;
+
+/// One stream's two ends. The session ends when both are dropped, or the sender is closed.
+#[derive(Debug)]
+pub struct Connection {
+    /// To the pump.
+    pub sender: Sender,
+    /// From the pump.
+    pub inbox: Inbox,
+}
+
+/// The way to the pump.
+#[derive(Clone, Debug)]
+pub struct Sender(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    session: SessionId,
+    pump: channel::Sender<ToPump>,
+    permits: Arc<Semaphore>,
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        // The pump may be gone already; then there is no session either.
+        let _ = self.pump.send(ToPump::SessionEnded(self.session));
+    }
+}
+
+impl Sender {
+    /// The session.
+    #[must_use]
+    pub fn session(&self) -> SessionId {
+        self.0.session
+    }
+
+    /// Asks for a batch of things; each is answered by one [`Item::Reply`] with its number.
+    /// Waits while too many requests of this session are unanswered.
+    ///
+    /// Cancel safety: a call that is cancelled has sent nothing, or a first part of its batch.
+    ///
+    /// # Errors
+    /// [`NodeStopped`] when the node has stopped.
+    pub async fn send(&self, mut batch: Vec<(u64, Command)>) -> Result<(), Stopped> {
+        while !batch.is_empty() {
+            let rest = batch.split_off(batch.len().min(UNANSWERED));
+            let count = u32::try_from(batch.len()).expect("a batch is at most UNANSWERED");
+            let permits = self.0.permits.acquire_many(count).await.map_err(|_| NodeStopped)?;
+            permits.forget();
+            let message = ToPump::Commands { session: self.0.session, batch };
+            self.0.pump.send(message).map_err(|_| NodeStopped)?;
+            batch = rest;
+        }
+        Ok(())
+    }
+}
+
+/// What the node has for a session.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Item {
+    /// The answer to a request.
+    Reply {
+        /// The request's number.
+        request: u64,
+        /// The answer.
+        reply: Reply,
+    },
+    /// For an instance of a service.
+    ToService(ToService),
+    /// For a subscriber.
+    Deliver(Delivery),
+    /// For a subscriber: events that are gone.
+    Gap(OffsetRange),
+    /// The session is over, and why.
+    End(Refusal),
+}
+
+/// The way from the pump.
+#[derive(Debug)]
+pub struct Inbox {
+    receiver: mpsc::UnboundedReceiver<Vec<Item>>,
+    unread: Arc<AtomicUsize>,
+    /// Keeps the session open while its replies may still be wanted.
+    _shared: Arc<Shared>,
+}
+
+impl Inbox {
+    /// Whatever is there, in order; none when the session or the node is over.
+    ///
+    /// Cancel safe.
+    pub async fn recv(&mut self) -> Option<Vec<Item>> {
+        let mut items = self.receiver.recv().await?;
+        while let Ok(more) = self.receiver.try_recv() {
+            items.extend(more);
+        }
+        self.unread.fetch_sub(items.len(), Ordering::Relaxed);
+        Some(items)
+    }
+}
+
+/// The pump's end of a session.
+#[derive(Debug)]
+pub(crate) struct Outbox {
+    sender: mpsc::UnboundedSender<Vec<Item>>,
+    unread: Arc<AtomicUsize>,
+    permits: Arc<Semaphore>,
+    pending: Vec<Item>,
+    answered: usize,
+}
+
+/// Makes a session; its outbox goes to the pump.
+pub(crate) fn open(session: SessionId, pump: &channel::Sender<ToPump>) -> Connection {
+    let (sender, receiver) = mpsc::unbounded_channel();
+    let unread = Arc::new(AtomicUsize::new(0));
+    let permits = Arc::new(Semaphore::new(UNANSWERED));
+    let outbox = Outbox {
+        sender,
+        unread: Arc::clone(&unread),
+        permits: Arc::clone(&permits),
+        pending: Vec::new(),
+        answered: 0,
+    };
+    // If the pump is gone the outbox is dropped, and the inbox says so.
+    let _ = pump.send(ToPump::SessionOpened { session, outbox });
+    let shared = Arc::new(Shared { session, pump: pump.clone(), permits });
+    Connection {
+        sender: Sender(Arc::clone(&shared)),
+        inbox: Inbox { receiver, unread, _shared: shared },
+    }
+}
+
+/// Numbers for sessions, never used twice in a process.
+#[derive(Debug)]
+pub(crate) struct SessionIds(AtomicU64);
+
+impl SessionIds {
+    /// From 1; session 0 is that of the unary calls.
+    pub(crate) fn new() -> Self {
+        Self(AtomicU64::new(1))
+    }
+
+    pub(crate) fn next(&self) -> SessionId {
+        SessionId(self.0.fetch_add(1, Ordering::Relaxed))
+    }
+}
+
+/// All outboxes, with what is to be sent at the end of a batch.
+#[derive(Debug, Default)]
+pub(crate) struct Outboxes {
+    outboxes: HashMap<SessionId, Outbox>,
+    touched: Vec<SessionId>,
+}
+
+impl Outboxes {
+    pub(crate) fn insert(&mut self, session: SessionId, outbox: Outbox) {
+        self.outboxes.insert(session, outbox);
+    }
+
+    /// Forgets a session; what waited for it is dropped.
+    pub(crate) fn remove(&mut self, session: SessionId) {
+        self.outboxes.remove(&session);
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.outboxes.len()
+    }
+
+    pub(crate) fn push(&mut self, session: SessionId, item: Item) {
+        let Some(outbox) = self.outboxes.get_mut(&session) else { return };
+        if outbox.pending.is_empty() {
+            self.touched.push(session);
+        }
+        outbox.answered += usize::from(matches!(item, Item::Reply { .. }));
+        outbox.pending.push(item);
+    }
+
+    /// Sends everything. Gives back the sessions that are over: those who do not read, and those
+    /// whose stream is gone.
+    pub(crate) fn flush(&mut self) -> Vec<SessionId> {
+        let mut over = Vec::new();
+        for session in self.touched.drain(..) {
+            let Some(outbox) = self.outboxes.get_mut(&session) else { continue };
+            let mut items = std::mem::take(&mut outbox.pending);
+            let unread = outbox.unread.fetch_add(items.len(), Ordering::Relaxed) + items.len();
+            let ended = items.iter().any(|i| matches!(i, Item::End(_)));
+            if unread > UNREAD && !ended {
+                let detail = format!("{unread} messages wait to be read: the stream is too slow");
+                items.push(Item::End(Refusal::new(Code::LimitReached, detail)));
+                over.push(session);
+            } else if ended {
+                over.push(session);
+            }
+            outbox.permits.add_permits(std::mem::take(&mut outbox.answered));
+            if outbox.sender.send(items).is_err() && !over.contains(&session) {
+                over.push(session);
+            }
+        }
+        for session in &over {
+            self.outboxes.remove(session);
+        }
+        over
+    }
+}

@@ -1,0 +1,168 @@
+//! The journal's thread: one group at a time, written and synced, then reported.
+//!
+//! The next group forms in the pump while this one syncs; there is no timer.
+
+use std::collections::VecDeque;
+use std::io;
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
+use std::time::Instant;
+
+use crossbeam_channel as channel;
+use handfast_core::ids::Lsn;
+use handfast_core::record::Record;
+use handfast_journal::{Error, Group, Journal, SegmentSummary, Space};
+
+use super::needs::Needs;
+use super::pump::ToPump;
+
+/// Work for the journal's thread.
+#[derive(Debug)]
+pub(crate) enum WriteJob {
+    /// Make a group durable, then see to it that so many bytes are free.
+    Group { group: Group, reserve: u64 },
+    /// Remove a segment; that it goes is durable.
+    Drop(u64),
+    /// Rewrite a segment that is mostly dead without its dead records.
+    Compact { segment: u64, needs: Needs },
+}
+
+/// What the journal's thread reports.
+#[derive(Debug)]
+pub(crate) struct Written {
+    pub(crate) through: Lsn,
+    pub(crate) space: Space,
+    pub(crate) records: u64,
+    pub(crate) nanos: u64,
+    /// Present when a segment was sealed or removed.
+    pub(crate) segments: Option<Segments>,
+}
+
+/// The segments of the journal.
+#[derive(Debug)]
+pub(crate) struct Segments {
+    /// What is known of the sealed ones, oldest first.
+    pub(crate) sealed: Vec<Arc<SegmentSummary>>,
+    /// The numbers of all, the active one last.
+    pub(crate) numbers: Vec<u64>,
+}
+
+impl Segments {
+    pub(crate) fn of(journal: &Journal) -> Self {
+        Self { sealed: journal.sealed(), numbers: journal.segments() }
+    }
+}
+
+/// Starts the thread. It ends when the sender of its jobs is dropped.
+pub(crate) fn start(
+    mut journal: Journal,
+    pump: channel::Sender<ToPump>,
+) -> io::Result<(channel::Sender<WriteJob>, JoinHandle<()>)> {
+    let (sender, jobs) = channel::unbounded::<WriteJob>();
+    let thread = thread::Builder::new().name("handfast-journal".into()).spawn(move || {
+        for job in jobs {
+            let message = match carry_out(&mut journal, job) {
+                Ok(written) => ToPump::Written(written),
+                // Never retried: after a failed sync nobody knows what the disk holds.
+                Err(error) => ToPump::Fault(error.to_string()),
+            };
+            let over = matches!(message, ToPump::Fault(_));
+            if pump.send(message).is_err() || over {
+                break;
+            }
+        }
+    })?;
+    Ok((sender, thread))
+}
+
+fn carry_out(journal: &mut Journal, job: WriteJob) -> Result<Written, Error> {
+    let start = Instant::now();
+    let (through, records, changed, reserve) = match job {
+        WriteJob::Group { group, reserve } => {
+            journal.append(&group)?;
+            let through = group.records.last().map_or(Lsn(0), |(lsn, _)| *lsn);
+            (through, group.records.len() as u64, group.roll, reserve)
+        }
+        WriteJob::Drop(segment) => {
+            journal.drop_segment(segment)?;
+            (Lsn(0), 0, true, 0)
+        }
+        WriteJob::Compact { segment, needs } => {
+            let mut keep = |lsn, record: &Record| needs.record(lsn, record);
+            match journal.compact_segment(segment, &mut keep) {
+                // There is no room to make room: it stays as it is.
+                Err(error) if !error.is_no_space() => return Err(error),
+                done => tracing::info!(segment, ?done, "compacted"),
+            }
+            (Lsn(0), 0, true, 0)
+        }
+    };
+    let nanos = u64::try_from(start.elapsed().as_nanos()).unwrap_or(u64::MAX);
+    let mut space = journal.space();
+    if space.free < reserve {
+        space = journal.reserve(reserve)?;
+    }
+    let segments = changed.then(|| Segments::of(journal));
+    Ok(Written { through, space, records, nanos, segments })
+}
+
+/// Groups that wait for the journal's thread, oldest first. Records join the last one until it is
+/// taken or full.
+#[derive(Debug, Default)]
+pub(crate) struct Groups {
+    waiting: VecDeque<Waiting>,
+    /// Bytes of everything that waits, at most.
+    bytes: u64,
+}
+
+#[derive(Debug)]
+struct Waiting {
+    group: Group,
+    bytes: u64,
+}
+
+/// Bytes of records after which a group takes no more.
+const GROUP_BYTES: u64 = 16 << 20;
+
+impl Groups {
+    pub(crate) fn push(&mut self, lsn: Lsn, record: Arc<Record>) {
+        let bytes = record.size_bound();
+        self.bytes += bytes;
+        match self.waiting.back_mut() {
+            Some(last) if !last.group.roll && last.bytes + bytes <= GROUP_BYTES => {
+                last.bytes += bytes;
+                last.group.records.push((lsn, record));
+            }
+            _ => {
+                let group = Group { records: vec![(lsn, record)], roll: false };
+                self.waiting.push_back(Waiting { group, bytes });
+            }
+        }
+    }
+
+    /// A whole checkpoint, which starts a new segment.
+    pub(crate) fn push_roll(&mut self, records: Vec<(Lsn, Arc<Record>)>) {
+        let bytes = records.iter().map(|(_, r)| r.size_bound()).sum();
+        self.bytes += bytes;
+        self.waiting.push_back(Waiting { group: Group { records, roll: true }, bytes });
+    }
+
+    pub(crate) fn take(&mut self) -> Option<Group> {
+        let Waiting { group, bytes } = self.waiting.pop_front()?;
+        self.bytes -= bytes;
+        Some(group)
+    }
+
+    pub(crate) fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// A checkpoint waits already.
+    pub(crate) fn has_roll(&self) -> bool {
+        self.waiting.iter().any(|w| w.group.roll)
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.waiting.is_empty()
+    }
+}

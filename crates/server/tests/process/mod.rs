@@ -1,0 +1,69 @@
+//! The real server as a process of its own, that can be killed.
+
+#![allow(dead_code, reason = "each test uses its part of it")]
+
+use std::io::{BufRead, BufReader};
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+/// A running `handfast serve`. It is killed when it is dropped.
+pub struct Server {
+    child: Child,
+    directory: PathBuf,
+    pub address: String,
+}
+
+impl Server {
+    /// Starts a server on a port that was free, and waits until it says that it listens.
+    pub fn start(directory: &Path) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        drop(listener);
+        let child = spawn(directory, &address);
+        Self { child, directory: directory.to_path_buf(), address }
+    }
+
+    pub fn url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    /// SIGKILL.
+    pub fn kill(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    /// The same server once more, on the same directory and port.
+    pub fn restart(&mut self) {
+        self.child = spawn(&self.directory, &self.address);
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn spawn(directory: &Path, address: &str) -> Child {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_handfast"))
+        .args(["serve", "--listen", address, "--data-dir"])
+        .arg(directory)
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let stdout = BufReader::new(child.stdout.take().unwrap());
+    let port = address.rsplit(':').next().unwrap();
+    let mut lines = stdout.lines().map_while(Result::ok);
+    assert!(lines.any(|line| line.contains(port)), "the server ended before it listened");
+    // The rest of the banner is read, so that the server never waits for somebody to do so.
+    std::thread::spawn(move || lines.for_each(drop));
+    child
+}

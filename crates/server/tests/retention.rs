@@ -1,0 +1,85 @@
+//! Retention, removal and compaction of segments in a running node: the store does not grow beyond
+//! what is needed, and what is needed stays readable.
+
+mod support;
+
+use handfast_core::command::Command;
+use handfast_core::ids::{Offset, ProducerId};
+use handfast_core::output::{Fetch, Reply, Wanted};
+use handfast_core::record::TopicSettings;
+use handfast_core::view::TopicView;
+use handfast_journal::Options;
+use handfast_server::node::{Node, NodeOptions};
+
+use support::{call, event, name};
+
+const SEGMENT_BYTES: u64 = 8 << 20;
+const EVENT_BYTES: usize = 8 << 10;
+
+fn options() -> NodeOptions {
+    let journal = Options::default().with_segment_bytes(SEGMENT_BYTES).with_preallocate_bytes(1 << 20);
+    NodeOptions::default().with_journal(journal)
+}
+
+async fn topic(node: &Node, topic: &str) -> TopicView {
+    let Reply::Topics(topics) = call(node, Command::ListTopics).await else { panic!() };
+    topics.into_iter().find(|t| t.name == name(topic)).unwrap()
+}
+
+async fn publish(node: &Node, topic: &str, sequence: u64, count: usize) {
+    let mut large = event(topic, sequence);
+    large.body = vec![7; EVENT_BYTES].into();
+    let events = vec![large; count];
+    let command = Command::Publish { producer: ProducerId(9), sequence, events };
+    let reply = call(node, command).await;
+    assert!(matches!(reply, Reply::Published { .. }), "{reply:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_nobody_needs_goes_and_the_rest_stays() {
+    let directory = tempfile::tempdir().unwrap();
+    let node = Node::open(directory.path(), options(), &mut |_| {}).unwrap();
+    let keep = TopicSettings::default();
+    let forget = TopicSettings { retain_bytes: Some(1 << 20), ..TopicSettings::default() };
+    for (topic, settings) in [("kept", keep), ("passing", forget)] {
+        call(&node, Command::CreateTopic { name: name(topic), settings }).await;
+    }
+    // One event in a hundred is kept for ever, so each segment is mostly dead soon.
+    for n in 0..120 {
+        publish(&node, "passing", 2 * n, 99).await;
+        publish(&node, "kept", 2 * n + 1, 1).await;
+    }
+    // 95 MiB went through; housekeeping looks every second and takes one segment each time.
+    while on_disk(directory.path()) > 4 * SEGMENT_BYTES {
+        tokio::task::yield_now().await;
+    }
+    let kept = topic(&node, "kept").await;
+    assert_eq!((kept.start, kept.end), (Offset(0), Offset(120)));
+    assert_eq!(read(&node, &kept).await, 120);
+    let passing = topic(&node, "passing").await;
+    assert!(passing.start > Offset(0), "its oldest events went");
+    assert!(read(&node, &passing).await as u64 == passing.end.0 - passing.start.0);
+    drop(node);
+
+    let node = Node::open(directory.path(), options(), &mut |_| {}).unwrap();
+    assert_eq!(read(&node, &kept).await, 120, "and after a restart");
+}
+
+async fn read(node: &Node, topic: &TopicView) -> usize {
+    let (mut from, mut count) = (topic.start, 0);
+    while from < topic.end {
+        let wanted = Wanted::Range { from, to: topic.end, max_events: 1_000 };
+        let fetch = Fetch { fetch: 0, topic: topic.topic, wanted, max_bytes: 4 << 20 };
+        let (events, next) = node.fetch(fetch).await.unwrap();
+        count += events.len();
+        from = next;
+    }
+    count
+}
+
+/// Bytes of the segments, without what is only preallocated behind the active one.
+fn on_disk(directory: &std::path::Path) -> u64 {
+    let entries = std::fs::read_dir(directory).unwrap();
+    // A segment may go between the listing and the look at it.
+    entries.map(|e| e.unwrap().metadata().map_or(0, |m| m.len())).sum()
+}
