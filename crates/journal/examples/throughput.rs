@@ -2,7 +2,7 @@
 //! 300, beside a bare loop of write and fdatasync with the same bytes.
 //!
 //! `cargo run --release -p handfast-journal --example throughput -- [directory] [outstanding] [seconds]`
-#![allow(clippy::print_stdout, reason = "it reports to the terminal")]
+#![expect(clippy::print_stdout, reason = "it reports to the terminal")]
 
 use std::error::Error;
 use std::fs;

@@ -3,13 +3,14 @@
 //! Unlike recovery, which reads only the newest segment, this reads everything there is and goes
 //! on after damage where it can.
 
-use std::sync::Arc;
+use std::collections::BTreeSet;
 
 use handfast_core::ids::{Lsn, StoreId};
 use handfast_core::record::Record;
 
 use crate::error::{Corruption, Error};
 use crate::files::{Files, Lock};
+use crate::index::Tail;
 use crate::inventory::{self, Inventory};
 use crate::layout::header::SegmentHeader;
 use crate::layout::names;
@@ -58,7 +59,7 @@ impl Report {
 /// [`Error::Locked`] if the store is open, [`Error::NoStore`] if there is none; [`Error::Corrupt`]
 /// and [`Error::Format`] for the store file itself, without which nothing else can be judged.
 pub fn check(files: &dyn Files, progress: &mut dyn FnMut(Progress)) -> Result<Report, Error> {
-    let (_lock, inventory, store) = enter(files)?;
+    let Entered { _lock, inventory, store } = enter(files)?;
     let mut checking = Checking {
         files,
         report: Report { store, leftovers: inventory.unfinished.clone(), ..Report::default() },
@@ -70,10 +71,15 @@ pub fn check(files: &dyn Files, progress: &mut dyn FnMut(Progress)) -> Result<Re
     Ok(checking.report)
 }
 
+/// A store that is looked at and not opened.
+pub(crate) struct Entered {
+    pub(crate) _lock: Option<Box<dyn Lock>>,
+    pub(crate) inventory: Inventory,
+    pub(crate) store: StoreId,
+}
+
 /// Locks the store if it has a lock file, and reads which it is.
-pub(crate) fn enter(
-    files: &dyn Files,
-) -> Result<(Option<Box<dyn Lock>>, Inventory, StoreId), Error> {
+pub(crate) fn enter(files: &dyn Files) -> Result<Entered, Error> {
     let inventory = Inventory::take(files)?;
     if !inventory.store {
         inventory.refuse_foreign()?;
@@ -87,7 +93,7 @@ pub(crate) fn enter(
     };
     let inventory = Inventory::take(files)?;
     let store = inventory::read_store(files)?;
-    Ok((lock, inventory, store))
+    Ok(Entered { _lock: lock, inventory, store })
 }
 
 fn total_bytes(files: &dyn Files, inventory: &Inventory) -> Result<u64, Error> {
@@ -104,14 +110,14 @@ fn total_bytes(files: &dyn Files, inventory: &Inventory) -> Result<u64, Error> {
 struct Ending {
     header: SegmentHeader,
     last: Lsn,
-    tail: crate::index::Tail,
+    tail: Tail,
 }
 
 struct Checking<'a> {
     files: &'a dyn Files,
     report: Report,
     /// What the newest checkpoint and the drops behind it say there should be.
-    expected: Option<std::collections::BTreeSet<u64>>,
+    expected: Option<BTreeSet<u64>>,
     progress: &'a mut dyn FnMut(Progress),
     total: u64,
 }
@@ -199,7 +205,7 @@ impl Checking<'_> {
         let header = scan.header.clone();
         let last = if compacted { header.last } else { scan.last };
         let closing = if compacted { header.closing } else { scan.checksum };
-        Ok(Ending { header, last, tail: crate::index::Tail { end: at, closing } })
+        Ok(Ending { header, last, tail: Tail { end: at, closing } })
     }
 
     /// Reads every record of a frame; says whether one of them ends a checkpoint.
@@ -238,102 +244,4 @@ impl Checking<'_> {
         }
         Ok(())
     }
-}
-
-/// One thing in a store, in the order of the files.
-#[derive(Clone, Debug, PartialEq)]
-#[non_exhaustive]
-pub enum DumpItem {
-    /// A segment begins.
-    Segment {
-        /// Its number.
-        segment: u64,
-        /// The first LSN it was written with.
-        first: Lsn,
-        /// How often it was compacted.
-        generation: u32,
-    },
-    /// A frame, which checks.
-    Frame {
-        /// Its segment.
-        segment: u64,
-        /// Its first byte in the file.
-        position: u64,
-        /// The epoch in which it was written.
-        epoch: u32,
-        /// How many records it holds.
-        records: u32,
-        /// Its length with header and padding.
-        bytes: u64,
-    },
-    /// A record of the frame before it.
-    Record {
-        /// Its segment.
-        segment: u64,
-        /// Its first byte in the file.
-        position: u64,
-        /// Its place in the log.
-        lsn: Lsn,
-        /// Its bytes with the header.
-        bytes: u32,
-        /// The record.
-        record: Arc<Record>,
-    },
-    /// The segment goes on for this many bytes which are not frames: at the end of the newest
-    /// segment a torn group, elsewhere damage.
-    Rest {
-        /// Its segment.
-        segment: u64,
-        /// Where the rest begins.
-        position: u64,
-        /// Bytes up to the last one that is not zero.
-        bytes: u64,
-        /// Why no frame is there.
-        why: &'static str,
-    },
-}
-
-/// Hands out everything that is in a store.
-///
-/// # Errors
-/// As [`check`]; besides that [`Error::Corrupt`] for a segment whose header does not check or
-/// records that cannot be read. Damage behind the last good frame is handed out as
-/// [`DumpItem::Rest`].
-pub fn dump(files: &dyn Files, item: &mut dyn FnMut(DumpItem)) -> Result<(), Error> {
-    let (_lock, inventory, store) = enter(files)?;
-    for segment in inventory.logs {
-        let name = names::log(segment);
-        let file = files.open(&name).map_err(Error::io("open", &name))?;
-        let header = read_header(&*file, store, segment)?;
-        let (first, generation) = (header.first, header.generation);
-        item(DumpItem::Segment { segment, first, generation });
-        let mut scan = Scan::new(file, header)?;
-        let why = loop {
-            let frame = match scan.next()? {
-                Ok(frame) => frame,
-                Err(why) => break why,
-            };
-            item(DumpItem::Frame {
-                segment,
-                position: frame.position,
-                epoch: frame.header.epoch,
-                records: frame.header.records,
-                bytes: frame.header.frame_bytes(),
-            });
-            for placed in scan.records(&frame)? {
-                item(DumpItem::Record {
-                    segment,
-                    position: placed.place.position,
-                    lsn: placed.place.lsn,
-                    bytes: placed.place.length,
-                    record: placed.record,
-                });
-            }
-        };
-        if let Some(last) = scan.last_written_byte()? {
-            let position = scan.at;
-            item(DumpItem::Rest { segment, position, bytes: last + 1 - position, why });
-        }
-    }
-    Ok(())
 }

@@ -12,6 +12,7 @@
 mod check;
 pub mod codec;
 mod create;
+mod dump;
 mod error;
 pub mod files;
 mod group;
@@ -31,7 +32,8 @@ mod sealed;
 pub mod testing;
 mod view;
 
-pub use check::{DumpItem, Report, check, dump};
+pub use check::{Report, check};
+pub use dump::{DumpItem, dump};
 pub use error::{Corruption, Error};
 pub use group::{GROUP_BYTES, Group, Space, record_bytes};
 pub use index::{Reference, SegmentSummary, TopicSummary};

@@ -121,6 +121,7 @@ impl Journal {
         files.sync_directory().map_err(Error::io("sync", "."))?;
         let closing = header.closing;
         let last = header.last;
+        let index = Arc::new(index);
         let built = Built { file, header, index, last, tail: Tail { end: tail, closing } };
         let sealed = sealed::store_index(files, built, Some(&old.summary))?;
         shared.replace(sealed);

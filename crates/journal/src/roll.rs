@@ -140,7 +140,7 @@ impl Journal {
             let mut view = self.shared.write();
             let view = &mut *view;
             let new = ActiveView { source, header: header.clone(), index };
-            let old_index = std::mem::replace(&mut view.active, new).index;
+            let old_index = Arc::new(std::mem::replace(&mut view.active, new).index);
             view.sealed.push(Arc::new(sealed::in_memory(built(old_index.clone()))));
             view.publish(written);
             view.note_removed();

@@ -171,8 +171,9 @@ impl Scan {
             return Ok(Err("the epoch is lower than the one before"));
         }
         let compacted = self.header.generation > 0;
-        let follows = header.first.0 == self.last.0 + 1;
-        if !follows && !(compacted && header.first > self.last) {
+        let follows =
+            if compacted { header.first > self.last } else { header.first.0 == self.last.0 + 1 };
+        if !follows {
             return Ok(Err("the LSN does not follow"));
         }
         let last = frame.last().ok_or_else(|| {

@@ -25,14 +25,14 @@ pub(crate) struct Sealed {
 enum SealedIndex {
     File(IndexFile),
     /// Where the file could not be written.
-    Memory(Box<MemoryIndex>),
+    Memory(Arc<MemoryIndex>),
 }
 
 /// A segment that was read from end to end.
 pub(crate) struct Built {
     pub(crate) file: Arc<dyn File>,
     pub(crate) header: SegmentHeader,
-    pub(crate) index: MemoryIndex,
+    pub(crate) index: Arc<MemoryIndex>,
     pub(crate) last: Lsn,
     pub(crate) tail: Tail,
 }
@@ -130,6 +130,7 @@ pub(crate) fn build(
     let compacted = header.generation > 0;
     let closing = if compacted { header.closing } else { scan.checksum };
     let last = if compacted { header.last } else { scan.last };
+    let index = Arc::new(index);
     Ok(Built { file, header, index, last, tail: Tail { end: at, closing } })
 }
 
@@ -177,9 +178,7 @@ pub(crate) fn store_index(
                 return Err(Error::corrupt(&name, 0, "what was just written does not check"));
             }
         },
-        Err(Error::Io { source, .. }) if is_no_space(&source) => {
-            SealedIndex::Memory(Box::new(index))
-        }
+        Err(Error::Io { source, .. }) if is_no_space(&source) => SealedIndex::Memory(index),
         Err(e) => return Err(e),
     };
     Ok(Sealed { header, source, summary: Arc::new(summary), tail, index })
@@ -193,7 +192,7 @@ pub(crate) fn in_memory(built: Built) -> Sealed {
         summary: Arc::new(index.summary(last, tail.end)),
         header,
         tail,
-        index: SealedIndex::Memory(Box::new(index)),
+        index: SealedIndex::Memory(index),
     }
 }
 

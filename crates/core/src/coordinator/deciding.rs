@@ -12,7 +12,7 @@ use crate::record::{Abort, Commit, Reason, Record, Updater};
 use crate::refusal::{Code, Refusal};
 use crate::view::VoteKind;
 
-use super::transaction::{Decided, Phase};
+use super::transaction::{Decided, Phase, Transaction};
 use super::{Context, Coordinator};
 
 impl Coordinator {
@@ -84,8 +84,15 @@ impl Coordinator {
         self.start_finishing(cx, id);
     }
 
-    /// C8: ABORT is accepted. That is enough: a restart aborts what is undecided.
-    pub(super) fn abort_accepted(&mut self, cx: &mut Context<'_>, id: TransactionId) {
+    /// Whether it is a local transaction. A restart does not abort those: their ABORT has to be
+    /// durable before anybody hears of it.
+    pub(super) fn is_local(&self, id: TransactionId) -> bool {
+        self.transactions.get(&id).is_some_and(Transaction::is_local)
+    }
+
+    /// C8: ABORT is accepted, which is enough for a distributed transaction, because a restart
+    /// aborts what is undecided; or it is durable.
+    pub(super) fn abort_stands(&mut self, cx: &mut Context<'_>, id: TransactionId) {
         let Some(tx) = self.transactions.get_mut(&id) else { return };
         if tx.phase != Phase::Deciding {
             return;
@@ -175,7 +182,7 @@ impl Coordinator {
                     cx.bus.durable(cx.now, lsn, &record, cx.effects);
                     self.commit_durable(cx, id);
                 } else {
-                    self.abort_accepted(cx, id);
+                    self.abort_stands(cx, id);
                 }
             }
             None if begun => {

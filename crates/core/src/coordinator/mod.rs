@@ -126,7 +126,7 @@ impl Coordinator {
     pub(crate) fn accepted(&mut self, cx: &mut Context<'_>, lsn: Lsn, record: &Record) {
         match record {
             Record::Begin(begin) => self.begin_accepted(cx, lsn, begin.id),
-            Record::Abort(abort) => self.abort_accepted(cx, abort.id),
+            Record::Abort(abort) if !self.is_local(abort.id) => self.abort_stands(cx, abort.id),
             _ => {}
         }
     }
@@ -136,6 +136,7 @@ impl Coordinator {
         match record {
             Record::Begin(begin) => self.begin_durable(cx, begin.id),
             Record::Commit(commit) => self.commit_durable(cx, commit.id),
+            Record::Abort(abort) => self.abort_stands(cx, abort.id),
             Record::End(end) => self.end_durable(cx, end.id),
             _ => {}
         }

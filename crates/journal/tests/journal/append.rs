@@ -1,15 +1,13 @@
 //! The main path: make, append, close, open again, read.
 
-mod support;
-
 use std::sync::Arc;
 
+use crate::support::*;
 use handfast_core::ids::{Lsn, Offset, StoreId, TopicId};
 use handfast_core::record::Record;
 use handfast_journal::files::crash::CrashDisk;
 use handfast_journal::files::{Directory, Files};
 use handfast_journal::{Error, Group, Journal};
-use support::*;
 
 #[test]
 fn a_new_store_holds_an_empty_checkpoint_and_its_opening() {

@@ -1,11 +1,9 @@
 //! Power cuts: every image of a random history opens, with everything that was acknowledged and
 //! nothing that was not sent (I5, I16).
 
-mod support;
-
 use std::sync::{Arc, Mutex};
 
-use support::history::run;
+use crate::support::history::run;
 
 /// Images at every sync of random histories: what was synced, everything, and random parts; and
 /// every sync of the openings of those images, too.

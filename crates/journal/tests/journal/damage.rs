@@ -1,15 +1,13 @@
 //! Torn tails, flipped bits, zeroed pages: refused, or exactly the last group is cut off, or
 //! nothing that was written is touched (I17).
 
-mod support;
-
 use std::sync::Arc;
 
+use crate::support::*;
 use handfast_core::ids::Lsn;
 use handfast_core::record::Record;
 use handfast_journal::files::crash::{CrashDisk, Image};
 use handfast_journal::{Error, check};
-use support::*;
 
 /// A journal of several segments and openings, and its records.
 fn small_journal() -> (Image, Vec<Arc<Record>>) {
@@ -52,14 +50,14 @@ enum Verdict {
 
 /// Opens what is left and compares all of it. Panics at any wrong answer.
 /// Single records are looked up with this `stride`; events are always all read.
-fn judge(image: Image, records: &[Arc<Record>], last_group: usize, stride: usize) -> Verdict {
+fn judge(image: &Image, records: &[Arc<Record>], last_group: usize, stride: usize) -> Verdict {
     let disk = image.clone().into_disk();
     let opening = match open(disk.clone()) {
         Ok(opening) => opening,
         Err(e) => {
             assert!(e.is_corrupt() || matches!(e, Error::Format { .. }), "{e}");
             let after = disk.snapshot().everything();
-            assert_eq!(after, image, "a refusal changes nothing");
+            assert_eq!(&after, image, "a refusal changes nothing");
             return Verdict::Refused;
         }
     };
@@ -121,7 +119,7 @@ fn bits(name: &str, bytes: &[u8], newest: &str) -> Vec<(usize, u8)> {
 #[test]
 fn every_flipped_bit_is_found_or_harmless() {
     let (image, records) = small_journal();
-    assert_eq!(judge(image.clone(), &records, 1, 1), Verdict::Harmless);
+    assert_eq!(judge(&image, &records, 1, 1), Verdict::Harmless);
     let newest = image.names().into_iter().filter(|n| n.ends_with(".log")).max().unwrap();
     let names = image.names();
     let mut flips = Vec::new();
@@ -134,7 +132,7 @@ fn every_flipped_bit_is_found_or_harmless() {
         flipped[*at] ^= 1 << bit;
         let mut damaged = image.clone();
         damaged.replace(name, &flipped);
-        let verdict = judge(damaged, &records, 1, 1 + at % 29);
+        let verdict = judge(&damaged, &records, 1, 1 + at % 29);
         let what = format!("{name} byte {at} bit {bit}: {verdict:?}");
         if name.ends_with(".idx") {
             assert_eq!(verdict, Verdict::Harmless, "{what}");
@@ -293,7 +291,7 @@ fn a_shortened_sealed_segment_is_refused() {
             if !keep_index {
                 damaged.remove("0000000002.idx");
             }
-            assert_eq!(judge(damaged, &records, 1, 1), Verdict::Refused, "{length}");
+            assert_eq!(judge(&damaged, &records, 1, 1), Verdict::Refused, "{length}");
         }
     }
 }

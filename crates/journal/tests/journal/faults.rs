@@ -1,15 +1,13 @@
 //! The world fails: at every call in turn, in every way. Nothing acknowledged is lost, nothing is
 //! retried, and want of room is a refusal after which everything goes on.
 
-mod support;
-
 use std::sync::{Arc, Mutex};
 
+use crate::support::history::{Model, Shared, drive, lock};
+use crate::support::*;
 use handfast_core::ids::Lsn;
 use handfast_journal::files::crash::{CrashDisk, Fault};
 use handfast_journal::{Error, Group};
-use support::history::{Model, Shared, drive, lock};
-use support::*;
 
 /// Plants one fault at each call of a history, and looks at what a power cut, or the death of the
 /// process, leaves then.

@@ -1,16 +1,14 @@
 //! Reading across sealed, active and compacted segments, against a naive model.
 
-mod support;
-
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use crate::support::*;
 use handfast_core::event::{Body, PlacedEvent, StoredEvent};
 use handfast_core::ids::{Lsn, Offset, TopicId, TransactionId};
 use handfast_core::record::Record;
 use handfast_journal::files::crash::CrashDisk;
 use handfast_journal::{Error, Journal};
-use support::*;
 
 type Topics = BTreeMap<u32, Vec<StoredEvent>>;
 

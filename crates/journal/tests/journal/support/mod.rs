@@ -1,8 +1,7 @@
 //! What the tests of the journal share: records that make sense, and opening with a collector.
-#![allow(dead_code, unreachable_pub, reason = "every test uses a part of it")]
 
-pub mod every;
-pub mod history;
+pub(crate) mod every;
+pub(crate) mod history;
 
 use std::sync::Arc;
 
@@ -19,29 +18,29 @@ use handfast_core::record::{
 use handfast_journal::files::Files;
 use handfast_journal::{Error, Group, Journal, Options, Reader, Recovered};
 
-pub const STORE: StoreId = StoreId(0x0192_0000_0000_7000_8000_0000_0000_0001);
-pub const NOW: u64 = 1_700_000_000_000;
+pub(crate) const STORE: StoreId = StoreId(0x0192_0000_0000_7000_8000_0000_0000_0001);
+pub(crate) const NOW: u64 = 1_700_000_000_000;
 
-pub fn options() -> Options {
+pub(crate) fn options() -> Options {
     Options::default()
         .with_segment_bytes(16 << 10)
         .with_preallocate_bytes(4 << 10)
         .with_recent_bytes(2 << 10)
 }
 
-pub type Log = Vec<(Lsn, Arc<Record>)>;
+pub(crate) type Log = Vec<(Lsn, Arc<Record>)>;
 
-pub struct Opening {
-    pub journal: Journal,
-    pub recovered: Recovered,
-    pub applied: Log,
+pub(crate) struct Opening {
+    pub(crate) journal: Journal,
+    pub(crate) recovered: Recovered,
+    pub(crate) applied: Log,
 }
 
-pub fn open(files: impl Files) -> Result<Opening, Error> {
+pub(crate) fn open(files: impl Files) -> Result<Opening, Error> {
     open_with(Arc::new(files), options())
 }
 
-pub fn open_with(files: Arc<dyn Files>, options: Options) -> Result<Opening, Error> {
+pub(crate) fn open_with(files: Arc<dyn Files>, options: Options) -> Result<Opening, Error> {
     let mut applied = Vec::new();
     let (journal, recovered) =
         Journal::open(files, options, NOW, STORE, &mut |_| {}, &mut |lsn, record| {
@@ -51,15 +50,15 @@ pub fn open_with(files: Arc<dyn Files>, options: Options) -> Result<Opening, Err
 }
 
 /// An id that was made at a time.
-pub fn id(ms: u64, number: u64) -> TransactionId {
+pub(crate) fn id(ms: u64, number: u64) -> TransactionId {
     TransactionId((u128::from(ms) << 80) | (7 << 76) | (2 << 62) | u128::from(number))
 }
 
-pub fn body(seed: u64, length: usize) -> Bytes {
+pub(crate) fn body(seed: u64, length: usize) -> Bytes {
     (0..length).map(|i| (seed as usize * 31 + i * 7) as u8).collect::<Vec<_>>().into()
 }
 
-pub fn event(topic: u32, offset: u64, length: usize) -> PlacedEvent {
+pub(crate) fn event(topic: u32, offset: u64, length: usize) -> PlacedEvent {
     PlacedEvent {
         topic: TopicId(topic),
         offset: Offset(offset),
@@ -68,7 +67,7 @@ pub fn event(topic: u32, offset: u64, length: usize) -> PlacedEvent {
     }
 }
 
-pub fn published(wall_ms: u64, events: Vec<PlacedEvent>) -> Arc<Record> {
+pub(crate) fn published(wall_ms: u64, events: Vec<PlacedEvent>) -> Arc<Record> {
     Arc::new(Record::Published(Published {
         producer: ProducerId(9),
         sequence: wall_ms,
@@ -77,12 +76,17 @@ pub fn published(wall_ms: u64, events: Vec<PlacedEvent>) -> Arc<Record> {
     }))
 }
 
-pub fn begin(id: TransactionId, wall_ms: u64, keyed: bool, local: Option<LocalItems>) -> Begin {
+pub(crate) fn begin(
+    id: TransactionId,
+    wall_ms: u64,
+    keyed: bool,
+    local: Option<LocalItems>,
+) -> Begin {
     let key = keyed.then(|| IdempotencyKey { key: format!("key {id}"), digest: 1 });
     Begin { id, wall_ms, deadline_ms: 30_000, key, participants: Vec::new(), local }
 }
 
-pub fn local_items(topic: u32, seeds: &[u64]) -> LocalItems {
+pub(crate) fn local_items(topic: u32, seeds: &[u64]) -> LocalItems {
     let events = seeds.iter().map(|seed| StagedEvent {
         topic: TopicId(topic),
         key: None,
@@ -92,7 +96,7 @@ pub fn local_items(topic: u32, seeds: &[u64]) -> LocalItems {
     LocalItems { events: events.collect(), acknowledged: vec![(SubscriptionId(1), Offset(2))] }
 }
 
-pub fn commit(
+pub(crate) fn commit(
     id: TransactionId,
     previous: Lsn,
     wall_ms: u64,
@@ -109,7 +113,7 @@ pub fn commit(
     }))
 }
 
-pub fn end(id: TransactionId, previous: Lsn, wall_ms: u64) -> Arc<Record> {
+pub(crate) fn end(id: TransactionId, previous: Lsn, wall_ms: u64) -> Arc<Record> {
     Arc::new(Record::End(End {
         id,
         previous,
@@ -120,7 +124,7 @@ pub fn end(id: TransactionId, previous: Lsn, wall_ms: u64) -> Arc<Record> {
     }))
 }
 
-pub fn restated(begin: Begin, begin_lsn: Lsn, last: Lsn) -> Record {
+pub(crate) fn restated(begin: Begin, begin_lsn: Lsn, last: Lsn) -> Record {
     Record::TransactionRestated(TransactionRestated {
         begin,
         begin_lsn,
@@ -132,19 +136,19 @@ pub fn restated(begin: Begin, begin_lsn: Lsn, last: Lsn) -> Record {
 }
 
 /// Gives records the next places.
-pub fn placed(journal: &Journal, records: Vec<Arc<Record>>) -> Log {
+pub(crate) fn placed(journal: &Journal, records: Vec<Arc<Record>>) -> Log {
     let first = journal.next_lsn().0;
     (first..).map(Lsn).zip(records).collect()
 }
 
-pub fn append(journal: &mut Journal, records: Vec<Arc<Record>>) -> Result<Log, Error> {
+pub(crate) fn append(journal: &mut Journal, records: Vec<Arc<Record>>) -> Result<Log, Error> {
     let records = placed(journal, records);
     journal.append(&Group { records: records.clone(), roll: false })?;
     Ok(records)
 }
 
 /// A checkpoint of the segments that there are, with something in it.
-pub fn checkpoint(journal: &Journal, state: Vec<Record>) -> Vec<Arc<Record>> {
+pub(crate) fn checkpoint(journal: &Journal, state: Vec<Record>) -> Vec<Arc<Record>> {
     let start = Record::CheckpointStart(CheckpointStart {
         store: STORE,
         epoch: journal.epoch(),
@@ -156,31 +160,31 @@ pub fn checkpoint(journal: &Journal, state: Vec<Record>) -> Vec<Arc<Record>> {
     [start].into_iter().chain(state).chain([end]).map(Arc::new).collect()
 }
 
-pub fn roll(journal: &mut Journal, state: Vec<Record>) -> Result<Log, Error> {
+pub(crate) fn roll(journal: &mut Journal, state: Vec<Record>) -> Result<Log, Error> {
     let records = placed(journal, checkpoint(journal, state));
     journal.append(&Group { records: records.clone(), roll: true })?;
     Ok(records)
 }
 
-pub fn drop_segment(journal: &mut Journal, segment: u64) -> Result<Log, Error> {
+pub(crate) fn drop_segment(journal: &mut Journal, segment: u64) -> Result<Log, Error> {
     let dropped = Arc::new(Record::SegmentDropped(SegmentDropped { segment }));
     let log = append(journal, vec![dropped])?;
     journal.drop_segment(segment)?;
     Ok(log)
 }
 
-pub fn range(topic: u32, from: u64, to: u64, max_events: u32, max_bytes: u32) -> Fetch {
+pub(crate) fn range(topic: u32, from: u64, to: u64, max_events: u32, max_bytes: u32) -> Fetch {
     let wanted = Wanted::Range { from: Offset(from), to: Offset(to), max_events };
     Fetch { fetch: 1, topic: TopicId(topic), wanted, max_bytes }
 }
 
-pub fn offsets(topic: u32, offsets: &[u64], max_bytes: u32) -> Fetch {
+pub(crate) fn offsets(topic: u32, offsets: &[u64], max_bytes: u32) -> Fetch {
     let wanted = Wanted::Offsets(offsets.iter().copied().map(Offset).collect());
     Fetch { fetch: 1, topic: TopicId(topic), wanted, max_bytes }
 }
 
 /// All events of a topic, fetched in small steps.
-pub fn all_events(reader: &Reader, topic: u32, to: u64) -> Result<Vec<StoredEvent>, Error> {
+pub(crate) fn all_events(reader: &Reader, topic: u32, to: u64) -> Result<Vec<StoredEvent>, Error> {
     let mut events = Vec::new();
     let mut from = 0;
     while from < to {
@@ -193,17 +197,17 @@ pub fn all_events(reader: &Reader, topic: u32, to: u64) -> Result<Vec<StoredEven
 }
 
 /// The splitmix64 generator.
-pub struct Random(pub u64);
+pub(crate) struct Random(pub(crate) u64);
 
 impl Random {
-    pub fn next(&mut self) -> u64 {
+    pub(crate) fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
         z ^ (z >> 31)
     }
 
-    pub fn below(&mut self, limit: u64) -> u64 {
+    pub(crate) fn below(&mut self, limit: u64) -> u64 {
         self.next() % limit
     }
 }

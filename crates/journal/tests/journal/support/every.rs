@@ -89,7 +89,7 @@ fn reasons() -> Vec<Reason> {
 }
 
 /// Everything but the records that the journal looks into itself.
-pub fn every_record() -> Vec<Record> {
+pub(crate) fn every_record() -> Vec<Record> {
     let x = id(400, 5);
     let staged = StagedEvent {
         topic: TopicId(200),

@@ -12,23 +12,23 @@ use super::*;
 
 /// What the owner of the journal knows.
 #[derive(Clone, Debug, Default)]
-pub struct Model {
+pub(crate) struct Model {
     /// Acknowledged records.
-    pub acked: BTreeMap<u64, Arc<Record>>,
+    pub(crate) acked: BTreeMap<u64, Arc<Record>>,
     /// Those of them that may be gone, because their segment was dropped or compacted.
-    pub gone: BTreeSet<u64>,
+    pub(crate) gone: BTreeSet<u64>,
     /// The group that is under way.
-    pub pending: Log,
+    pub(crate) pending: Log,
     /// It is a checkpoint.
-    pub rolling: bool,
+    pub(crate) rolling: bool,
     /// An opening is under way.
-    pub opening: bool,
-    pub epoch: u32,
+    pub(crate) opening: bool,
+    pub(crate) epoch: u32,
 }
 
-pub type Shared = Arc<Mutex<Model>>;
+pub(crate) type Shared = Arc<Mutex<Model>>;
 
-pub fn lock(model: &Shared) -> MutexGuard<'_, Model> {
+pub(crate) fn lock(model: &Shared) -> MutexGuard<'_, Model> {
     model.lock().unwrap()
 }
 
@@ -39,7 +39,7 @@ impl Model {
 
     /// Opens an image and compares. Every sync of that opening is looked at as well, as often as
     /// `deeper` says.
-    pub fn check(&self, image: Image, seed: u64, deeper: u32, images: &Mutex<u64>) {
+    pub(crate) fn check(&self, image: Image, seed: u64, deeper: u32, images: &Mutex<u64>) {
         *images.lock().unwrap() += 1;
         let disk = image.into_disk();
         if deeper > 0 {
@@ -113,7 +113,7 @@ impl Model {
 }
 
 /// Runs a history; `at_each_sync` sees the disk before each sync, with what is known then.
-pub fn run(
+pub(crate) fn run(
     seed: u64,
     steps: u64,
     mut at_each_sync: impl FnMut(&Snapshot, &Model) + Send + 'static,
@@ -131,7 +131,7 @@ pub fn run(
 }
 
 /// The history itself, which stops at the first error.
-pub fn drive(disk: &CrashDisk, model: &Shared, seed: u64, steps: u64) -> Result<(), Error> {
+pub(crate) fn drive(disk: &CrashDisk, model: &Shared, seed: u64, steps: u64) -> Result<(), Error> {
     let mut random = Random(seed);
     let mut journal = reopen(disk, model)?;
     let mut offset = 0;

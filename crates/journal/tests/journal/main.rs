@@ -1,0 +1,11 @@
+//! The tests of the journal, one binary: most of them on the crash-image disk.
+#![expect(clippy::unwrap_used, reason = "a test may panic")]
+
+mod append;
+mod codec;
+mod crash;
+mod damage;
+mod faults;
+mod golden;
+mod reading;
+mod support;

@@ -1,0 +1,211 @@
+//! `handfast serve`: opens the store, serves until a signal comes, ends in order.
+//!
+//! The order matters: the address is taken before the store is touched, so that a server that
+//! cannot serve changes nothing on disk; the node is stopped before the door is closed, so that
+//! clients hear how what they asked has ended.
+
+use std::io::{self, ErrorKind, IsTerminal, Write};
+use std::net::{SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use tokio::runtime;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::oneshot;
+use tracing_subscriber::EnvFilter;
+
+use super::progress::Bar;
+use super::{Exit, Failure, store};
+use crate::config::{Config, Flags};
+use crate::health::Health;
+use crate::node::{Info, Node, NodeOptions};
+use crate::{VERSION, grpc};
+
+/// How long transactions that are deciding may take when the server is told to stop.
+const GRACE: Duration = Duration::from_secs(10);
+/// How long connections may take to end after that.
+const CLOSING: Duration = Duration::from_secs(2);
+
+/// Serve, on an embedded store. Nothing has to be configured.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// Directory of the store; made if it does not exist [env: HANDFAST_DATA_DIR] [default: handfast-data]
+    #[arg(long, value_name = "DIR")]
+    data_dir: Option<PathBuf>,
+    /// Address for gRPC and HTTP; port 0 takes a free one [env: HANDFAST_LISTEN] [default: 127.0.0.1:7400]
+    #[arg(long, value_name = "ADDRESS")]
+    listen: Option<String>,
+    /// Configuration file (TOML) [env: HANDFAST_CONFIG]
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// No banner and no progress
+    #[arg(long, short)]
+    quiet: bool,
+}
+
+pub(super) fn run(args: Args) -> Result<(), Failure> {
+    let Args { data_dir, listen, config, quiet } = args;
+    let config = Config::load(Flags { config, data_dir, listen }, |name| std::env::var_os(name))
+        .map_err(|error| Failure::new(Exit::Usage, error))?;
+    start_logging(&config.log)?;
+    let listener = bind(&config.listen)?;
+    let runtime = runtime::Builder::new_multi_thread()
+        .enable_all()
+        .thread_name("handfast-io")
+        .build()
+        .map_err(|error| Failure::new(Exit::Failed, format!("cannot start threads: {error}")))?;
+    runtime.block_on(serve(config, listener, quiet))
+}
+
+/// Log lines go to stderr.
+fn start_logging(filter: &str) -> Result<(), Failure> {
+    let filter = EnvFilter::try_new(filter)
+        .map_err(|error| Failure::new(Exit::Usage, format!("log filter {filter:?}: {error}")))?;
+    let is_plain = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(io::stderr)
+        .with_ansi(io::stderr().is_terminal() && !is_plain)
+        .init();
+    Ok(())
+}
+
+fn bind(listen: &str) -> Result<TcpListener, Failure> {
+    TcpListener::bind(listen).map_err(|error| {
+        let message = match error.kind() {
+            ErrorKind::AddrInUse => format!(
+                "{listen} is in use: another handfast or another program listens there; stop it, \
+                 or choose another address with --listen"
+            ),
+            ErrorKind::PermissionDenied => format!(
+                "{listen} may not be used by this user; choose a port over 1023 with --listen"
+            ),
+            _ => format!("cannot listen on {listen}: {error}; choose an address with --listen"),
+        };
+        Failure::new(Exit::Failed, message)
+    })
+}
+
+async fn serve(config: Config, listener: TcpListener, quiet: bool) -> Result<(), Failure> {
+    let failed = |error: io::Error| Failure::new(Exit::Failed, error);
+    let mut signals = Signals::new().map_err(failed)?;
+    let address = listener.local_addr().map_err(failed)?;
+    let limits = config.limits.clone();
+    let node = open(config, quiet, &mut signals).await?;
+
+    let health = Health::serving().await;
+    let routes = crate::routes(&node, &health, &limits);
+    let (close, closed) = oneshot::channel::<()>();
+    let mut door = tokio::spawn(grpc::serve_tcp(routes, listener, async {
+        // Both ends of it mean the same.
+        let _ = closed.await;
+    }));
+    if !quiet {
+        // If stdout is closed nobody wants to read it.
+        let _ = banner(address, node.info());
+    }
+
+    tokio::select! {
+        () = signals.next() => {}
+        ended = node.stopped() => return Err(fault(ended)),
+        ended = &mut door => {
+            let problem = match ended {
+                Ok(Ok(())) => "it was closed".to_owned(),
+                Ok(Err(error)) => error.to_string(),
+                Err(error) => error.to_string(),
+            };
+            let message = format!("cannot serve {address} any longer: {problem}");
+            return Err(Failure::new(Exit::Failed, message));
+        }
+    }
+
+    tracing::info!("told to stop");
+    health.drain().await;
+    tokio::select! {
+        () = node.shutdown(GRACE) => {}
+        () = signals.next() => exit_at_once(),
+    }
+    let ended = node.stopped().await;
+    // The streams have ended with the node; what hangs on to its connection after that is cut off.
+    let _ = close.send(());
+    tokio::select! {
+        _ = tokio::time::timeout(CLOSING, door) => {}
+        () = signals.next() => exit_at_once(),
+    }
+    ended.map_err(|problem| fault(Err(problem)))
+}
+
+/// Opens the store beside the runtime, so that a signal is heard meanwhile.
+async fn open(config: Config, quiet: bool, signals: &mut Signals) -> Result<Node, Failure> {
+    let opening = tokio::task::spawn_blocking(move || {
+        let options =
+            NodeOptions::default().with_limits(config.limits).with_journal(config.journal);
+        let mut bar = Bar::new("opening", quiet);
+        Node::open(&config.data_dir, options, &mut |progress| bar.show(progress))
+            .map_err(|error| store::not_opened(&config.data_dir, &error))
+    });
+    tokio::select! {
+        opened = opening => opened.unwrap_or_else(|panic| {
+            Err(Failure::new(Exit::Failed, format!("opening the store failed: {panic}")))
+        }),
+        // Whatever opening has done so far is done again, or finished, by the next opening.
+        () = signals.next() => exit_at_once(),
+    }
+}
+
+fn fault(ended: Result<(), String>) -> Failure {
+    let problem = ended.err().unwrap_or_else(|| "it was stopped from inside".to_owned());
+    let message = format!(
+        "the server has ended: {problem}; what was acknowledged is on disk, look after the disk \
+         and start again"
+    );
+    Failure::new(Exit::Fault, message)
+}
+
+fn exit_at_once() -> ! {
+    // Not by way of the runtime: its end would wait for what is being given up.
+    std::process::exit(Exit::Interrupted as i32)
+}
+
+fn banner(address: SocketAddr, info: &Info) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    writeln!(out, "handfast {VERSION}")?;
+    writeln!(out, "  listens on  {address} (gRPC and HTTP)")?;
+    if let Some(dir) = &info.data_dir {
+        writeln!(out, "  stores in   {}", absolute(dir).display())?;
+    }
+    writeln!(out, "  synced      every commit is on disk before it is acknowledged")?;
+    if info.dropped_bytes > 0 {
+        writeln!(
+            out,
+            "  recovered   {} bytes at the end were never acknowledged and are dropped",
+            info.dropped_bytes
+        )?;
+    }
+    writeln!(out, "  try next    handfast demo, handfast tx list")?;
+    out.flush()
+}
+
+fn absolute(dir: &Path) -> PathBuf {
+    std::path::absolute(dir).unwrap_or_else(|_| dir.to_path_buf())
+}
+
+/// SIGTERM and SIGINT.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn new() -> io::Result<Self> {
+        let terminate = signal(SignalKind::terminate())?;
+        Ok(Self { terminate, interrupt: signal(SignalKind::interrupt())? })
+    }
+
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}

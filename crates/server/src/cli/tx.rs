@@ -1,0 +1,300 @@
+//! `handfast tx list|show`: what the server knows about transactions. Only looks.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use handfast::{BranchView, State, TransactionId, TransactionView, VoteKind};
+use serde::Serialize;
+
+use super::output::{Column, duration, rfc3339, table, visible};
+use super::participant::kind;
+use super::remote::{self, Server};
+use super::{Failure, timeline};
+
+const LIST: &str =
+    "VOTED counts the branches whose vote is in. LEFT is the time until the deadline.
+
+Examples:
+  handfast tx list
+  handfast tx list --state committing
+  handfast tx list --json | jq -r '.transactions[] | select(.attention) | .transaction_id'";
+const SHOW: &str = "Times are milliseconds since the transaction began. Of a transaction that has \
+ended, the log keeps
+the decision and how each branch ended, but not when each was asked.
+
+Example:
+  handfast tx show 0192f0a1-b2c3-7d4e-8f90-a1b2c3d4e5f6";
+
+/// Transactions: what is open, and how one went
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    #[command(flatten)]
+    remote: remote::Args,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Command {
+    /// List open transactions, the oldest first
+    #[command(after_help = LIST)]
+    List {
+        /// At most this many
+        #[arg(long, value_name = "N", default_value_t = 100,
+              value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+        limit: u32,
+        /// Only those in this state
+        #[arg(long, value_name = "STATE")]
+        state: Option<Open>,
+    },
+    /// Show one transaction with its timeline, branch by branch
+    #[command(after_help = SHOW)]
+    Show {
+        /// The transaction
+        #[arg(value_name = "ID")]
+        id: TransactionId,
+    },
+}
+
+/// States in which a transaction is open.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum Open {
+    /// Not decided
+    Preparing,
+    /// Decided to commit; participants are being told
+    Committing,
+}
+
+pub(super) fn run(args: &Args) -> Result<(), Failure> {
+    remote::run(&args.remote, async |server| match &args.command {
+        Command::List { limit, state } => list(server, *limit, *state).await,
+        Command::Show { id } => show(server, *id).await,
+    })
+}
+
+/// Most transactions that the server lists in one answer.
+const PAGE: usize = 1_000;
+
+async fn list(server: &Server, limit: u32, state: Option<Open>) -> Result<(), Failure> {
+    let limit = limit as usize;
+    let wanted = |view: &TransactionView| match state {
+        None => true,
+        Some(Open::Preparing) => view.state == State::Preparing,
+        Some(Open::Committing) => view.state == State::Committing,
+    };
+    // One more than is shown, to be able to say that there are more.
+    let mut views: Vec<TransactionView> = Vec::new();
+    let mut after = None;
+    while views.len() <= limit {
+        let size = if state.is_some() { PAGE } else { PAGE.min(limit + 1 - views.len()) };
+        let asking = server.handfast.transactions(after, u32::try_from(size).unwrap_or(u32::MAX));
+        let page = server.ask("asking for transactions", asking).await?;
+        let is_last = page.len() < size;
+        after = page.last().map(|view| view.id);
+        views.extend(page.into_iter().filter(wanted));
+        if is_last {
+            break;
+        }
+    }
+    let has_more = views.len() > limit;
+    views.truncate(limit);
+    let transactions: Vec<Transaction> = views.iter().map(Transaction::from).collect();
+    let document = serde_json::json!({ "transactions": transactions, "has_more": has_more });
+    server.out.result(&document, || listed(&views, now_ms()))?;
+    if has_more {
+        server.out.note(format!("These are the first {limit}; see more with --limit."));
+    }
+    Ok(())
+}
+
+async fn show(server: &Server, id: TransactionId) -> Result<(), Failure> {
+    let view = server.ask("asking for the transaction", server.handfast.show(id)).await?;
+    server.out.result(&Transaction::from(&view), || timeline::shown(&view))
+}
+
+fn now_ms() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[derive(Serialize)]
+struct Transaction {
+    transaction_id: String,
+    state: &'static str,
+    local_database: Option<String>,
+    begun: Option<String>,
+    begun_unix_ms: u64,
+    /// Null once it is decided.
+    remaining_ms: Option<u64>,
+    commit_asked: bool,
+    /// Null where the log does not keep it: of those that failed.
+    events: Option<u32>,
+    acknowledgements: Option<u32>,
+    reason: Option<Reason>,
+    decided: Option<String>,
+    decided_unix_ms: Option<u64>,
+    ended: Option<String>,
+    ended_unix_ms: Option<u64>,
+    heuristic: bool,
+    attention: Option<String>,
+    branches: Vec<Branch>,
+}
+
+#[derive(Serialize)]
+struct Reason {
+    code: &'static str,
+    participant: Option<String>,
+    detail: Option<String>,
+    retryable: bool,
+}
+
+/// Times are milliseconds since the transaction's begin.
+#[derive(Serialize)]
+struct Branch {
+    participant: String,
+    kind: &'static str,
+    state_id: Option<String>,
+    instance: Option<String>,
+    prepare_sent_ms: Option<u64>,
+    vote: Option<&'static str>,
+    voted_ms: Option<u64>,
+    decision_sent_ms: Option<u64>,
+    finished_ms: Option<u64>,
+    /// Null where it is not known any more.
+    sends: Option<u32>,
+}
+
+fn state_name(state: State) -> &'static str {
+    match state {
+        State::Preparing => "preparing",
+        State::Committing => "committing",
+        State::Committed => "committed",
+        State::Failed => "failed",
+    }
+}
+
+impl From<&TransactionView> for Transaction {
+    fn from(view: &TransactionView) -> Self {
+        let items = |count: u32| (count > 0 || view.state != State::Failed).then_some(count);
+        let text = |text: &str| (!text.is_empty()).then(|| text.to_owned());
+        Self {
+            transaction_id: view.id.to_string(),
+            state: state_name(view.state),
+            local_database: view.local.as_ref().map(ToString::to_string),
+            begun: rfc3339(view.begun_wall_ms),
+            begun_unix_ms: view.begun_wall_ms,
+            remaining_ms: view.remaining_ms,
+            commit_asked: view.commit_asked,
+            events: items(view.events),
+            acknowledgements: items(view.acknowledgements),
+            reason: view.reason.as_ref().map(|reason| Reason {
+                code: reason.code.as_str(),
+                participant: reason.participant.as_ref().map(ToString::to_string),
+                detail: text(&reason.detail),
+                retryable: reason.retryable,
+            }),
+            decided: view.decided_wall_ms.and_then(rfc3339),
+            decided_unix_ms: view.decided_wall_ms,
+            ended: view.ended_wall_ms.and_then(rfc3339),
+            ended_unix_ms: view.ended_wall_ms,
+            heuristic: view.heuristic,
+            attention: view.attention.clone(),
+            branches: view.branches.iter().map(Branch::from).collect(),
+        }
+    }
+}
+
+impl From<&BranchView> for Branch {
+    fn from(view: &BranchView) -> Self {
+        Self {
+            participant: view.participant.to_string(),
+            kind: kind(view.kind),
+            state_id: view.state_id.map(|id| id.to_string()),
+            instance: view.instance.as_ref().map(ToString::to_string),
+            prepare_sent_ms: view.prepare_sent_ms,
+            vote: view.vote.map(|vote| match vote {
+                VoteKind::Yes => "yes",
+                VoteKind::No => "no",
+                VoteKind::ReadOnly => "read_only",
+            }),
+            voted_ms: view.voted_ms,
+            decision_sent_ms: view.decision_sent_ms,
+            finished_ms: view.finished_ms,
+            sends: timeline::sends(view),
+        }
+    }
+}
+
+fn listed(views: &[TransactionView], now_ms: u64) -> String {
+    let columns = [
+        Column::Left("TRANSACTION"),
+        Column::Left("STATE"),
+        Column::Right("AGE"),
+        Column::Right("VOTED"),
+        Column::Right("LEFT"),
+        Column::Left("ATTENTION"),
+    ];
+    let rows = views.iter().map(|view| {
+        let voted = view.branches.iter().filter(|branch| branch.vote.is_some()).count();
+        let votes = match (&view.local, view.branches.len()) {
+            (Some(_), _) => "local".to_owned(),
+            (None, all) => format!("{voted}/{all}"),
+        };
+        vec![
+            view.id.to_string(),
+            timeline::state(view.state).to_owned(),
+            duration(now_ms.saturating_sub(view.begun_wall_ms)),
+            votes,
+            view.remaining_ms.map_or_else(|| "-".to_owned(), duration),
+            visible(view.attention.as_deref().unwrap_or_default()),
+        ]
+    });
+    table(&columns, rows.collect(), "No open transactions.")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::timeline::tests::{committed, failed, preparing};
+
+    #[test]
+    fn the_list_fits_a_terminal() {
+        let mut stuck = preparing();
+        stuck.attention = Some("payments \x1b[2J is silent".to_owned());
+        let now = stuck.begun_wall_ms + 12_340;
+        let expected = "\
+TRANSACTION                           STATE        AGE  VOTED   LEFT  ATTENTION
+0192f0a1-b2c3-7d4e-8f90-a1b2c3d4e5f6  Preparing  12.3s    1/2  17.6s
+0192f0a1-b2c3-7d4e-8f90-a1b2c3d4e5f6  Preparing  12.3s    1/2  17.6s  payments \\u{1b}[2J is silent";
+        assert_eq!(listed(&[preparing(), stuck], now), expected);
+        assert_eq!(listed(&[], 0), "No open transactions.");
+    }
+
+    #[test]
+    fn unknown_is_null_and_never_zero() {
+        let document = |view| serde_json::to_value(Transaction::from(view)).expect("JSON");
+        let open = document(&preparing());
+        for field in ["decided", "decided_unix_ms", "ended", "ended_unix_ms", "reason", "attention"]
+        {
+            assert!(open[field].is_null(), "{field}: {open}");
+        }
+        assert_eq!(open["remaining_ms"], 17_660);
+        assert_eq!(open["branches"][1]["vote"], serde_json::Value::Null);
+        assert_eq!(open["branches"][1]["sends"], 0);
+
+        let ended = document(&committed());
+        assert_eq!(ended["begun"], "2026-11-22T18:00:00.000Z");
+        assert_eq!(ended["begun_unix_ms"], 1_795_370_400_000_u64);
+        assert!(ended["remaining_ms"].is_null());
+
+        // The log keeps of a failed one neither what it would have published nor what was sent.
+        let failed = document(&failed());
+        assert!(failed["events"].is_null() && failed["branches"][0]["sends"].is_null(), "{failed}");
+        assert_eq!(
+            failed["reason"],
+            serde_json::json!({
+                "code": "voted_no", "participant": "payments", "detail": "no money",
+                "retryable": false
+            })
+        );
+    }
+}

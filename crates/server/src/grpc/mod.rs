@@ -1,0 +1,87 @@
+//! gRPC: every service of `handfast.v1` in front of a [`Node`], with health and reflection.
+//!
+//! A unary call is one command and its reply. A stream is one session of the node: frames become
+//! batches of commands, whatever is queued for the stream becomes one frame. No task is made per
+//! transaction, and no rule of the protocol is in here.
+
+mod events;
+mod memory;
+mod participants;
+mod publish;
+mod read;
+mod server;
+mod session;
+mod stream;
+mod subscribe;
+mod topics;
+mod transactions;
+mod transport;
+
+use axum::Router;
+use handfast_core::command::Command;
+use handfast_core::limits::Limits;
+use handfast_core::output::Reply;
+use handfast_core::refusal::Refusal;
+use handfast_wire::raw::events_server::EventsServer;
+use handfast_wire::raw::participants_server::ParticipantsServer;
+use handfast_wire::raw::server_server::ServerServer;
+use handfast_wire::raw::transactions_server::TransactionsServer;
+use handfast_wire::{FILE_DESCRIPTOR_SET, MESSAGE_BYTES, status};
+use tonic::Status;
+use tonic::server::NamedService;
+use tonic::service::Routes;
+use tonic_health::pb::health_server::HealthServer;
+use tonic_health::server::HealthService;
+
+use crate::health::Health;
+use crate::node::{Node, NodeStopped};
+
+pub use memory::Memory;
+pub use transport::{HALF_OPEN_AFTER, serve, serve_tcp};
+
+/// Full names of the services of the contract.
+pub const SERVICES: [&str; 4] = [
+    TransactionsServer::<transactions::Service>::NAME,
+    ParticipantsServer::<participants::Service>::NAME,
+    EventsServer::<events::Service>::NAME,
+    ServerServer::<server::Service>::NAME,
+];
+
+/// All gRPC services over a node, to be merged with other routes and served by [`serve`] or
+/// [`serve_tcp`]. `limits` are those of the node, to be told to clients.
+#[must_use]
+pub fn routes(node: &Node, health: &Health, limits: &Limits) -> Router {
+    macro_rules! sized {
+        ($server:ident, $service:expr) => {
+            $server::new($service)
+                .max_decoding_message_size(MESSAGE_BYTES)
+                .max_encoding_message_size(MESSAGE_BYTES)
+        };
+    }
+    let reflection = || {
+        tonic_reflection::server::Builder::configure()
+            .register_encoded_file_descriptor_set(FILE_DESCRIPTOR_SET)
+            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+    };
+    let sound = "the descriptors were encoded by the build of this server";
+    Routes::new(sized!(TransactionsServer, transactions::Service(node.clone())))
+        .add_service(sized!(ParticipantsServer, participants::Service(node.clone())))
+        .add_service(sized!(EventsServer, events::Service(node.clone())))
+        .add_service(sized!(ServerServer, server::Service::new(node, health, limits)))
+        .add_service(HealthServer::new(HealthService::from_health_reporter(health.reporter())))
+        .add_service(reflection().build_v1().expect(sound))
+        .add_service(reflection().build_v1alpha().expect(sound))
+        .prepare()
+        .into_axum_router()
+}
+
+/// A unary call: its command, or the refusal of what could not become one.
+async fn call(node: &Node, command: Result<Command, Refusal>) -> Result<Reply, Status> {
+    let command = command.map_err(status::status)?;
+    node.call(command).await.map_err(stopped)
+}
+
+/// The node has stopped. This is no refusal: whether the call had an effect is unknown.
+fn stopped(_: NodeStopped) -> Status {
+    Status::unavailable("the server has stopped; whether this had an effect is unknown")
+}

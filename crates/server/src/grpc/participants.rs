@@ -1,0 +1,117 @@
+//! The service Participants: the stream of one instance, and the list of participants.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use handfast_core::command::Command;
+use handfast_wire::participants::{self as wire, About};
+use handfast_wire::raw::participants_server::Participants;
+use handfast_wire::v1;
+use tonic::{Request, Response, Status, Streaming};
+
+use super::stream::{self, Asker, Frames, Voice};
+use crate::node::{Item, Node};
+
+/// The service.
+#[derive(Debug)]
+pub(super) struct Service(pub(super) Node);
+
+#[tonic::async_trait]
+impl Participants for Service {
+    type AttachStream = Frames<v1::ToParticipantFrame>;
+
+    async fn attach(
+        &self,
+        request: Request<Streaming<v1::FromParticipantFrame>>,
+    ) -> Result<Response<Self::AttachStream>, Status> {
+        let asked = Asked::default();
+        let messages = Messages(asked.clone());
+        let frames =
+            stream::open(&self.0, messages, |asker| read(request.into_inner(), asked, asker));
+        Ok(Response::new(frames))
+    }
+
+    async fn list(
+        &self,
+        _: Request<v1::ListParticipantsRequest>,
+    ) -> Result<Response<v1::ListParticipantsReply>, Status> {
+        let reply = super::call(&self.0, Ok(Command::ListParticipants)).await?;
+        wire::participants(reply).map(Response::new)
+    }
+}
+
+async fn read(
+    mut requests: Streaming<v1::FromParticipantFrame>,
+    asked: Asked,
+    asker: Asker<v1::ToParticipant>,
+) -> Result<(), Status> {
+    while let Some(frame) = stream::frame(&mut requests).await? {
+        let mut batch = Vec::with_capacity(frame.messages.len());
+        let mut refused = Vec::new();
+        {
+            let mut asked = asked.lock();
+            for message in frame.messages {
+                let number = message.request;
+                match wire::command(message) {
+                    Ok((about, command)) => batch.push((asked.remember(number, about), command)),
+                    Err(refusal) => refused.push(wire::refused(number, About::Other, refusal)),
+                }
+            }
+        }
+        asker.answer(refused).await;
+        asker.ask(batch).await?;
+    }
+    Ok(())
+}
+
+/// What the instance asked and the node has not answered, under numbers of our own: an instance
+/// may use its numbers twice.
+#[derive(Clone, Default)]
+struct Asked(Arc<Mutex<Open>>);
+
+#[derive(Default)]
+struct Open {
+    last: u64,
+    open: HashMap<u64, (u64, About)>,
+}
+
+impl Asked {
+    fn lock(&self) -> MutexGuard<'_, Open> {
+        // Nothing in between can leave it half changed.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Open {
+    fn remember(&mut self, number: u64, about: About) -> u64 {
+        self.last += 1;
+        self.open.insert(self.last, (number, about));
+        self.last
+    }
+}
+
+struct Messages(Asked);
+
+impl Voice for Messages {
+    type Message = v1::ToParticipant;
+    type Frame = v1::ToParticipantFrame;
+
+    fn say(&mut self, items: Vec<Item>, out: &mut VecDeque<Self::Message>) {
+        let mut asked = self.0.lock();
+        for item in items {
+            match item {
+                Item::Reply { request, reply } => {
+                    let known = asked.open.remove(&request);
+                    let (number, about) = known.expect("the node answers what it was asked, once");
+                    out.extend(wire::reply(number, about, reply));
+                }
+                Item::ToService(message) => out.push_back(wire::to_participant(message)),
+                other => unreachable!("not for an instance of a service: {other:?}"),
+            }
+        }
+    }
+
+    fn frame(messages: Vec<Self::Message>) -> Self::Frame {
+        v1::ToParticipantFrame { messages }
+    }
+}

@@ -1,0 +1,120 @@
+//! The service Transactions, call by call. Its stream is in `session`.
+
+use handfast_core::output::Reply;
+use handfast_wire::raw::transaction_request::Call;
+use handfast_wire::raw::transactions_server::Transactions;
+use handfast_wire::transactions::{self as wire, Door};
+use handfast_wire::{raw, v1};
+use tonic::{Request, Response, Status, Streaming};
+
+use super::session;
+use super::stream::Frames;
+use crate::node::Node;
+
+/// The service.
+#[derive(Debug)]
+pub(super) struct Service(pub(super) Node);
+
+impl Service {
+    async fn call(&self, call: Call) -> Result<Reply, Status> {
+        let id = session::id_for(&self.0, Some(&call));
+        super::call(&self.0, wire::command(call, id, Door::Unary)).await
+    }
+}
+
+#[tonic::async_trait]
+impl Transactions for Service {
+    async fn begin(
+        &self,
+        request: Request<raw::BeginRequest>,
+    ) -> Result<Response<v1::Begun>, Status> {
+        let reply = self.call(Call::Begin(request.into_inner())).await?;
+        wire::begun(reply).map(Response::new)
+    }
+
+    async fn begin_local(
+        &self,
+        request: Request<raw::BeginLocalRequest>,
+    ) -> Result<Response<v1::Begun>, Status> {
+        let reply = self.call(Call::BeginLocal(request.into_inner())).await?;
+        wire::begun(reply).map(Response::new)
+    }
+
+    async fn enlist(
+        &self,
+        request: Request<v1::EnlistRequest>,
+    ) -> Result<Response<v1::Counted>, Status> {
+        let reply = self.call(Call::Enlist(request.into_inner())).await?;
+        wire::counted(reply).map(Response::new)
+    }
+
+    async fn stage(
+        &self,
+        request: Request<raw::StageRequest>,
+    ) -> Result<Response<v1::Counted>, Status> {
+        let reply = self.call(Call::Stage(request.into_inner())).await?;
+        wire::counted(reply).map(Response::new)
+    }
+
+    async fn commit(
+        &self,
+        request: Request<v1::CommitRequest>,
+    ) -> Result<Response<v1::Outcome>, Status> {
+        let reply = self.call(Call::Commit(request.into_inner())).await?;
+        wire::outcome(reply).map(Response::new)
+    }
+
+    async fn abort(
+        &self,
+        request: Request<v1::AbortRequest>,
+    ) -> Result<Response<v1::Outcome>, Status> {
+        let reply = self.call(Call::Abort(request.into_inner())).await?;
+        wire::outcome(reply).map(Response::new)
+    }
+
+    async fn extend(
+        &self,
+        request: Request<v1::ExtendRequest>,
+    ) -> Result<Response<v1::Remaining>, Status> {
+        let reply = self.call(Call::Extend(request.into_inner())).await?;
+        wire::remaining(reply).map(Response::new)
+    }
+
+    async fn run(
+        &self,
+        request: Request<raw::RunRequest>,
+    ) -> Result<Response<v1::Outcome>, Status> {
+        let reply = self.call(Call::Run(request.into_inner())).await?;
+        wire::outcome(reply).map(Response::new)
+    }
+
+    async fn get(&self, request: Request<v1::GetRequest>) -> Result<Response<v1::Outcome>, Status> {
+        let reply = self.call(Call::Get(request.into_inner())).await?;
+        wire::outcome(reply).map(Response::new)
+    }
+
+    async fn show(
+        &self,
+        request: Request<v1::ShowRequest>,
+    ) -> Result<Response<v1::Transaction>, Status> {
+        let reply = self.call(Call::Show(request.into_inner())).await?;
+        wire::transaction(reply).map(Response::new)
+    }
+
+    async fn list(
+        &self,
+        request: Request<v1::ListTransactionsRequest>,
+    ) -> Result<Response<v1::ListTransactionsReply>, Status> {
+        let reply = self.call(Call::List(request.into_inner())).await?;
+        wire::transactions(reply).map(Response::new)
+    }
+
+    type SessionStream = Frames<v1::TransactionReplyFrame>;
+
+    async fn session(
+        &self,
+        request: Request<Streaming<raw::TransactionFrame>>,
+    ) -> Result<Response<Self::SessionStream>, Status> {
+        Ok(Response::new(session::open(&self.0, request.into_inner())))
+    }
+}

@@ -1,0 +1,156 @@
+//! `/metrics`: the node's figures as they stand at the moment of the scrape.
+//!
+//! Nothing is counted here. What is not known is absent, never zero.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use prometheus_client::encoding::text::encode;
+use prometheus_client::metrics::counter::ConstCounter;
+use prometheus_client::metrics::gauge::ConstGauge;
+use prometheus_client::metrics::info::Info;
+use prometheus_client::registry::{Registry, Unit};
+
+use crate::VERSION;
+use crate::node::{Node, NodeStats};
+
+/// The type of what a scrape answers.
+const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// What a scrape needs.
+#[derive(Clone, Debug)]
+pub(super) struct Metrics {
+    node: Node,
+    started_seconds: f64,
+}
+
+impl Metrics {
+    pub(super) fn new(node: &Node) -> Self {
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        Self { node: node.clone(), started_seconds: since.as_secs_f64() }
+    }
+}
+
+/// Answers a scrape.
+pub(super) async fn scrape(State(metrics): State<Metrics>) -> Response {
+    let Ok(stats) = metrics.node.stats().await else {
+        return (StatusCode::SERVICE_UNAVAILABLE, "the node has stopped\n").into_response();
+    };
+    let durable_lsn = *metrics.node.durable_changed().borrow();
+    match render(&stats, durable_lsn, metrics.started_seconds) {
+        Ok(body) => super::text(CONTENT_TYPE, body),
+        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")).into_response(),
+    }
+}
+
+fn render(
+    stats: &NodeStats,
+    durable_lsn: u64,
+    started_seconds: f64,
+) -> Result<String, std::fmt::Error> {
+    let mut registry = Registry::default();
+    registry.register_with_unit(
+        "process_start_time",
+        "When the process started, in Unix time",
+        Unit::Seconds,
+        ConstGauge::new(started_seconds),
+    );
+    let ours = registry.sub_registry_with_prefix("handfast");
+    ours.register("build", "The version of the server", Info::new([("version", VERSION)]));
+    transactions(ours, stats);
+    journal(ours, stats, durable_lsn);
+    gauge(ours, "sessions", "Open streams of clients", stats.sessions as u64);
+    gauge(ours, "instances", "Attached instances of services", stats.core.instances as u64);
+    let mut body = String::new();
+    encode(&mut body, &registry)?;
+    Ok(body)
+}
+
+fn transactions(ours: &mut Registry, stats: &NodeStats) {
+    let (core, counters) = (&stats.core, &stats.core.counters);
+    counter(ours, "transactions_begun", "Transactions begun", counters.begun);
+    counter(ours, "transactions_committed", "Transactions decided to commit", counters.committed);
+    counter(ours, "transactions_failed", "Transactions that failed", counters.failed);
+    counter(
+        ours,
+        "transactions_attention_raised",
+        "Transactions that asked for a person's attention",
+        counters.attention,
+    );
+    gauge(ours, "transactions_open", "Transactions that have not ended", core.open as u64);
+    gauge(
+        ours,
+        "transactions_deciding",
+        "Open transactions that are decided and not finished",
+        core.deciding as u64,
+    );
+    gauge(
+        ours,
+        "transactions_attention",
+        "Open transactions that a person should look at",
+        core.attention as u64,
+    );
+    gauge(ours, "idempotency_keys", "Idempotency keys that are kept", core.keys as u64);
+    ours.register_with_unit(
+        "staged",
+        "Bytes of events staged by open transactions",
+        Unit::Bytes,
+        ConstGauge::new(core.staged_bytes as u64),
+    );
+}
+
+fn journal(ours: &mut Registry, stats: &NodeStats, durable_lsn: u64) {
+    let ours = ours.sub_registry_with_prefix("journal");
+    counter(ours, "groups", "Commit groups made durable since the start", stats.groups);
+    counter(ours, "records", "Records made durable since the start", stats.records);
+    gauge(ours, "durable_lsn", "Last place of the log that is on stable storage", durable_lsn);
+    if stats.groups > 0 {
+        gauge(ours, "last_group_records", "Records in the last commit group", stats.last_group);
+    }
+    ours.register_with_unit(
+        "write",
+        "Time spent writing and syncing commit groups",
+        Unit::Seconds,
+        ConstCounter::new(stats.sync_nanos as f64 / 1e9),
+    );
+    ours.register_with_unit(
+        "free",
+        "Bytes that can be appended without a new allocation",
+        Unit::Bytes,
+        ConstGauge::new(stats.free_bytes),
+    );
+    gauge(ours, "segments", "Segments of the journal on disk", stats.segments as u64);
+    let low = u64::from(stats.low_space);
+    gauge(ours, "low_space", "1: the store is so full that new work is refused", low);
+}
+
+fn counter(registry: &mut Registry, name: &str, help: &str, value: u64) {
+    registry.register(name, help, ConstCounter::new(value));
+}
+
+fn gauge(registry: &mut Registry, name: &str, help: &str, value: u64) {
+    registry.register(name, help, ConstGauge::new(value));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_not_known_is_absent() {
+        let body = render(&NodeStats::default(), 7, 1.5).expect("a string takes everything");
+        for line in [
+            "handfast_transactions_begun_total 0",
+            "handfast_journal_durable_lsn 7",
+            "handfast_journal_write_seconds_total 0.0",
+            "handfast_staged_bytes 0",
+            "process_start_time_seconds 1.5",
+            "# EOF",
+        ] {
+            assert!(body.lines().any(|l| l == line), "{line:?} is not in\n{body}");
+        }
+        assert!(!body.contains("last_group"), "there was no group yet:\n{body}");
+    }
+}

@@ -1,0 +1,30 @@
+//! The handfast server: a durable event bus and a two-phase-commit coordinator.
+//!
+//! [`Node`] is the server without its doors: it opens a store and runs the protocol. [`grpc`] and
+//! [`http`] are doors, both on one port; [`cli`] is the command `handfast`. No rule of the protocol
+//! is in here: commands are carried to the core, what it says is carried back.
+
+pub mod cli;
+pub mod config;
+mod demo;
+pub mod grpc;
+pub mod health;
+pub mod http;
+pub mod node;
+
+use axum::Router;
+use handfast_core::limits::Limits;
+
+pub use node::Node;
+
+/// The version of the server.
+pub const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+/// Everything that is served on one port: gRPC and HTTP. `limits` are those of the node, to be
+/// told to clients.
+#[must_use]
+pub fn routes(node: &Node, health: &health::Health, limits: &Limits) -> Router {
+    grpc::routes(node, health, limits)
+        .merge(http::routes(node, health))
+        .fallback(http::not_found)
+}

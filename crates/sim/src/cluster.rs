@@ -1,0 +1,1 @@
+//! Appends that are lost or unknown.

@@ -1,0 +1,94 @@
+//! Bugs to plant: each changes what passes between the core and its world, or a rule that the
+//! world keeps. The general checkers have to find every one of them.
+
+/// A planted bug.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Fault {
+    /// The disk reports a group as durable when it has only been accepted.
+    SyncNotWaitedFor,
+    /// A crash loses a COMMIT that was durable.
+    CommitLostInCrash,
+    /// A crash loses an acknowledgement that was durable.
+    AcknowledgementLostInCrash,
+    /// After COMMIT one participant is told to abort.
+    AbortSentAfterCommit,
+    /// A commit goes to a durable state that never prepared.
+    CommitSentToStranger,
+    /// Services are told that they may forget when END is not even made.
+    ForgetBeforeEnd,
+    /// A decision is sent once and never again.
+    DecisionNotRepeated,
+    /// A YES arrives as a NO.
+    YesTakenForNo,
+    /// The deadline's ticks never come.
+    TicksLost,
+    /// An event of a failed transaction is delivered.
+    FailedEventDelivered,
+    /// A delivery is dropped and acknowledged in the subscriber's name.
+    DeliverySkipped,
+    /// The event after the one that is delivered goes out at once, though it has the same key.
+    TwoOfAKey,
+    /// An event's bytes are changed when they are read.
+    BytesChanged,
+    /// A batch that is sent again is taken for a new one.
+    DedupForgotten,
+    /// A crash forgets the idempotency keys.
+    KeysForgotten,
+    /// A key finds the transaction of another key.
+    KeysMixedUp,
+    /// Status answers from an old copy.
+    StaleStatus,
+    /// The commit's counts are not compared.
+    CountsIgnored,
+    /// A service votes YES before its branch is recorded.
+    VoteBeforeRecord,
+    /// A service applies a commit again when it is told again.
+    CommitAppliedTwice,
+    /// A prepared service that has waited for long aborts by itself.
+    PreparedGivesUp,
+    /// The look-up of a local transaction finds a marker that is not there.
+    MarkerNotChecked,
+    /// The look-up of a local transaction reports a tombstone without writing it.
+    TombstoneNotWritten,
+    /// A restart writes ABORT after a COMMIT that is in the log.
+    CommitAbortedByRestart,
+    /// A reply is sent twice.
+    ReplySentTwice,
+    /// An acknowledged event is delivered again.
+    DeliveredAfterAcknowledgement,
+    /// The replay of the log skips a record.
+    RecordSkippedInRecovery,
+}
+
+impl Fault {
+    /// Every planted bug.
+    pub const ALL: &'static [Fault] = &[
+        Self::SyncNotWaitedFor,
+        Self::CommitLostInCrash,
+        Self::AcknowledgementLostInCrash,
+        Self::AbortSentAfterCommit,
+        Self::CommitSentToStranger,
+        Self::ForgetBeforeEnd,
+        Self::DecisionNotRepeated,
+        Self::YesTakenForNo,
+        Self::TicksLost,
+        Self::FailedEventDelivered,
+        Self::DeliverySkipped,
+        Self::TwoOfAKey,
+        Self::BytesChanged,
+        Self::DedupForgotten,
+        Self::KeysForgotten,
+        Self::KeysMixedUp,
+        Self::StaleStatus,
+        Self::CountsIgnored,
+        Self::VoteBeforeRecord,
+        Self::CommitAppliedTwice,
+        Self::PreparedGivesUp,
+        Self::MarkerNotChecked,
+        Self::TombstoneNotWritten,
+        Self::CommitAbortedByRestart,
+        Self::ReplySentTwice,
+        Self::DeliveredAfterAcknowledgement,
+        Self::RecordSkippedInRecovery,
+    ];
+}

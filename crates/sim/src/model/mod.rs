@@ -1,0 +1,1 @@
+//! A tiny world whose every schedule is tried.

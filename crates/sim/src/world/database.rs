@@ -1,0 +1,133 @@
+//! Simulated databases: markers and tombstones, prepared branches, and the server's own
+//! connections, which may do what they were asked without the answer ever arriving.
+
+use std::collections::BTreeSet;
+
+use handfast_core::ids::{Name, TransactionId};
+use handfast_core::input::{BranchReport, Input, Resolution};
+
+use super::World;
+use crate::fault::Fault;
+use crate::invariants::Seen;
+
+/// One database. Its rows and prepared branches are in the facts.
+#[derive(Debug)]
+pub(super) struct Database {
+    /// Its name.
+    pub name: Name,
+    /// Whether it answers.
+    pub up: bool,
+    /// Local transactions that have written their marker and not committed: they hold its lock.
+    pub open: BTreeSet<TransactionId>,
+}
+
+impl Database {
+    /// An empty database.
+    #[must_use]
+    pub fn new(name: Name) -> Self {
+        Self { name, up: true, open: BTreeSet::new() }
+    }
+}
+
+impl World {
+    /// One of the server's connections gets something done, or the auditor looks.
+    pub(super) fn database_step(&mut self) {
+        let waiting = self.finishes.len() + self.resolves.len();
+        if waiting == 0 || (!self.healing && self.rng.percent(5)) {
+            return self.audit();
+        }
+        let at = self.rng.index(waiting);
+        if at < self.finishes.len() {
+            let (id, database, commit) = self.finishes.swap_remove(at);
+            let report = self.finish(id, &database, commit);
+            let lost = !self.healing && self.rng.percent(10);
+            let report = if lost { BranchReport::Unknown } else { report };
+            self.feed(Input::BranchFinished { id, database, report });
+        } else {
+            let (id, database) = self.resolves.swap_remove(at - self.finishes.len());
+            let resolution = self.resolve(id, &database);
+            let lost = !self.healing && self.rng.percent(15);
+            let resolution = if lost { Resolution::Unknown } else { resolution };
+            self.feed(Input::Resolved { id, resolution });
+        }
+    }
+
+    /// The server is gone: its connections may still do what they were asked.
+    pub(super) fn forget_database_work(&mut self) {
+        for (id, database, commit) in std::mem::take(&mut self.finishes) {
+            if self.rng.percent(50) {
+                self.finish(id, &database, commit);
+            }
+        }
+        for (id, database) in std::mem::take(&mut self.resolves) {
+            if self.rng.percent(50) {
+                self.resolve(id, &database);
+            }
+        }
+    }
+
+    fn index(&self, database: &Name) -> Option<usize> {
+        self.databases.iter().position(|d| d.name == *database)
+    }
+
+    fn finish(&mut self, id: TransactionId, database: &Name, commit: bool) -> BranchReport {
+        let Some(at) = self.index(database) else { return BranchReport::Unknown };
+        if !self.databases[at].up {
+            return BranchReport::Unknown;
+        }
+        let branch = (database.clone(), id);
+        if self.facts.prepared.remove(&branch) {
+            if commit {
+                self.facts.rows.insert(branch, true);
+                self.see(&Seen::Visible(database, id));
+            }
+            return BranchReport::Done;
+        }
+        let committed = self.facts.rows.get(&branch) == Some(&true);
+        if committed == commit {
+            BranchReport::Done
+        } else {
+            BranchReport::Heuristic("somebody else has finished it".into())
+        }
+    }
+
+    fn resolve(&mut self, id: TransactionId, database: &Name) -> Resolution {
+        let Some(at) = self.index(database) else { return Resolution::Unknown };
+        if !self.databases[at].up || self.databases[at].open.contains(&id) {
+            return Resolution::Unknown;
+        }
+        let branch = (database.clone(), id);
+        match (self.facts.rows.get(&branch), self.fault) {
+            (Some(true), _) => Resolution::Committed,
+            (Some(false), _) => Resolution::Aborted,
+            (None, Some(Fault::MarkerNotChecked)) => Resolution::Committed,
+            (None, Some(Fault::TombstoneNotWritten)) => Resolution::Tombstone,
+            (None, _) => {
+                self.facts.rows.insert(branch, false);
+                Resolution::Tombstone
+            }
+        }
+    }
+
+    /// The auditor: a prepared branch whose transaction has failed, or never was, is rolled back.
+    fn audit(&mut self) {
+        let stray = self.facts.prepared.iter().find(|(_, id)| {
+            let known = self.facts.chains.contains_key(id) || self.facts.intents.contains_key(id);
+            self.facts.durable_decision(*id) == Some(false) || !known
+        });
+        if let Some(stray) = stray.cloned() {
+            self.facts.prepared.remove(&stray);
+        }
+    }
+
+    /// A database goes away, or comes back.
+    pub(super) fn toggle_database(&mut self, at: usize) {
+        let Some(database) = self.databases.get_mut(at) else { return };
+        database.up = !database.up;
+        if !database.up {
+            database.open.clear();
+        }
+        let (name, up) = (database.name.clone(), database.up);
+        self.feed(Input::Database { name, up });
+    }
+}
