@@ -170,8 +170,9 @@ pub enum Command {
     Subscribe {
         /// The subscription.
         subscription: Name,
-        /// How many deliveries may be under way to this stream; at most
-        /// [`crate::limits::CREDIT`].
+        /// How many deliveries may be under way to this stream at once; at most
+        /// [`crate::limits::CREDIT`]. A delivery takes one and gives it back when it is over:
+        /// acknowledged, staged, rejected or expired.
         credit: u32,
     },
     /// More credit for the stream's subscription.

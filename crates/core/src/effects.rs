@@ -13,7 +13,7 @@ use crate::record::Record;
 use crate::refusal::Refusal;
 
 /// The effects of the core, in order.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Effects {
     /// Ready to be carried out.
     ready: VecDeque<Output>,

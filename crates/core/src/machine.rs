@@ -16,7 +16,7 @@ use crate::output::{Output, PublicState};
 use crate::record::{CheckpointStart, Record, SegmentDropped, TopicSettings};
 
 /// The coordinator and the bus as one value. See the crate's documentation for the contract.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Core {
     limits: Limits,
     store: StoreId,

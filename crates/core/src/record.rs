@@ -622,7 +622,7 @@ impl Record {
                 }
                 Self::SubscriptionRestated(r) => {
                     let dead: u64 = r.dead.iter().map(|d| d.reason.len() as u64 + 64).sum();
-                    256 + r.acknowledged.len() as u64 * 24 + dead
+                    256 + r.acknowledged.len() as u64 * 24 + r.retried.len() as u64 * 10 + dead
                 }
                 Self::ProducersRestated(producers) => {
                     producers.iter().map(|p| 64 + p.sequences.len() as u64 * 24).sum()

@@ -22,9 +22,6 @@ pub const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 /// Everything that is served on one port: gRPC and HTTP. `limits` are those of the node, to be
 /// told to clients.
-#[must_use]
 pub fn routes(node: &Node, health: &health::Health, limits: &Limits) -> Router {
-    grpc::routes(node, health, limits)
-        .merge(http::routes(node, health))
-        .fallback(http::not_found)
+    grpc::routes(node, health, limits).merge(http::routes(node, health)).fallback(http::not_found)
 }

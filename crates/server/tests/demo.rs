@@ -113,3 +113,14 @@ fn a_table_for_people() {
     assert!(!text.contains('\x1b') && !errors.contains('\x1b'), "{text}{errors}");
     assert!(errors.contains("joins east") && errors.contains("leaves east"), "{errors}");
 }
+
+/// Once, a subscriber got exactly as many events as it had credit (256) and then no more, because
+/// each side left it to the other to give the credit back. With a kill of the server now and then
+/// nobody noticed, since a new stream starts with new credit; so here nobody is killed.
+#[test]
+fn more_events_than_a_subscriber_has_credit() {
+    let output = demo(&["--transfers", "600", "--kills", "0", "--seed", "5", "--json"]);
+    let report = report(&output);
+    check(&report, 600);
+    assert!(figure(&report, "events") > 256, "{report}");
+}

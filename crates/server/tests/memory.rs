@@ -1,5 +1,9 @@
 //! Memory does not grow with the number of finished transactions (I15).
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![expect(dead_code, reason = "it uses a part of what tests of a node share")]
+
+#[path = "node/support.rs"]
 mod support;
 
 use std::sync::{Arc, Mutex};

@@ -1,4 +1,5 @@
 //! The command `handfast` as a process: banner, signals, exit statuses, and what it leaves on disk.
+#![expect(clippy::unwrap_used, reason = "in a test that is how a failure is told")]
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};

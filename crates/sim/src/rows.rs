@@ -13,8 +13,8 @@ use handfast_core::participant::Row;
 use handfast_core::record::{ReasonCode, Record};
 use handfast_core::refusal::Code;
 
-use crate::invariants::facts::{Asked, Facts};
 use crate::invariants::Seen;
+use crate::invariants::facts::{Asked, Facts};
 
 /// Every row of the specification.
 pub const ALL: [&str; 42] = [

@@ -15,6 +15,8 @@ pub enum Detail {
     Hash,
     /// The hash and the last lines.
     Lines,
+    /// The hash and every line.
+    All,
 }
 
 /// The trace of one run.
@@ -41,10 +43,10 @@ impl Trace {
                 self.count += 1;
                 let _ = self.hash.write_fmt(line);
             }
-            Detail::Lines => {
+            Detail::Lines | Detail::All => {
                 self.count += 1;
                 let _ = self.hash.write_fmt(line);
-                if self.lines.len() == KEPT_LINES {
+                if self.detail == Detail::Lines && self.lines.len() == KEPT_LINES {
                     self.lines.pop_front();
                 }
                 self.lines.push_back(format!("{:>6} {line}", self.count));

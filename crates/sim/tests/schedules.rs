@@ -1,6 +1,6 @@
 //! Thousands of random schedules, each healed at its end.
 
-use handfast_sim::rows::{ALL, Rows};
+use handfast_sim::rows::Rows;
 use handfast_sim::trace::Detail;
 use handfast_sim::world::run;
 
@@ -22,13 +22,16 @@ fn every_seed_ends_healed_and_finished() {
         events += report.events;
         crashes += u64::from(report.crashes);
     }
-    eprintln!("{seeds} seeds, {inputs} inputs, {transactions} transactions, {events} events, {crashes} crashes\n{rows}");
+    eprintln!(
+        "{seeds} seeds, {inputs} inputs, {transactions} transactions, {events} events, {crashes} crashes\n{rows}"
+    );
 }
 
 #[test]
 fn replay() {
     let Some(seed) = number("HANDFAST_SEED") else { return };
-    match run(seed, None, Detail::Lines) {
+    let whole = std::env::var_os("HANDFAST_LINES").is_some();
+    match run(seed, None, if whole { Detail::All } else { Detail::Lines }) {
         Ok(report) => eprintln!("seed {seed} holds: {report:?}"),
         Err(failure) => panic!("{failure}"),
     }

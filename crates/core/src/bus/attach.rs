@@ -22,8 +22,10 @@ pub(super) struct Stream {
     pub(super) subscription: SubscriptionId,
     /// The topic that it reads.
     pub(super) topic: TopicId,
-    /// How many more deliveries it takes.
+    /// How many more deliveries it takes; each gives one back when it is over.
     pub(super) credit: u32,
+    /// How many it takes at once: what it was given, under way or not.
+    pub(super) granted: u32,
     /// The end of the last gap that it was told of.
     pub(super) gap_sent: Option<Offset>,
     /// Its subscribe call, which is answered when the subscription's creation is durable.
@@ -62,7 +64,8 @@ impl Bus {
         } else {
             Some(call.caller)
         };
-        let stream = Stream { subscription: id, topic, credit, gap_sent: None, unanswered };
+        let stream =
+            Stream { subscription: id, topic, credit, granted: credit, gap_sent: None, unanswered };
         self.streams.insert(session, stream);
         if let Some((subscription, mut reach)) = self.reach(id, call.now, call.effects) {
             subscription.sessions.insert(session);
@@ -82,8 +85,9 @@ impl Bus {
             return Err(Refusal::new(Code::NotSubscribed, detail));
         };
         let had = stream.credit;
-        let credit = had.checked_add(more).filter(|credit| *credit <= CREDIT);
-        stream.credit = credit.ok_or_else(too_much_credit)?;
+        let granted = stream.granted.checked_add(more).filter(|granted| *granted <= CREDIT);
+        stream.granted = granted.ok_or_else(too_much_credit)?;
+        stream.credit += more;
         let id = stream.subscription;
         if let Some((subscription, mut reach)) = self.reach(id, call.now, call.effects) {
             subscription.credit += u64::from(more);
@@ -152,6 +156,18 @@ impl Subscription {
             self.line.push_back(session);
         }
         Some(session)
+    }
+
+    /// The credit of deliveries that are over goes back to their streams, if those live.
+    pub(super) fn take_back_credit(&mut self, reach: &mut Reach<'_>) {
+        for session in core::mem::take(&mut self.returned) {
+            let Some(stream) = reach.streams.get_mut(&session) else { continue };
+            if stream.credit == 0 {
+                self.line.push_back(session);
+            }
+            stream.credit += 1;
+            self.credit += 1;
+        }
     }
 
     fn leased_to(&self, session: SessionId) -> Vec<Offset> {

@@ -91,6 +91,7 @@ impl Bus {
 impl Subscription {
     /// Fetches what can be delivered next, or tells of a gap.
     pub(super) fn pump(&mut self, reach: &mut Reach<'_>) {
+        self.take_back_credit(reach);
         if !self.is_released(reach) {
             return;
         }

@@ -55,15 +55,21 @@ impl Subscription {
         if let Some(at_ms) = phase.timer() {
             timers.insert((at_ms, self.id(), offset));
         }
+        let is_leased = |phase| matches!(phase, Phase::Leased { .. });
+        if is_leased(entry.phase()) && !is_leased(phase) {
+            self.returned.push(entry.session);
+        }
         self.window.set_phase(offset, phase);
     }
 
     /// The event is not under way any more; the next one of its key may go.
     pub(super) fn drop_entry(&mut self, timers: &mut Timers, offset: Offset) {
-        if let Some(entry) = self.window.remove(offset)
-            && let Some(at_ms) = entry.phase().timer()
-        {
+        let Some(entry) = self.window.remove(offset) else { return };
+        if let Some(at_ms) = entry.phase().timer() {
             timers.remove(&(at_ms, self.id(), offset));
+        }
+        if let Phase::Leased { .. } = entry.phase() {
+            self.returned.push(entry.session);
         }
     }
 

@@ -68,7 +68,7 @@ impl Staged {
 }
 
 /// The bus.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Bus {
     topics: BTreeMap<TopicId, Topic>,
     topic_names: BTreeMap<Name, TopicId>,

@@ -38,6 +38,8 @@ pub(super) struct Subscription {
     pub(super) line: VecDeque<SessionId>,
     /// Credit of all streams together.
     pub(super) credit: u64,
+    /// Streams whose deliveries are over, each as often: their credit comes back with the next pump.
+    pub(super) returned: Vec<SessionId>,
     /// The fetch that has not been answered.
     pub(super) fetch: Option<Outstanding>,
     /// The last fetch was for events that are tried again: new ones are next.
@@ -76,6 +78,7 @@ impl Subscription {
             sessions: BTreeSet::new(),
             line: VecDeque::new(),
             credit: 0,
+            returned: Vec::new(),
             fetch: None,
             new_next: false,
             staged: 0,
@@ -126,8 +129,8 @@ impl Subscription {
         for (offset, entry) in window.entries() {
             match entry.phase() {
                 phase @ Phase::Staged { .. } => self.window.admit_unknown(offset, phase),
+                Phase::Leased { .. } => self.returned.push(entry.session),
                 Phase::Ready
-                | Phase::Leased { .. }
                 | Phase::Waiting { .. }
                 | Phase::Acknowledging { .. }
                 | Phase::Burying { .. } => {}

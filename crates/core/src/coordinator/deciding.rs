@@ -269,7 +269,8 @@ impl Coordinator {
             PublicState::Committed | PublicState::Failed => true,
         };
         if settled {
-            return cx.effects.reply(caller, Reply::Outcome(outcome));
+            let begun = tx.waits_for(cx.effects);
+            return cx.effects.reply_when_durable(begun, caller, Reply::Outcome(outcome));
         }
         let until_ms = (outcome.state == PublicState::Committing)
             .then_some(cx.now.mono_ms + cx.limits.finish_wait_ms);

@@ -13,7 +13,7 @@ use crate::limits::Limits;
 use crate::record::{IdempotencyKey, KeyRestated, Record};
 
 /// The keys that are kept.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Keys {
     entries: HashMap<String, Entry>,
     /// Keys of ended transactions, the oldest end first.

@@ -52,7 +52,7 @@ pub(crate) struct Context<'a> {
 }
 
 /// The coordinator.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Coordinator {
     transactions: HashMap<TransactionId, Transaction>,
     /// Transactions that end with their stream.

@@ -54,12 +54,12 @@ impl Coordinator {
         if let Some(commit) = commit {
             self.status(cx, caller, entry.id, Some(commit.wait));
         } else if let Some(tx) = self.transactions.get_mut(&entry.id) {
-            if tx.begin_lsn.0 != 0 && tx.begin_lsn <= cx.effects.durable() {
-                let remaining_ms = tx.remaining_ms(cx.now);
-                cx.effects
-                    .reply(caller, Reply::Begun { id: entry.id, remaining_ms, repeated: true });
-            } else {
+            if tx.phase == Phase::Opening {
                 tx.beginners.push((caller, true));
+            } else {
+                let remaining_ms = tx.remaining_ms(cx.now);
+                let reply = Reply::Begun { id: entry.id, remaining_ms, repeated: true };
+                cx.effects.reply_when_durable(tx.begin_lsn, caller, reply);
             }
         } else {
             cx.effects
@@ -296,6 +296,12 @@ impl Coordinator {
             }
         }
     }
+}
+
+/// A refusal by the bus may reveal what the bus has just appended, so it waits for that (I6).
+fn refuse_to_stage(cx: &mut Context<'_>, caller: Caller, refusal: Refusal) {
+    let last = cx.bus.last();
+    cx.effects.refuse_when_durable(last, caller, refusal);
 }
 
 /// Notes a commit: what it counted, whom it vouches for, and who waits.

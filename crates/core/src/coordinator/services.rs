@@ -9,7 +9,7 @@ use crate::ids::{Name, SessionId, StateId, TransactionId};
 use crate::view::InstanceView;
 
 /// The services that are, or have been, attached.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Services {
     services: BTreeMap<Name, Service>,
     sessions: HashMap<SessionId, Name>,
@@ -17,7 +17,7 @@ pub(crate) struct Services {
     forgettable: BTreeMap<(Name, StateId), Vec<TransactionId>>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct Service {
     instances: Vec<InstanceView>,
     /// Whose turn it is.

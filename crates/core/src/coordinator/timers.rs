@@ -5,7 +5,7 @@ use alloc::collections::BTreeSet;
 use crate::ids::TransactionId;
 
 /// The timers of all transactions.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Timers(BTreeSet<(u64, TransactionId)>);
 
 impl Timers {

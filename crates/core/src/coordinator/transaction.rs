@@ -11,7 +11,7 @@ use crate::command::{Caller, Wait};
 use crate::effects::Effects;
 use crate::ids::{Lsn, Name, Now, SessionId, StateId, TransactionId};
 use crate::output::{Outcome, PublicState, Reply};
-use crate::record::{Begin, Participant, ParticipantKind, Reason, Record};
+use crate::record::{Begin, Participant, ParticipantKind, Reason, ReasonCode, Record};
 use crate::view::VoteKind;
 
 /// Where a transaction stands (the states of the specification's tables).
@@ -36,7 +36,7 @@ pub(crate) enum Phase {
 }
 
 /// An open transaction.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Transaction {
     /// What its BEGIN record says.
     pub(crate) begin: Begin,
@@ -228,6 +228,12 @@ impl Transaction {
     /// The public state (C17): never ahead of what is durable.
     pub(crate) fn public_state(&self, durable: Lsn) -> PublicState {
         match (&self.decision, self.phase) {
+            // A restart's own abort cannot be anything else, and may have been told before (I4).
+            (Some(Decided { abort: Some(reason), .. }), Phase::Deciding)
+                if reason.code == ReasonCode::CoordinatorRestarted =>
+            {
+                PublicState::Failed
+            }
             (None, _) | (Some(_), Phase::Deciding) => PublicState::Preparing,
             (Some(Decided { abort: Some(_), .. }), _) => PublicState::Failed,
             (Some(_), Phase::Ended) if self.end_lsn.is_some_and(|lsn| lsn <= durable) => {
@@ -257,18 +263,32 @@ impl Transaction {
             return;
         }
         let outcome = self.outcome(effects.durable());
+        let begun = self.waits_for(effects);
         self.waiters.retain(|waiter| {
             let answer = due(waiter);
             if answer {
-                effects.reply(waiter.caller, Reply::Outcome(outcome.clone()));
+                let reply = Reply::Outcome(outcome.clone());
+                effects.reply_when_durable(begun, waiter.caller, reply);
             }
             !answer
         });
     }
 
+    /// The record that every answer about it waits for. With a key that is BEGIN: until it is
+    /// durable a crash may give the key to another transaction with another outcome (I10).
+    pub(crate) fn waits_for(&self, effects: &Effects) -> Lsn {
+        match (&self.begin.key, self.begin_lsn) {
+            (None, _) => Lsn(0),
+            (Some(_), Lsn(0)) => effects.last(),
+            (Some(_), begin) => begin,
+        }
+    }
+
     /// When something has to be done about it next.
     pub(crate) fn next_wake(&self, attention_ms: u64) -> Option<u64> {
         let deadline = match self.phase {
+            // It has passed already; what is left to wait for is the log.
+            Phase::Opening if self.doomed.is_some() => None,
             Phase::Opening | Phase::Collecting | Phase::Local => Some(self.deadline_ms),
             Phase::Resolving => self.resolving.as_ref().filter(|r| !r.under_way).map(|r| r.next_ms),
             Phase::Committing => {

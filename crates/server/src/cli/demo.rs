@@ -16,7 +16,7 @@ use crate::demo::{self, Done, Failed, Options, Problem};
 /// Transfers that are made up when there is no file.
 const TRANSFERS: u32 = 2_000;
 
-/// Transfers between two services while parts of the system are killed, with proofs at the end.
+/// Show it working: transfers between two services while parts are killed, then proofs.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// Transfers to make up [default: 2000]

@@ -36,7 +36,7 @@ pub(super) fn command() -> Command {
     let command = Cli::command().styles(styles);
     // Else `help` would be added later than it is listed here.
     let listed = groups(&command);
-    let template = "{about}\n\n{usage-heading} {usage}\n{after-help}";
+    let template = "{about}\n\n{usage-heading} {usage}{after-help}";
     command.help_template(template).after_help(listed)
 }
 

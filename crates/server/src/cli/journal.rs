@@ -176,7 +176,7 @@ fn tell_item(out: &mut impl Write, item: &DumpItem, is_json: bool, full: bool) -
         }
         DumpItem::Frame { segment, position, epoch, records, bytes } if is_json => {
             let frame = json!({ "epoch": epoch, "records": records, "bytes": bytes });
-            writeln!(out, "{}", at(*segment, *position, "frame", frame))
+            writeln!(out, "{}", at(*segment, *position, "frame", &frame))
         }
         DumpItem::Frame { position, epoch, records, bytes, .. } => {
             writeln!(out, "  frame at {position}, epoch {epoch}, {records} records, {bytes} bytes")
@@ -185,12 +185,12 @@ fn tell_item(out: &mut impl Write, item: &DumpItem, is_json: bool, full: bool) -
             let shown = shown(record, full);
             let kind = shown.split(|c: char| !c.is_alphanumeric()).next();
             let record = json!({ "lsn": lsn.0, "bytes": bytes, "kind": kind, "is": shown });
-            writeln!(out, "{}", at(*segment, *position, "record", record))
+            writeln!(out, "{}", at(*segment, *position, "record", &record))
         }
         DumpItem::Record { lsn, record, .. } => writeln!(out, "    {lsn} {}", shown(record, full)),
         DumpItem::Rest { segment, position, bytes, why } if is_json => {
             let rest = json!({ "bytes": bytes, "why": why });
-            writeln!(out, "{}", at(*segment, *position, "rest", rest))
+            writeln!(out, "{}", at(*segment, *position, "rest", &rest))
         }
         DumpItem::Rest { position, bytes, why, .. } => {
             writeln!(out, "  no frame from {position} on, {bytes} bytes: {why}")
@@ -199,7 +199,7 @@ fn tell_item(out: &mut impl Write, item: &DumpItem, is_json: bool, full: bool) -
     }
 }
 
-fn at(segment: u64, position: u64, kind: &str, what: Value) -> Value {
+fn at(segment: u64, position: u64, kind: &str, what: &Value) -> Value {
     json!({ "segment": segment, "position": position, kind: what })
 }
 

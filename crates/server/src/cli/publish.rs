@@ -46,6 +46,7 @@ Examples:
 /// Publish events
 #[derive(Debug, clap::Args)]
 #[command(after_help = HELP)]
+#[command(override_usage = "handfast topic publish [OPTIONS] <TOPIC> <FILE | - | --data TEXT>")]
 #[command(group = clap::ArgGroup::new("input").args(["data", "file"]).required(true))]
 pub(crate) struct Args {
     /// The topic

@@ -16,6 +16,8 @@ pub(super) const PROGRESS_AFTER: Duration = Duration::from_secs(1);
 
 /// What every command takes that asks a server.
 #[derive(Debug, clap::Args)]
+// It is flattened into structs that are called the same.
+#[group(skip)]
 pub(crate) struct Args {
     /// The server to ask
     #[arg(
@@ -23,6 +25,7 @@ pub(crate) struct Args {
         value_name = "URL",
         global = true,
         env = "HANDFAST_SERVER",
+        hide_env_values = true,
         default_value = "http://127.0.0.1:7400",
         help_heading = "Server and output"
     )]

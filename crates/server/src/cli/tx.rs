@@ -271,7 +271,8 @@ TRANSACTION                           STATE        AGE  VOTED   LEFT  ATTENTION
 
     #[test]
     fn unknown_is_null_and_never_zero() {
-        let document = |view| serde_json::to_value(Transaction::from(view)).expect("JSON");
+        let document =
+            |view: &TransactionView| serde_json::to_value(Transaction::from(view)).expect("JSON");
         let open = document(&preparing());
         for field in ["decided", "decided_unix_ms", "ended", "ended_unix_ms", "reason", "attention"]
         {

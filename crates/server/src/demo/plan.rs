@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::fs::File;
+use std::fs;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
@@ -111,13 +111,13 @@ impl Plan {
     /// An account whose name is `east` or `west`, or starts with `east-` or `west-`, is kept by
     /// that service; the others alternate in the order in which they are first named.
     pub(crate) fn from_csv(path: &Path) -> Result<Self, String> {
-        let file = File::open(path).map_err(|error| format!("{}: {error}", path.display()))?;
-        Self::read(file).map_err(|problem| format!("{}: {problem}", path.display()))
+        let text = fs::read(path).map_err(|error| format!("{}: {error}", path.display()))?;
+        Self::read(&text).map_err(|problem| format!("{}: {problem}", path.display()))
     }
 
-    fn read(file: impl std::io::Read) -> Result<Self, String> {
-        let mut reader = csv::ReaderBuilder::new().trim(csv::Trim::All).from_reader(file);
-        let headers = reader.headers().map_err(|error| problem(&error))?.clone();
+    fn read(text: &[u8]) -> Result<Self, String> {
+        let mut reader = csv::ReaderBuilder::new().trim(csv::Trim::All).from_reader(text);
+        let headers = reader.headers().map_err(|error| problem(text, &error))?.clone();
         let column = |name: &str| headers.iter().position(|header| header == name);
         let (Some(from), Some(to), Some(cents)) = (column("from"), column("to"), column("cents"))
         else {
@@ -128,10 +128,9 @@ impl Plan {
         let mut plan = Self::default();
         let mut others = 0_usize;
         for row in reader.records() {
-            let row = row.map_err(|error| problem(&error))?;
-            let line = row.position().map_or(0, csv::Position::line);
+            let row = row.map_err(|error| problem(text, &error))?;
             let field = |at: usize| row.get(at).unwrap_or_default();
-            let wrong = |what: String| format!("line {line}: {what}");
+            let wrong = |what: String| format!("line {}: {what}", line(text, row.position()));
             for (name, account) in [("from", field(from)), ("to", field(to))] {
                 if account.is_empty() || account.len() > NAME_BYTES {
                     let what = format!("`{name}` names an account, in 1 to {NAME_BYTES} bytes");
@@ -181,8 +180,8 @@ impl Plan {
     }
 }
 
-fn problem(error: &csv::Error) -> String {
-    let line = error.position().map_or(1, csv::Position::line);
+fn problem(text: &[u8], error: &csv::Error) -> String {
+    let line = line(text, error.position());
     match error.kind() {
         csv::ErrorKind::UnequalLengths { expected_len, len, .. } => {
             format!("line {line}: {len} columns instead of {expected_len}")
@@ -190,6 +189,15 @@ fn problem(error: &csv::Error) -> String {
         csv::ErrorKind::Utf8 { .. } => format!("line {line}: it is not UTF-8"),
         _ => format!("line {line}: {error}"),
     }
+}
+
+/// The line of a row, from 1. Its position is where the row before it ended; empty lines are
+/// skipped after that.
+fn line(text: &[u8], position: Option<&csv::Position>) -> usize {
+    let at = position.map_or(0, |at| usize::try_from(at.byte()).unwrap_or(usize::MAX));
+    let (before, after) = text.split_at(at.min(text.len()));
+    let skipped = after.iter().take_while(|byte| matches!(byte, b'\n' | b'\r'));
+    1 + before.iter().chain(skipped).filter(|byte| **byte == b'\n').count()
 }
 
 #[cfg(test)]
@@ -252,7 +260,7 @@ mod tests {
             let problem = Plan::read(text.as_bytes()).expect_err(text);
             assert!(problem.starts_with(wanted), "{text:?}: {problem}");
         }
-        let problem = Plan::read(&b"from,to,cents\n\xff,b,1\n"[..]).expect_err("no text");
+        let problem = Plan::read(b"from,to,cents\n\xff,b,1\n").expect_err("no text");
         assert!(problem.starts_with("line 2: it is not UTF-8"), "{problem}");
     }
 }

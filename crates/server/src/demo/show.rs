@@ -31,6 +31,8 @@ pub(super) struct Show {
     bar: Option<ProgressBar>,
     last: Option<Instant>,
     transfers: u32,
+    /// Transfers that have ended, and when the last of them had.
+    done: (u32, f64),
 }
 
 impl Show {
@@ -41,7 +43,7 @@ impl Show {
             let target = ProgressDrawTarget::stderr();
             ProgressBar::with_draw_target(Some(transfers.into()), target).with_style(style)
         });
-        Self { since: Instant::now(), bar, last: None, transfers }
+        Self { since: Instant::now(), bar, last: None, transfers, done: (0, 0.0) }
     }
 
     pub(super) fn seconds(&self) -> f64 {
@@ -64,14 +66,19 @@ impl Show {
 
     /// How far everything is; often called, seldom shown.
     pub(super) fn progress(&mut self, progress: &Progress) {
+        let done = progress.committed + progress.failed;
+        if done > self.done.0 {
+            self.done = (done, self.seconds());
+        }
         let pause = if self.bar.is_some() { REFRESH } else { EVERY };
         if self.last.is_some_and(|last| last.elapsed() < pause) {
             return;
         }
         self.last = Some(Instant::now());
         let Progress { committed, failed, events, open } = *progress;
-        let done = committed + failed;
-        let rate = f64::from(done) / self.seconds().max(0.001);
+        // While nothing is left to do the rate stays what it was.
+        let seconds = if done < self.transfers { self.seconds() } else { self.done.1 };
+        let rate = f64::from(done) / seconds.max(0.001);
         let counts = format!(
             "{done} of {} transfers, {rate:.0} per second, {events} events",
             self.transfers

@@ -49,7 +49,6 @@ pub const SERVICES: [&str; 4] = [
 
 /// All gRPC services over a node, to be merged with other routes and served by [`serve`] or
 /// [`serve_tcp`]. `limits` are those of the node, to be told to clients.
-#[must_use]
 pub fn routes(node: &Node, health: &Health, limits: &Limits) -> Router {
     macro_rules! sized {
         ($server:ident, $service:expr) => {

@@ -83,7 +83,7 @@ impl Reading {
             self.durable.mark_unchanged();
             let view = self.look_up().await?;
             let gap = (self.next < view.start)
-                .then(|| v1::OffsetRange { from: self.next.0, to: view.start.0 });
+                .then_some(v1::OffsetRange { from: self.next.0, to: view.start.0 });
             let from = self.next.max(view.start);
             let to = self.end.map_or(view.end, |end| end.min(view.end));
             let events = self.fetch(from, to).await?;

@@ -14,7 +14,6 @@ use crate::health::Health;
 use crate::node::Node;
 
 /// The routes, to be merged with those of gRPC.
-#[must_use]
 pub fn routes(node: &Node, health: &Health) -> Router {
     let metrics = metrics::Metrics::new(node);
     Router::new()

@@ -1,4 +1,5 @@
 //! Every call of the contract, over a real node and a connection in memory.
+#![expect(clippy::unwrap_used, reason = "in a test that is how a failure is told")]
 
 mod events;
 mod participants;

@@ -143,7 +143,7 @@ async fn a_stopped_node_is_no_refusal() {
     world.topic("orders").await;
     let (_sending, stream) = Sending::new();
     let mut replies = world.transactions().session(stream).await.unwrap().into_inner();
-    world.node.shutdown(std::time::Duration::ZERO).await;
+    world.node.shutdown(Duration::ZERO).await;
     let status = replies.message().await.expect_err("the stream ends");
     assert_eq!(status.code(), tonic::Code::Unavailable);
     let status = world.events().list_topics(v1::ListTopicsRequest {}).await.expect_err("stopped");

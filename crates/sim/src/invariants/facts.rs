@@ -214,11 +214,11 @@ impl Facts {
         self.truncated.clear();
         self.keys.clear();
         self.batches.clear();
-        let log = std::mem::take(&mut self.log);
+        // The bytes of a local transaction's events are found in its BEGIN, so the log stays.
+        let log = self.log.clone();
         for (lsn, record) in (1..).zip(&log) {
             self.fold(Lsn(lsn), record);
         }
-        self.log = log;
     }
 
     fn fold(&mut self, lsn: Lsn, record: &Record) {

@@ -37,10 +37,10 @@ fn has_cause(facts: &Facts, abort: &Abort) -> bool {
             let refused = |name| facts.refusals.contains(&(name, id));
             abort.reason.participant.clone().is_some_and(refused)
         }
-        ReasonCode::Aborted => intent.is_some_and(|i| i.abort_asked) || facts.restarted.contains(&id),
-        ReasonCode::DeadlinePassed => {
-            intent.is_none_or(|i| i.deadline_ms <= facts.now.mono_ms)
+        ReasonCode::Aborted => {
+            intent.is_some_and(|i| i.abort_asked) || facts.restarted.contains(&id)
         }
+        ReasonCode::DeadlinePassed => intent.is_none_or(|i| i.deadline_ms <= facts.now.mono_ms),
         ReasonCode::Incomplete => intent.is_some_and(|i| {
             let counted = (i.branches, i.items);
             i.commits.iter().any(|commit| *commit != counted)

@@ -5,6 +5,12 @@
 //! moment when the record behind it is not on disk. (ABORT of a distributed transaction need only
 //! be accepted: every restart aborts what is undecided. That of a local one has to be durable.)
 
+use std::collections::BTreeMap;
+
+use handfast_core::command::{Caller, Command};
+use handfast_core::event::DeliveryRef;
+use handfast_core::ids::{DeliveryToken, Lsn, Offset, SubscriptionId};
+use handfast_core::input::Input;
 use handfast_core::output::{Outcome, Output, PublicState, Reply, ToService};
 use handfast_core::participant::BranchState;
 use handfast_core::refusal::Code;
@@ -14,7 +20,12 @@ use super::{Facts, Invariant, Seen, ensure};
 
 /// See the module.
 #[derive(Debug, Default)]
-pub(super) struct NoEarlyRelease;
+pub(super) struct NoEarlyRelease {
+    /// The newest attempt to deliver each event.
+    attempts: BTreeMap<(SubscriptionId, Offset), DeliveryToken>,
+    /// Staging calls that are not answered, with what stood in the way when they came.
+    staging: BTreeMap<Caller, Vec<Lsn>>,
+}
 
 impl Invariant for NoEarlyRelease {
     fn name(&self) -> &'static str {
@@ -23,7 +34,18 @@ impl Invariant for NoEarlyRelease {
 
     fn see(&mut self, facts: &Facts, seen: &Seen<'_>) -> Result<(), String> {
         match seen {
-            Seen::Output(output, asked) => released(facts, output, *asked),
+            Seen::Input(Input::Command { caller, command: Command::Stage { .. } }) => {
+                self.stage(facts, *caller);
+                Ok(())
+            }
+            Seen::Output(output, asked) => {
+                if let Output::Deliver { delivery, .. } = output {
+                    let DeliveryRef { subscription, offset, token } = delivery.reference;
+                    self.attempts.insert((subscription, offset), token);
+                }
+                self.staging_answered(facts, output)?;
+                released(facts, output, *asked)
+            }
             Seen::Branch(place, id, _, BranchState::Committed) => {
                 let durable = facts.durable_decision(*id) == Some(true);
                 ensure(durable || facts.disasters.contains(id), || {
@@ -32,6 +54,31 @@ impl Invariant for NoEarlyRelease {
             }
             _ => Ok(()),
         }
+    }
+}
+
+impl NoEarlyRelease {
+    /// Who is told that a delivery is over because it was acknowledged learns of that record.
+    fn stage(&mut self, facts: &Facts, caller: Caller) {
+        let Some(Asked::Stage(_, _, deliveries)) = facts.asked.get(&caller) else { return };
+        let newest = |d: &&DeliveryRef| {
+            self.attempts.get(&(d.subscription, d.offset)) == Some(&d.token)
+        };
+        let done = |d: &DeliveryRef| facts.done.get(&(d.subscription, d.offset)).copied();
+        let undurable = deliveries.iter().filter(newest).filter_map(done);
+        let undurable = undurable.filter(|lsn| !facts.is_durable(*lsn)).collect();
+        self.staging.insert(caller, undurable);
+    }
+
+    fn staging_answered(&mut self, facts: &Facts, output: &Output) -> Result<(), String> {
+        let Output::Reply { to, reply } = output else { return Ok(()) };
+        let Some(reveals) = self.staging.remove(to) else { return Ok(()) };
+        let Reply::Refused(refusal) = reply else { return Ok(()) };
+        let over = matches!(refusal.code, Code::DeliveryExpired | Code::DeliveryStaged);
+        let early = reveals.iter().find(|lsn| !facts.is_durable(**lsn));
+        ensure(!over || early.is_none(), || {
+            format!("staging is refused because of the record at {early:?}, not durable")
+        })
     }
 }
 
@@ -76,9 +123,8 @@ fn reply_released(facts: &Facts, reply: &Reply, asked: Option<&Asked>) -> Result
             if refusal.code == Code::KeyConflict =>
         {
             let begun = facts.keys.get(key).into_iter().flatten();
-            let durable = begun
-                .filter_map(|id| facts.chains.get(id)?.begin)
-                .any(|lsn| facts.is_durable(lsn));
+            let durable =
+                begun.filter_map(|id| facts.chains.get(id)?.begin).any(|lsn| facts.is_durable(lsn));
             ensure(durable, || format!("a conflict of key {key} is told before it is durable"))
         }
         (Some(Asked::Publish(producer, sequence)), Reply::Published { .. }) => {
@@ -97,16 +143,6 @@ fn reply_released(facts: &Facts, reply: &Reply, asked: Option<&Asked>) -> Result
                 })?;
             }
             Ok(())
-        }
-        (Some(Asked::Stage(id, _, deliveries)), Reply::Refused(refusal))
-            if refusal.code == Code::DeliveryExpired =>
-        {
-            // Who is told that a delivery is over because it was acknowledged learns of that.
-            let reveals = deliveries.iter().filter_map(|d| facts.done.get(&(d.subscription, d.offset)));
-            let early = reveals.filter(|lsn| !facts.is_durable(**lsn)).count();
-            ensure(early == 0 || early < deliveries.len(), || {
-                format!("staging in {id} is refused by an acknowledgement that is not durable")
-            })
         }
         (_, Reply::Subscription { subscription, .. }) => {
             let created = facts.subscriptions.get(subscription);
@@ -128,6 +164,7 @@ fn outcome_released(facts: &Facts, outcome: &Outcome) -> Result<(), String> {
             end.is_some_and(|lsn| facts.is_durable(lsn))
         }
         PublicState::Failed => match chain.and_then(|chain| chain.decision) {
+            Some((_, false)) if facts.restarted.contains(&outcome.id) => true,
             Some((lsn, false)) => {
                 let local = chain.is_some_and(|chain| chain.local);
                 if local { facts.is_durable(lsn) } else { lsn.0 <= facts.accepted }

@@ -32,7 +32,10 @@ impl Invariant for NoLostEvent {
                 self.delivered.insert((delivery.reference.subscription, delivery.event.offset));
                 Ok(())
             }
-            Seen::Output(Output::Reply { to, reply: Reply::Subscription { subscription, .. } }, _) => {
+            Seen::Output(
+                Output::Reply { to, reply: Reply::Subscription { subscription, .. } },
+                _,
+            ) => {
                 self.streams.insert(to.session, *subscription);
                 Ok(())
             }

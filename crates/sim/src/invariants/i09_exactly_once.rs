@@ -27,9 +27,9 @@ impl Invariant for ExactlyOnce {
 
     fn see(&mut self, facts: &Facts, seen: &Seen<'_>) -> Result<(), String> {
         match seen {
-            Seen::Effect(place, id, times) => ensure(*times <= 1, || {
-                format!("{} applied {id} {times} times", place.0)
-            }),
+            Seen::Effect(place, id, times) => {
+                ensure(*times <= 1, || format!("{} applied {id} {times} times", place.0))
+            }
             Seen::Appended(lsn, record) => self.appended(facts, *lsn, record),
             Seen::Crash => {
                 self.bodies.retain(|_, lsn| facts.is_durable(*lsn));

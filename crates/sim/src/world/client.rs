@@ -36,6 +36,8 @@ enum Waiting {
 struct Job {
     request: BeginRequest,
     sent: bool,
+    /// The number of its begin on this stream.
+    begin: u64,
     id: Option<TransactionId>,
     steps: VecDeque<Step>,
     branches: u32,
@@ -107,6 +109,7 @@ impl World {
             let mut request = job.request.clone();
             request.id = self.new_transaction_id();
             let request = self.send(session, Command::Begin(request));
+            job.begin = request;
             self.clients[at].waiting.insert(request, Waiting::Begin);
             return true;
         }
@@ -250,8 +253,10 @@ impl World {
         };
         if self.rng.percent(40) {
             self.last_key += 1;
-            request.key =
-                Some(IdempotencyKey { key: format!("key {}", self.last_key), digest: self.last_key });
+            request.key = Some(IdempotencyKey {
+                key: format!("key {}", self.last_key),
+                digest: self.last_key,
+            });
         }
         if self.rng.percent(30)
             && let Some(delivery) = self.take_held()
@@ -261,6 +266,7 @@ impl World {
         let mut job = Job {
             request,
             sent: false,
+            begin: 0,
             id: None,
             steps: VecDeque::new(),
             branches: 0,
@@ -372,9 +378,11 @@ impl World {
         let Down::Reply(request, reply) = message else { return };
         let Some(waiting) = self.clients[at].waiting.remove(&request) else { return };
         match waiting {
-            Waiting::Begin => self.begun(at, reply),
+            Waiting::Begin => self.begun(at, request, reply),
             Waiting::Outcome(id, local) => {
-                self.clients[at].job = None;
+                if self.clients[at].job.as_ref().is_some_and(|job| job.id == Some(id)) {
+                    self.clients[at].job = None;
+                }
                 let failed = matches!(&reply, Reply::Outcome(o) if o.state == PublicState::Failed);
                 // Row L9: somebody reports a commit that cannot have been.
                 if failed && local && !self.healing && self.rng.percent(50) {
@@ -389,7 +397,11 @@ impl World {
         }
     }
 
-    fn begun(&mut self, at: usize, reply: Reply) {
+    fn begun(&mut self, at: usize, request: u64, reply: Reply) {
+        if self.clients[at].job.as_ref().is_none_or(|job| job.begin != request) {
+            // It has given up on that one.
+            return;
+        }
         let id = match reply {
             Reply::Begun { id, repeated, .. } => {
                 if let Some(job) = &mut self.clients[at].job {

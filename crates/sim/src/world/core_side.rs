@@ -163,9 +163,18 @@ impl World {
 
     /// Records get their place.
     pub(super) fn accept(&mut self) {
-        if !Disk::accept(&mut self.facts, &mut self.rng) {
-            return;
+        if Disk::accept(&mut self.facts, &mut self.rng) {
+            self.tell_accepted();
         }
+    }
+
+    /// All records get their place.
+    pub(super) fn accept_all(&mut self) {
+        self.facts.accepted = self.facts.log.len() as u64;
+        self.tell_accepted();
+    }
+
+    fn tell_accepted(&mut self) {
         let through = Lsn(self.facts.accepted);
         if through.0 > self.disk.told.0 {
             self.disk.told.0 = through.0;
@@ -260,7 +269,8 @@ impl World {
     /// Retention offers to forget some events.
     pub(super) fn retention(&mut self) {
         let topic = handfast_core::ids::TopicId(self.rng.below(2) as u32);
-        let end = self.facts.events.range((topic, Offset(0))..).take_while(|((t, _), _)| *t == topic);
+        let end =
+            self.facts.events.range((topic, Offset(0))..).take_while(|((t, _), _)| *t == topic);
         let Some(((_, last), _)) = end.last() else { return };
         let to = Offset(self.rng.below(last.0 + 2));
         self.feed(Input::Expire { topic, to, bytes: 10 });

@@ -121,6 +121,8 @@ impl World {
             self.trace.line(format_args!("{} checkpoint", self.now.mono_ms));
             self.core.checkpoint(Vec::new());
             self.drain();
+            // It is one group of the log, or several that count only together.
+            self.accept_all();
         }
     }
 

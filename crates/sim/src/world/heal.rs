@@ -138,8 +138,8 @@ impl World {
         if !facts.prepared.is_empty() {
             left.push(format!("prepared in databases: {:?}", facts.prepared));
         }
-        if self.clients.iter().any(|c| !c.is_idle()) {
-            left.push("clients wait".into());
+        if let Some(client) = self.clients.iter().find(|c| !c.is_idle()) {
+            left.push(format!("a client waits: {client:?}"));
         }
         if self.publishers.iter().any(|p| !p.is_idle()) {
             left.push("publishers wait".into());

@@ -79,7 +79,29 @@ fn credit_is_bounded_and_needs_a_subscription() {
     assert_eq!(world.refused(7, Command::Credit { more: u32::MAX }), Code::InvalidArgument);
     world.publish("t", 0, "x");
     world.settle();
-    assert_eq!(world.ask(7, Command::Credit { more: 1 }), Reply::Done);
+    assert_eq!(world.refused(7, Command::Credit { more: 1 }), Code::InvalidArgument);
+}
+
+/// A subscriber fell silent after as many events as it had credit: nothing gave it back.
+#[test]
+fn credit_comes_back_when_a_delivery_is_over() {
+    let mut world = world();
+    for _ in 0..6 {
+        world.publish("t", 0, "x");
+    }
+    world.settle();
+    world.subscribe(7, "s", 1);
+    let first = world.took_refs();
+    world.acknowledge(&first);
+    world.settle();
+    let second = world.took_refs();
+    assert_eq!(second.len(), 1, "acknowledged");
+    let reject = Command::Reject { delivery: second[0], reason: "no".into(), dead: false };
+    assert_eq!(world.ask(7, reject), Reply::Done);
+    assert_eq!(world.took().len(), 1, "rejected");
+    world.pass(60_000);
+    world.settle();
+    assert_eq!(world.took().len(), 1, "expired");
 }
 
 #[test]
@@ -217,5 +239,5 @@ fn listing_shows_progress() {
     let Reply::Subscriptions(views) = world.ask(1, Command::ListSubscriptions) else { panic!() };
     let view = &views[0];
     assert_eq!((view.acknowledged_below, view.end), (Offset(0), Offset(4)));
-    assert_eq!((view.leased, view.waiting, view.backlog, view.subscribers), (1, 1, 3, 1));
+    assert_eq!((view.leased, view.waiting, view.backlog, view.subscribers), (2, 1, 3, 1));
 }

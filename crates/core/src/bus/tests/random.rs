@@ -10,7 +10,6 @@ use crate::bus::Staged;
 use crate::command::{Command, Start};
 use crate::event::DeliveryRef;
 use crate::ids::{Offset, ProducerId, SubscriptionId, TopicId, TransactionId};
-use crate::limits::CREDIT;
 use crate::output::Reply;
 use crate::record::{Begin, Record, SubscriptionSettings, TopicSettings};
 
@@ -305,12 +304,6 @@ impl Schedule {
             let refs = self.world.took_refs();
             self.world.acknowledge(&refs);
             self.world.pass(500);
-            for session in [1, 2] {
-                let credit = self.world.credit[&crate::ids::SessionId(session)];
-                if credit < 500 {
-                    self.world.credit(session, CREDIT / 100);
-                }
-            }
             let idle = self.world.bus.timers.is_empty() && self.world.deliveries.is_empty();
             if idle && self.world.fetches.is_empty() {
                 break;

@@ -7,6 +7,7 @@ use alloc::vec::Vec;
 use bytes::Bytes;
 
 use super::model::Model;
+use crate::bus::window::Phase;
 use crate::bus::{Bus, Staged};
 use crate::command::{Caller, Command, Start};
 use crate::effects::Effects;
@@ -121,7 +122,7 @@ impl World {
             Command::Credit { more } => u64::from(*more),
             _ => 0,
         };
-        // Generous until it is refused: what counts is that it is never exceeded.
+        // Generous where it is refused: what counts is that it is never exceeded.
         *self.credit.entry(caller.session).or_default() += credit;
         let Self { bus, effects, limits, now, room, .. } = self;
         bus.command(*now, limits, *room, caller, command, effects);
@@ -284,9 +285,11 @@ impl World {
 
     fn check_delivery(&mut self, session: SessionId, delivery: &Delivery) {
         let DeliveryRef { subscription, offset, token } = delivery.reference;
-        let credit = self.credit.get_mut(&session).expect("the stream is attached");
-        assert!(*credit > 0, "credit exceeded");
-        *credit -= 1;
+        let credit = *self.credit.get(&session).expect("the stream is attached");
+        let entries = self.bus.subscriptions[&subscription].window.entries();
+        let leased = |phase| matches!(phase, Phase::Leased { .. });
+        let under_way = entries.filter(|(_, e)| e.session == session && leased(e.phase())).count();
+        assert!(under_way as u64 <= credit, "credit exceeded: {under_way} of {credit}");
         assert!(self.tokens.insert(token), "a token came twice");
         let topic = self.bus.subscriptions[&subscription].topic();
         let stored = self.stored.get(&topic).and_then(|events| events.get(&offset));

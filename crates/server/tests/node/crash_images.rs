@@ -3,8 +3,6 @@
 //!
 //! Killing a process cannot show a missing sync; this can (I5, I6, I16).
 
-mod support;
-
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
@@ -15,7 +13,7 @@ use handfast_journal::Options;
 use handfast_journal::files::crash::{CrashDisk, Image, Snapshot};
 use handfast_server::node::{Item, Node, NodeOptions};
 
-use support::{Ledger, create_topic, event, name, run, serve, status};
+use crate::support::{Ledger, create_topic, event, name, run, serve, status};
 
 /// What somebody outside the server has been told.
 #[derive(Clone, Debug, Default)]
@@ -129,7 +127,7 @@ async fn check(image: Image, told: &Told, context: &str) {
     }
     for id in &told.branches {
         let outcome = status(&node, *id, None).await;
-        let committed = outcome.is_some_and(|o| support::is_decided_to_commit(&o));
+        let committed = outcome.is_some_and(|o| crate::support::is_decided_to_commit(&o));
         assert!(committed, "I1: {context}: a branch of {id} was told to commit");
     }
     for id in &told.failed {
@@ -144,7 +142,7 @@ async fn check(image: Image, told: &Told, context: &str) {
     for service in ["east", "west"] {
         serve(&node, service, Arc::new(Mutex::new(Returning::ledger(&node).await)), 0);
     }
-    support::until_quiet(&node).await;
+    crate::support::until_quiet(&node).await;
 }
 
 /// A service that comes back with everything prepared that the server may still ask for.
@@ -153,14 +151,16 @@ struct Returning;
 impl Returning {
     async fn ledger(node: &Node) -> Ledger {
         let list = Command::ListTransactions { after: None, limit: 1_000 };
-        let Reply::Transactions(open) = support::call(node, list).await else { panic!() };
+        let Reply::Transactions(open) = crate::support::call(node, list).await else { panic!() };
         Ledger { prepared: open.iter().map(|tx| tx.id).collect(), ..Ledger::default() }
     }
 }
 
 /// Every event of the topic, by offset: the number in its body.
 async fn bodies(node: &Node) -> BTreeMap<Offset, u64> {
-    let Reply::Topics(topics) = support::call(node, Command::ListTopics).await else { panic!() };
+    let Reply::Topics(topics) = crate::support::call(node, Command::ListTopics).await else {
+        panic!()
+    };
     let Some(topic) = topics.iter().find(|t| t.name == name("t")) else {
         return BTreeMap::new();
     };

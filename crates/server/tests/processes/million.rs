@@ -1,13 +1,11 @@
 //! A million events, published through the real server and read back in order by two consumer
 //! groups (I7, I8, I11).
 
-mod process;
-
 use std::time::Duration;
 
 use handfast::{Event, Handfast, Item, Start, TopicSettings};
 
-use process::Server;
+use crate::server::Server;
 
 const EVENTS: u64 = 1_000_000;
 const BATCH: u64 = 500;
@@ -24,10 +22,8 @@ async fn a_million_events_reach_two_groups_in_order() {
     let hf = builder.connect().await.unwrap();
     hf.create_topic("numbers", TopicSettings::new()).await.unwrap();
 
-    let groups: Vec<_> = ["odd", "even"]
-        .map(|group| tokio::spawn(consume(hf.clone(), group)))
-        .into_iter()
-        .collect();
+    let groups: Vec<_> =
+        ["odd", "even"].map(|group| tokio::spawn(consume(hf.clone(), group))).into_iter().collect();
     let mut under_way = tokio::task::JoinSet::new();
     for first in (0..EVENTS).step_by(BATCH as usize) {
         if under_way.len() == AT_ONCE {

@@ -1,8 +1,6 @@
 //! Retention, removal and compaction of segments in a running node: the store does not grow beyond
 //! what is needed, and what is needed stays readable.
 
-mod support;
-
 use handfast_core::command::Command;
 use handfast_core::ids::{Offset, ProducerId};
 use handfast_core::output::{Fetch, Reply, Wanted};
@@ -11,13 +9,14 @@ use handfast_core::view::TopicView;
 use handfast_journal::Options;
 use handfast_server::node::{Node, NodeOptions};
 
-use support::{call, event, name};
+use crate::support::{call, event, name};
 
 const SEGMENT_BYTES: u64 = 8 << 20;
 const EVENT_BYTES: usize = 8 << 10;
 
 fn options() -> NodeOptions {
-    let journal = Options::default().with_segment_bytes(SEGMENT_BYTES).with_preallocate_bytes(1 << 20);
+    let journal =
+        Options::default().with_segment_bytes(SEGMENT_BYTES).with_preallocate_bytes(1 << 20);
     NodeOptions::default().with_journal(journal)
 }
 

@@ -1,8 +1,6 @@
 //! The real server is killed with SIGKILL again and again under load; every acknowledged commit
 //! and every acknowledged event is there afterwards (I5), and nothing stays in doubt (I13).
 
-mod process;
-
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -13,7 +11,7 @@ use handfast::service::{Handler, HandlerError, No, Prepared, SqliteStore};
 use handfast::{Event, Handfast, ReadItem, Start, TopicSettings, TransactionError, TransactionId};
 use tokio::sync::{Notify, oneshot};
 
-use process::Server;
+use crate::server::Server;
 
 const KILLS: u64 = 50;
 /// Acknowledgements between two kills.
@@ -120,9 +118,8 @@ async fn fifty_kills_under_load_lose_nothing() {
     }));
 
     let told = Arc::new(Told::default());
-    let clients: Vec<_> = (0..CLIENTS)
-        .map(|n| tokio::spawn(client(hf.clone(), Arc::clone(&told), n)))
-        .collect();
+    let clients: Vec<_> =
+        (0..CLIENTS).map(|n| tokio::spawn(client(hf.clone(), Arc::clone(&told), n))).collect();
     for kill in 1..=KILLS {
         while told.acknowledged.load(Ordering::SeqCst) < kill * BETWEEN {
             told.progress.notified().await;

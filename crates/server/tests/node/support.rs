@@ -1,7 +1,5 @@
 //! What several tests need: names, requests, and a service that runs inside the test.
 
-#![allow(dead_code, reason = "each test uses its part of it")]
-
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 
@@ -13,26 +11,26 @@ use handfast_core::output::{Outcome, PublicState, Reply, ToService};
 use handfast_core::record::{IdempotencyKey, Participant, ParticipantKind, TopicSettings};
 use handfast_server::node::{Item, Node};
 
-pub fn name(text: &str) -> Name {
+pub(crate) fn name(text: &str) -> Name {
     Name::new(text).unwrap()
 }
 
 /// A call on its own; if the node has stopped, the test fails with its fault.
-pub async fn call(node: &Node, command: Command) -> Reply {
+pub(crate) async fn call(node: &Node, command: Command) -> Reply {
     match node.call(command).await {
         Ok(reply) => reply,
         Err(stopped) => panic!("{stopped}: {:?}", node.stopped().await),
     }
 }
 
-pub async fn create_topic(node: &Node, topic: &str) {
+pub(crate) async fn create_topic(node: &Node, topic: &str) {
     let command = Command::CreateTopic { name: name(topic), settings: TopicSettings::default() };
     let reply = call(node, command).await;
     assert!(matches!(reply, Reply::Topic { .. }), "{reply:?}");
 }
 
 /// A transaction in one call over the services, with one event whose body is its number.
-pub fn run(id: TransactionId, number: u64, services: &[&str], wait: Wait) -> BeginRequest {
+pub(crate) fn run(id: TransactionId, number: u64, services: &[&str], wait: Wait) -> BeginRequest {
     let branch = |service: &&str| BranchRequest {
         participant: Participant { name: name(service), kind: ParticipantKind::Service },
         work: Some(Bytes::copy_from_slice(&number.to_be_bytes())),
@@ -55,20 +53,20 @@ pub fn run(id: TransactionId, number: u64, services: &[&str], wait: Wait) -> Beg
     }
 }
 
-pub fn event(topic: &str, number: u64) -> EventRequest {
+pub(crate) fn event(topic: &str, number: u64) -> EventRequest {
     let body = Bytes::copy_from_slice(&number.to_be_bytes());
     EventRequest { topic: name(topic), key: None, body }
 }
 
 /// The durable state of a service that lives in the test: what it prepared and how it ended.
 #[derive(Debug, Default)]
-pub struct Ledger {
-    pub prepared: BTreeSet<TransactionId>,
-    pub ended: BTreeMap<TransactionId, bool>,
+pub(crate) struct Ledger {
+    pub(crate) prepared: BTreeSet<TransactionId>,
+    pub(crate) ended: BTreeMap<TransactionId, bool>,
 }
 
 /// Runs a service on a node until the node stops. It votes NO on every `no_every`-th number.
-pub fn serve(node: &Node, service: &str, ledger: Arc<Mutex<Ledger>>, no_every: u64) {
+pub(crate) fn serve(node: &Node, service: &str, ledger: Arc<Mutex<Ledger>>, no_every: u64) {
     let mut connection = node.connect();
     let attach = Command::Attach {
         service: name(service),
@@ -141,7 +139,7 @@ fn refuse() -> Vote {
 }
 
 /// What the server says about a transaction: its outcome, or nothing if it does not know it.
-pub async fn status(node: &Node, id: TransactionId, wait: Option<Wait>) -> Option<Outcome> {
+pub(crate) async fn status(node: &Node, id: TransactionId, wait: Option<Wait>) -> Option<Outcome> {
     match call(node, Command::Status { id, wait }).await {
         Reply::Outcome(outcome) => Some(outcome),
         Reply::Refused(_) => None,
@@ -149,12 +147,12 @@ pub async fn status(node: &Node, id: TransactionId, wait: Option<Wait>) -> Optio
     }
 }
 
-pub fn is_decided_to_commit(outcome: &Outcome) -> bool {
+pub(crate) fn is_decided_to_commit(outcome: &Outcome) -> bool {
     matches!(outcome.state, PublicState::Committing | PublicState::Committed)
 }
 
 /// Waits until the node has no open transaction. Asks again and again, as often as it takes.
-pub async fn until_quiet(node: &Node) {
+pub(crate) async fn until_quiet(node: &Node) {
     loop {
         let list = Command::ListTransactions { after: None, limit: 1 };
         match call(node, list).await {

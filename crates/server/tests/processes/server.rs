@@ -1,22 +1,20 @@
 //! The real server as a process of its own, that can be killed.
 
-#![allow(dead_code, reason = "each test uses its part of it")]
-
 use std::io::{BufRead, BufReader};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 /// A running `handfast serve`. It is killed when it is dropped.
-pub struct Server {
+pub(crate) struct Server {
     child: Child,
     directory: PathBuf,
-    pub address: String,
+    pub(crate) address: String,
 }
 
 impl Server {
     /// Starts a server on a port that was free, and waits until it says that it listens.
-    pub fn start(directory: &Path) -> Self {
+    pub(crate) fn start(directory: &Path) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap().to_string();
         drop(listener);
@@ -24,23 +22,19 @@ impl Server {
         Self { child, directory: directory.to_path_buf(), address }
     }
 
-    pub fn url(&self) -> String {
+    pub(crate) fn url(&self) -> String {
         format!("http://{}", self.address)
     }
 
     /// SIGKILL.
-    pub fn kill(&mut self) {
+    pub(crate) fn kill(&mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
     }
 
     /// The same server once more, on the same directory and port.
-    pub fn restart(&mut self) {
+    pub(crate) fn restart(&mut self) {
         self.child = spawn(&self.directory, &self.address);
-    }
-
-    pub fn pid(&self) -> u32 {
-        self.child.id()
     }
 }
 

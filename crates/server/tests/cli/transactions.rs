@@ -1,0 +1,125 @@
+//! Transactions and participants, with a service that runs inside the test.
+
+use std::path::Path;
+use std::time::Duration;
+
+use handfast::service::rusqlite::Connection;
+use handfast::service::{Handler, HandlerError, No, Prepared, SqliteStore};
+use handfast::{BeginOptions, Event, Handfast, TopicSettings, TransactionId};
+use serde_json::{Value, json};
+
+use crate::harness::{ask, lines_of, start};
+
+/// Prepares whatever it is asked to.
+struct Willing;
+
+impl Handler<Connection> for Willing {
+    fn prepare(&self, _: &Connection, _: TransactionId, work: &[u8]) -> Result<Prepared, No> {
+        if work == b"no" { Err(No::new("will\x07 not")) } else { Ok(Prepared::Yes) }
+    }
+
+    fn commit(&self, _: &Connection, _: TransactionId, _: &[u8]) -> Result<(), HandlerError> {
+        Ok(())
+    }
+
+    fn abort(&self, _: &Connection, _: TransactionId, _: &[u8]) -> Result<(), HandlerError> {
+        Ok(())
+    }
+}
+
+async fn serve(handfast: &Handfast, directory: &Path, stop: impl Future<Output = ()>) {
+    let store = SqliteStore::open(directory.join("payments.db")).unwrap();
+    let service = handfast.service("payments").instance("p-1").store(store).handler(Willing);
+    service.run(stop).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn transactions_and_participants() {
+    let (directory, server) = start();
+    let ask = |line: &str| ask(&server, line);
+    let handfast = Handfast::connect(server.url()).await.unwrap();
+    handfast.create_topic("t", TopicSettings::new()).await.unwrap();
+    assert_eq!(ask("tx list").text(), "No open transactions.\n");
+    assert_eq!(ask("tx list --json").json(), json!({ "transactions": [], "has_more": false }));
+
+    let deadline = Duration::from_secs(3_600);
+    let options = || BeginOptions::new().detached().with_deadline(deadline);
+    let mut open = handfast.begin_with(options()).await.unwrap();
+    open.call("nobody", "work").await.unwrap();
+    open.publish("t", Event::new("made", "/test")).await.unwrap();
+    let other = handfast.begin_with(options()).await.unwrap();
+
+    let list = ask("tx list --json").json();
+    let first = &list["transactions"][0];
+    assert_eq!(first["transaction_id"], open.id().to_string());
+    assert_eq!(first["state"], "preparing");
+    assert_eq!(first["events"], 1);
+    assert_eq!(first["decided"], Value::Null);
+    let branch = &first["branches"][0];
+    assert_eq!((&branch["participant"], &branch["vote"]), (&json!("nobody"), &Value::Null));
+    assert_eq!(list["transactions"].as_array().unwrap().len(), 2);
+    assert_eq!(ask("tx list --limit 1 --json").json()["has_more"], true);
+    assert_eq!(ask("tx list --state committing").text(), "No open transactions.\n");
+    let text = ask("tx list --state preparing").text();
+    assert!(text.lines().nth(1).unwrap().contains(" 0/1 "), "{text}");
+    let limited = ask("tx list --limit 1");
+    assert_eq!(limited.stderr, "These are the first 1; see more with --limit.\n");
+    assert_eq!(ask("tx list --limit 1 --quiet").stderr, "");
+
+    let text = ask(&format!("tx show {}", open.id())).text();
+    assert!(text.contains("  state         Preparing\n"), "{text}");
+    assert!(text.contains("  commit        not asked yet\n"), "{text}");
+    let id = open.id();
+    open.abort("not meant").await.unwrap();
+    other.abort("").await.unwrap();
+    let text = ask(&format!("tx show {id}")).text();
+    assert!(text.contains("reason        aborted: not meant"), "{text}");
+    assert!(text.contains(" ms  decided ABORT (aborted)\n"), "{text}");
+
+    // With a service that is there.
+    assert_eq!(
+        ask("participant list").text(),
+        "No participants: no service is connected, no database registered.\n"
+    );
+    let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+    let (service, path) = (handfast.clone(), directory.path().to_path_buf());
+    let serving = tokio::spawn(async move {
+        serve(&service, &path, async { drop(stopped.await) }).await;
+    });
+    let committed = handfast
+        .transaction(|tx| {
+            tx.with_deadline(deadline).call("payments", "work");
+            tx.publish("t", Event::new("made", "/test"));
+        })
+        .await
+        .unwrap();
+    let shown = ask(&format!("tx show {} --json", committed.id)).json();
+    assert_eq!(shown["transaction_id"], committed.id.to_string());
+    assert!(["committing", "committed"].contains(&shown["state"].as_str().unwrap()), "{shown}");
+    assert_eq!(shown["branches"][0]["vote"], "yes");
+    assert!(shown["decided_unix_ms"].as_u64() >= shown["begun_unix_ms"].as_u64());
+    let text = ask(&format!("tx show {}", committed.id)).text();
+    assert!(text.contains(" ms  decided COMMIT\n"), "{text}");
+    let event = lines_of(&ask("topic tail t --json").text()).remove(0);
+    assert_eq!(event["handfasttransaction"], committed.id.to_string());
+
+    let list = ask("participant list --json").json();
+    let payments = &list["participants"][0];
+    assert_eq!((&payments["name"], &payments["kind"]), (&json!("payments"), &json!("service")));
+    assert_eq!(payments["instances"][0]["instance"], "p-1");
+    assert!(ask("participant list").text().contains("payments     service"));
+
+    let failed = handfast.transaction(|tx| drop(tx.call("payments", "no"))).await.unwrap_err();
+    let shown = ask(&format!("tx show {} --json", failed.id().unwrap())).json();
+    assert_eq!(shown["state"], "failed");
+    assert_eq!(shown["reason"]["code"], "voted_no");
+    assert_eq!(shown["reason"]["participant"], "payments");
+    let text = ask(&format!("tx show {}", failed.id().unwrap())).text();
+    assert!(text.contains("voted_no by payments: will\\u{7} not"), "{text}");
+
+    let unknown = "00000000-0000-7000-8000-000000000000";
+    let (status, error) = ask(&format!("tx show {unknown} --json")).error();
+    assert_eq!((status, &error["code"]), (1, &json!("unknown_transaction")));
+    drop(stop);
+    serving.await.unwrap();
+}

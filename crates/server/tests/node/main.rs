@@ -1,0 +1,7 @@
+//! The node without its doors, inside the test: every crash image, and housekeeping.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod crash_images;
+mod retention;
+mod support;

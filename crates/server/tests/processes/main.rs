@@ -1,0 +1,7 @@
+//! The real server as a process of its own, spoken to by the real client.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod kill;
+mod million;
+mod server;
