@@ -317,6 +317,8 @@ impl Core {
             }
             self.bus.durable(now, lsn, &record, &mut self.effects);
             self.with_coordinator(now, |c, cx| c.durable(cx, &record));
+            // Before the next record says more: answers about a transaction keep their order (I4).
+            self.effects.release();
         }
         self.effects.release();
     }

@@ -56,7 +56,8 @@ fn transfers_survive_kills() {
 fn a_person_s_own_transfers() {
     let dir = tempfile::tempdir().expect("a directory");
     let file = dir.path().join("transfers.csv");
-    // 100.00 each at the start: ann can pay 60.00 once, whichever of the two comes first.
+    // 100.00 each at the start: ann can pay 60.00 once, whichever of the two comes first. Nobody is
+    // killed, because what a restart aborts stays reserved for a moment, and then both could fail.
     let text = "from,to,cents\nann,bob,6000\nann,bob,6000\neast-1,east-2,100\nwest-1,ann,1\n\
                 west-1,east-1,10001\n";
     fs::write(&file, text).expect("it is ours");
@@ -66,7 +67,7 @@ fn a_person_s_own_transfers() {
         "--input",
         &path(&file),
         "--kills",
-        "1",
+        "0",
         "--seed",
         "1",
         "--json",
@@ -77,8 +78,8 @@ fn a_person_s_own_transfers() {
     check(&report, 5);
     assert_eq!(figure(&report, "committed"), 3, "{report}");
     assert_eq!(figure(&report, "failed"), 2, "{report}");
-    assert_eq!(figure(&report, "money_before"), 60_000, "{report}");
-    assert_eq!(figure(&report, "kills"), 1, "{report}");
+    assert_eq!(figure(&report, "money_before"), 50_000, "{report}");
+    assert_eq!(figure(&report, "kills"), 0, "{report}");
     assert!(kept.join("logs").join("server.log").exists(), "a directory that was given stays");
 
     let again = demo(&["--dir", &path(&kept)]);

@@ -58,6 +58,8 @@ pub(crate) struct World<'a, T: Subject> {
     transactions: BTreeMap<TransactionId, Transaction>,
     to_service: Vec<(usize, ToService)>,
     to_server: Vec<Command>,
+    /// Every prepare there was, for a network that delivers them again when all is over.
+    said: Vec<(usize, ToService)>,
     now_ms: u64,
     random: u64,
     /// No more trouble from now on.
@@ -82,6 +84,7 @@ where
             transactions: BTreeMap::new(),
             to_service: Vec::new(),
             to_server: Vec::new(),
+            said: Vec::new(),
             now_ms: 0,
             random: seed,
             calm: false,
@@ -99,6 +102,12 @@ where
         self.calm = true;
         self.keeper.orders().failing_finishes = 0;
         self.fates.next(Fate::Works);
+        self.calm_down();
+        self.to_service.append(&mut self.said);
+        self.calm_down();
+    }
+
+    fn calm_down(&mut self) {
         for _ in 0..400 {
             self.calm_round();
             self.check();
@@ -110,7 +119,7 @@ where
         panic!("something never ends: {:?}", self.transactions);
     }
 
-    /// The end, and how often a commit was forgotten, to see that runs reach what they are for.
+    /// How many commits were forgotten, to see that runs reach what they are for.
     pub(crate) fn forgotten_commits(&mut self) -> usize {
         let ids: Vec<_> = self.in_chain(Chain::Committed).collect();
         let mut step = self.reader.open_step().expect("a step");
@@ -376,6 +385,9 @@ where
 
     fn send_to_one(&mut self, message: ToService) {
         let driver = self.below(2) as usize;
+        if matches!(message, ToService::Prepare { .. }) {
+            self.said.push((driver, message.clone()));
+        }
         self.to_service.push((driver, message));
     }
 

@@ -155,14 +155,15 @@ impl Subscription {
     fn offer(&mut self, reach: &mut Reach<'_>, event: StoredEvent) -> bool {
         let (offset, key) = (event.offset, event.key);
         let after = Offset(offset.0 + 1);
-        if self.facts.progress.contains(offset) {
-            self.cursor = after;
-            return true;
-        }
         if self.window.entry(offset).is_some() {
-            // Staged over a restart: only now its key is known.
+            // Staged over a restart: only now its key is known. It holds it until its COMMIT is
+            // durable, although it counts as acknowledged as soon as that is accepted.
             self.cursor = after;
             self.window.learn_key(offset, key);
+            return true;
+        }
+        if self.facts.progress.contains(offset) {
+            self.cursor = after;
             return true;
         }
         if !self.window.is_busy(key) && self.credit == 0 {

@@ -418,9 +418,12 @@ impl Coordinator {
         match self.transactions.get(&id) {
             None => self.ask_log(cx, id, Question::Inquiry { session, service, state_id }),
             Some(tx) => match tx.branch(&service) {
-                Some(at) => self.tell(cx, id, at, session),
-                None => {
-                    // It prepared by itself and may still be enlisted, until the decision.
+                Some(at) if tx.branches[at].state_id.is_none_or(|bound| bound == state_id) => {
+                    self.tell(cx, id, at, session);
+                }
+                Some(_) | None => {
+                    // It prepared by itself and may still be enlisted, until the decision; or the
+                    // branch is bound to another durable state, and this one is no part of it.
                     let message = if tx.is_undecided() || tx.phase == Phase::Deciding {
                         let retry_after_ms = super::inquiry::PENDING_MS;
                         ToService::Pending { id, retry_after_ms }

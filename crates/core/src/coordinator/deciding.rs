@@ -136,8 +136,15 @@ impl Coordinator {
             (Phase::Deciding, begin) => {
                 self.adopt_decision(cx, id, chain, begin.is_some(), unplaced);
             }
-            // END was lost: it says nothing that the chain does not.
+            // END was lost: it says nothing that the chain does not. Once is enough (I12).
             (Phase::Ended, _) => {
+                if let Some((lsn, Record::End(end))) =
+                    chain.records.iter().find(|(_, r)| matches!(r, Record::End(_)))
+                {
+                    // What is read is durable.
+                    self.apply_end((*lsn).min(cx.effects.durable()), end);
+                    return self.end_durable(cx, id);
+                }
                 let lsn = cx.effects.append_again(unplaced);
                 if let Some(tx) = self.transactions.get_mut(&id) {
                     tx.end_lsn = Some(lsn);

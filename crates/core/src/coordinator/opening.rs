@@ -298,12 +298,6 @@ impl Coordinator {
     }
 }
 
-/// A refusal by the bus may reveal what the bus has just appended, so it waits for that (I6).
-fn refuse_to_stage(cx: &mut Context<'_>, caller: Caller, refusal: Refusal) {
-    let last = cx.bus.last();
-    cx.effects.refuse_when_durable(last, caller, refusal);
-}
-
 /// Notes a commit: what it counted, whom it vouches for, and who waits.
 pub(super) fn ask(tx: &mut Transaction, caller: Caller, commit: &CommitRequest) {
     tx.asked = Some(Counts { branches: commit.branches, items: commit.items });

@@ -27,7 +27,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "N", default_value_t = 6,
           value_parser = clap::value_parser!(u32).range(..=1_000))]
     kills: u32,
-    /// Decides transfers and kills; told at the end, to repeat a run [default: another each time]
+    /// Decides the transfers and the kills; told at the end [default: another each time]
     #[arg(long, value_name = "N")]
     seed: Option<u64>,
     /// Transfers of your own: a CSV file with the columns from,to,cents. Each account starts with
@@ -55,16 +55,16 @@ pub(super) fn run(args: Args) -> Result<(), Failure> {
         Some(path) => Plan::from_csv(&path),
         None => Ok(Plan::from_seed(seed, transfers.unwrap_or(TRANSFERS))),
     };
-    let plan = plan.map_err(|problem| Failure::new(Exit::Usage, problem).as_json(json))?;
+    let plan = plan.map_err(|problem| Failure::new(Exit::Usage, problem).with_json(json))?;
     let Done { report, kept } = demo::run(&Options { plan, kills, seed, dir, keep })
-        .map_err(|failed| failure(&failed).as_json(json))?;
-    tell(&report, json).map_err(|error| Failure::new(Exit::Failed, error).as_json(json))?;
+        .map_err(|failed| failure(&failed).with_json(json))?;
+    tell(&report, json).map_err(|error| Failure::new(Exit::Failed, error).with_json(json))?;
     let place = kept.map(|dir| format!("everything is in {}", dir.display()));
     if !report.ok {
         let failed = report.failed_proofs().join("; ");
         let place = place.map(|place| format!("; {place}")).unwrap_or_default();
         let message = format!("not proven: {failed}{place}");
-        return Err(Failure::new(Exit::Failed, message).as_json(json));
+        return Err(Failure::new(Exit::Failed, message).with_json(json));
     }
     if let Some(place) = place {
         // If standard error is closed nobody wants to read it.

@@ -56,7 +56,7 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
         Some(code) => explain(out, &code.trim().to_ascii_lowercase().replace('-', "_")),
         None => list(out),
     };
-    explained.map_err(|failure| failure.as_json(args.json))
+    explained.map_err(|failure| failure.with_json(args.json))
 }
 
 /// The page of a code.

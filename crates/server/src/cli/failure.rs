@@ -100,7 +100,7 @@ impl Failure {
     }
 
     /// Told as JSON, as the result would have been.
-    pub(crate) fn as_json(mut self, is_json: bool) -> Self {
+    pub(crate) fn with_json(mut self, is_json: bool) -> Self {
         self.is_json = is_json;
         self
     }

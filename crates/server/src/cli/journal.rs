@@ -61,10 +61,10 @@ impl Target {
 pub(super) fn run(args: Args) -> Result<(), Failure> {
     match args.action {
         Action::Check(target) => {
-            run_check(&target.dir(), target.json).map_err(|failure| failure.as_json(target.json))
+            run_check(&target.dir(), target.json).map_err(|failure| failure.with_json(target.json))
         }
         Action::Dump { target, full } => run_dump(&target.dir(), target.json, full)
-            .map_err(|failure| failure.as_json(target.json)),
+            .map_err(|failure| failure.with_json(target.json)),
     }
 }
 

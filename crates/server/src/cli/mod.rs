@@ -100,7 +100,7 @@ fn command_line() -> Result<Cli, Failure> {
         let message = words.join(" ");
         Failure::new(Exit::Usage, message)
             .with_hint("see `handfast help`, or --help of the command")
-            .as_json(true)
+            .with_json(true)
     })
 }
 

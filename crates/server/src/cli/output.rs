@@ -44,14 +44,16 @@ impl Output {
             .map_err(|error| Failure::new(Exit::Failed, format!("no JSON: {error}")))?;
         line.push(b'\n');
         let mut stdout = io::stdout().lock();
-        stdout.write_all(&line).and_then(|()| stdout.flush()).map_err(unwritten)
+        stdout.write_all(&line).and_then(|()| stdout.flush()).map_err(|error| unwritten(&error))
     }
 
     /// Lines for people; the last one need not end.
     pub(crate) fn text(self, text: &str) -> Result<(), Failure> {
         let mut stdout = AutoStream::auto(io::stdout().lock());
         let end = if text.ends_with('\n') { "" } else { "\n" };
-        write!(stdout, "{text}{end}").and_then(|()| stdout.flush()).map_err(unwritten)
+        write!(stdout, "{text}{end}")
+            .and_then(|()| stdout.flush())
+            .map_err(|error| unwritten(&error))
     }
 
     /// Something beside the result that a person may want to know.
@@ -83,7 +85,7 @@ pub(crate) fn question(text: impl fmt::Display) {
 }
 
 /// A reader that has closed its end has what it wanted.
-fn unwritten(error: io::Error) -> Failure {
+fn unwritten(error: &io::Error) -> Failure {
     match error.kind() {
         ErrorKind::BrokenPipe => Failure::new(Exit::Done, "stdout was closed"),
         _ => Failure::new(Exit::Failed, format!("cannot write to stdout: {error}")),

@@ -254,6 +254,9 @@ async fn publish_lines(
     let mut progress = None;
     while let Some(first) = arrived.recv().await {
         let (batch, failed) = batch(first, arrived);
+        if batch.is_empty() {
+            return failed;
+        }
         let events = batch.into_iter().map(|data| (args.topic.as_str(), args.event(data)));
         let asking = server.handfast.publish_all(events.collect::<Vec<_>>());
         let published = match progress {

@@ -64,7 +64,7 @@ pub(crate) fn run(
             work(&Server { handfast, out }).await
         })
     };
-    worked().map_err(|failure| failure.as_json(args.json))
+    worked().map_err(|failure| failure.with_json(args.json))
 }
 
 /// `host:port` is taken as what it means.

@@ -64,7 +64,7 @@ impl Case<'_> {
         Proof {
             name: "outcomes",
             title: "every transfer has one outcome",
-            figures: format!("{transfers} transfers = {committed} committed + {failed} failed"),
+            figures: format!("{transfers} = {committed} committed + {failed} failed"),
             holds: committed + failed == transfers && heard == transfers,
         }
     }
@@ -90,7 +90,7 @@ impl Case<'_> {
         let right = wanted.iter().filter(|(name, cents)| found.get(**name) == Some(cents)).count();
         Proof {
             name: "balances",
-            title: "every balance is what the committed transfers make it",
+            title: "every balance is what the commits make it",
             figures: format!("{right} of {} accounts", wanted.len()),
             holds: right == wanted.len() && found.len() == wanted.len(),
         }
@@ -117,8 +117,8 @@ impl Case<'_> {
         let booked = self.evidence.effects.len();
         Proof {
             name: "effects",
-            title: "every committed transfer took effect exactly once in both accounts",
-            figures: format!("{once} of {wanted}; {booked} transfers have effects"),
+            title: "each commit took effect once in both accounts",
+            figures: format!("{once} of {wanted}; {booked} have effects"),
             holds: once == wanted && booked == wanted,
         }
     }
@@ -138,7 +138,7 @@ impl Case<'_> {
         let events = self.evidence.events();
         Proof {
             name: "events",
-            title: "every committed transfer has exactly one event at the subscriber",
+            title: "each commit has one event at the subscriber",
             figures: format!("{once} of {wanted}; {events} events"),
             holds: once == wanted && events == wanted,
         }
@@ -150,18 +150,17 @@ impl Case<'_> {
         let with_event = self.evidence.entries.keys().filter(|t| !committed.contains(t)).count();
         Proof {
             name: "nothing_of_failed",
-            title: "no failed transfer has an effect, an event or a reservation",
+            title: "failed transfers left nothing behind",
             figures: format!(
-                "{} failed: {with_effect} with an effect, {with_event} with an event; {} \
-                 reservations",
-                self.failed().count(),
+                "{with_effect} effects, {with_event} events, {} reservations",
                 self.evidence.holds
             ),
             holds: with_effect == 0 && with_event == 0 && self.evidence.holds == 0,
         }
     }
 
-    /// Kills make transfers late, never failed; and what nobody can pay is refused.
+    /// A kill is no reason to fail, and what nobody can pay is refused. Money that another transfer
+    /// has reserved, for however long, is money that is not there.
     fn reasons(&self) -> Proof {
         let for_funds = |ended: &Ended| ended.reason.as_deref() == Some(INSUFFICIENT);
         let all = self.plan.money();
@@ -171,8 +170,8 @@ impl Case<'_> {
         let refused = self.failed().filter(|(transfer, _)| transfer.cents > all).count();
         Proof {
             name: "reasons",
-            title: "lack of funds is the only reason to fail, and nobody spends what is not there",
-            figures: format!("{lacked} of {failed}; {refused} of {impossible} impossible ones"),
+            title: "lack of funds is the only reason to fail",
+            figures: format!("{lacked} of {failed}; {refused} of {impossible} impossible"),
             holds: lacked == failed && refused == impossible,
         }
     }
@@ -180,11 +179,11 @@ impl Case<'_> {
     fn nothing_in_doubt(&self) -> Proof {
         let prepared = self.evidence.prepared;
         let open = self.evidence.open;
-        let told = open.map_or("the server did not say what is".to_owned(), |o| o.to_string());
+        let told = open.map_or("an unknown number of".to_owned(), |o| o.to_string());
         Proof {
             name: "nothing_in_doubt",
             title: "nothing is left in doubt",
-            figures: format!("{prepared} prepared branches, {told} open transactions"),
+            figures: format!("{prepared} prepared, {told} open transactions"),
             holds: prepared == 0 && open == Some(0) && self.evidence.in_doubt(self.plan) == 0,
         }
     }

@@ -102,11 +102,10 @@ impl Report {
         // Writing into a string cannot fail.
         let _ = write!(
             text,
-            "\n{transfers} transfers in {seconds:.1} s: {committed} committed, {failed} failed for \
-             lack of funds.\n\
+            "\n{transfers} transfers in {seconds:.1} s: {committed} committed, {failed} failed.\n\
              {kills} kills, {restarts} restarts, {joined} joined, {left} left; {retried} \
-             transactions were tried again, {redelivered} events came again and were ignored, \
-             {duplicates} duplicates.\n\
+             transactions were tried again.\n\
+             {redelivered} events came again and were ignored, {duplicates} duplicates.\n\
              {} was there before and {} after. Seed {seed}.",
             amount(self.money_before),
             amount(self.money_after),

@@ -29,7 +29,7 @@ use handfast_journal::{Journal, Options as JournalOptions, Progress};
 use tokio::sync::{oneshot, watch};
 
 use clock::Clock;
-use pump::{Pump, ToPump};
+use pump::{Ends, Pump, ToPump};
 use readers::ReadJob;
 use retention::Retention;
 use session::SessionIds;
@@ -176,8 +176,8 @@ impl Node {
             readers::start(&journal.reader(), &to_pump).map_err(OpenError::Thread)?;
         let (write_jobs, writer_thread) =
             writer::start(journal, to_pump.clone()).map_err(OpenError::Thread)?;
-        let pump =
-            Pump::new(core, clock, inbox, write_jobs, read_jobs.clone(), durable, space, retention);
+        let ends = Ends { inbox, writer: write_jobs, readers: read_jobs.clone(), durable, space };
+        let pump = Pump::new(core, clock, ends, retention);
         let (stop, stopped) = watch::channel(None);
         let thread = thread::Builder::new().name("handfast-pump".into()).spawn(move || {
             let result = pump.run();

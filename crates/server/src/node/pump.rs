@@ -88,51 +88,44 @@ pub struct NodeStats {
     pub segments: usize,
 }
 
-/// The pump's thread.
-pub(crate) struct Pump {
-    pub(crate) core: Core,
-    pub(crate) clock: Clock,
+/// The pump's ends of the queues, and the room in the journal at the start.
+pub(crate) struct Ends {
     pub(crate) inbox: channel::Receiver<ToPump>,
     pub(crate) writer: channel::Sender<WriteJob>,
     pub(crate) readers: channel::Sender<ReadJob>,
     pub(crate) durable: watch::Sender<u64>,
-    pub(crate) outboxes: Outboxes,
-    pub(crate) calls: HashMap<u64, oneshot::Sender<Reply>>,
-    pub(crate) next_call: u64,
-    pub(crate) groups: Groups,
-    /// Jobs that the journal's thread has and has not reported.
-    pub(crate) writing: usize,
     pub(crate) space: Space,
-    pub(crate) retention: Retention,
-    pub(crate) stats: NodeStats,
-    pub(crate) draining: Vec<oneshot::Sender<()>>,
-    pub(crate) stopping: bool,
+}
+
+/// The pump's thread.
+pub(crate) struct Pump {
+    core: Core,
+    clock: Clock,
+    ends: Ends,
+    outboxes: Outboxes,
+    /// Unary calls that are not answered yet.
+    calls: HashMap<u64, oneshot::Sender<Reply>>,
+    next_call: u64,
+    groups: Groups,
+    /// Jobs that the journal's thread has and has not reported.
+    writing: usize,
+    retention: Retention,
+    stats: NodeStats,
+    draining: Vec<oneshot::Sender<()>>,
+    stopping: bool,
 }
 
 impl Pump {
-    pub(crate) fn new(
-        core: Core,
-        clock: Clock,
-        inbox: channel::Receiver<ToPump>,
-        writer: channel::Sender<WriteJob>,
-        readers: channel::Sender<ReadJob>,
-        durable: watch::Sender<u64>,
-        space: Space,
-        retention: Retention,
-    ) -> Self {
+    pub(crate) fn new(core: Core, clock: Clock, ends: Ends, retention: Retention) -> Self {
         Self {
             core,
             clock,
-            inbox,
-            writer,
-            readers,
-            durable,
+            ends,
             outboxes: Outboxes::default(),
             calls: HashMap::new(),
             next_call: 0,
             groups: Groups::default(),
             writing: 0,
-            space,
             retention,
             stats: NodeStats::default(),
             draining: Vec::new(),
@@ -150,7 +143,7 @@ impl Pump {
                 self.take(message)?;
             }
             for _ in 1..BATCH {
-                let Ok(message) = self.inbox.try_recv() else { break };
+                let Ok(message) = self.ends.inbox.try_recv() else { break };
                 self.take(message)?;
             }
             let now = self.clock.now();
@@ -170,7 +163,7 @@ impl Pump {
     fn next_message(&self) -> Option<Option<ToPump>> {
         let house = self.retention.next_ms();
         let at = self.core.next_deadline().map_or(house, |at| at.min(house));
-        match self.inbox.recv_timeout(self.clock.until(at)) {
+        match self.ends.inbox.recv_timeout(self.clock.until(at)) {
             Ok(message) => Some(Some(message)),
             Err(channel::RecvTimeoutError::Timeout) => Some(None),
             Err(channel::RecvTimeoutError::Disconnected) => None,
@@ -205,8 +198,8 @@ impl Pump {
             ToPump::Stats(answer) => {
                 self.stats.core = self.core.stats();
                 self.stats.sessions = self.outboxes.len();
-                self.stats.free_bytes = self.space.free;
-                self.stats.low_space = self.space.low;
+                self.stats.free_bytes = self.ends.space.free;
+                self.stats.low_space = self.ends.space.low;
                 self.stats.segments = self.retention.count();
                 // Whoever asked may have gone away.
                 let _ = answer.send(self.stats);
@@ -223,7 +216,7 @@ impl Pump {
 
     fn written(&mut self, written: Written) {
         self.writing -= 1;
-        self.space = written.space;
+        self.ends.space = written.space;
         if let Some(segments) = written.segments {
             self.retention.changed(segments);
         }
@@ -233,7 +226,7 @@ impl Pump {
             self.stats.last_group = written.records;
             self.stats.sync_nanos += written.nanos;
             self.core.handle(self.clock.now(), Input::Durable { through: written.through });
-            self.durable.send_replace(written.through.0);
+            self.ends.durable.send_replace(written.through.0);
             self.retention.durable(written.through);
         }
         self.tell_space();
@@ -241,8 +234,8 @@ impl Pump {
 
     /// What new work may take: what is free beyond what waits to be written.
     fn tell_space(&mut self) {
-        let free = self.space.free.saturating_sub(self.groups.bytes());
-        self.core.handle(self.clock.now(), Input::Space { free, low: self.space.low });
+        let free = self.ends.space.free.saturating_sub(self.groups.bytes());
+        self.core.handle(self.clock.now(), Input::Space { free, low: self.ends.space.low });
     }
 
     /// Carries out everything that the core wants, hands over the next group, and sends what
@@ -319,10 +312,10 @@ impl Pump {
 
     /// A full segment is closed: the core's state starts the next one.
     fn roll_if_full(&mut self) {
-        if !self.space.wants_roll || self.groups.has_roll() {
+        if !self.ends.space.wants_roll || self.groups.has_roll() {
             return;
         }
-        self.space.wants_roll = false;
+        self.ends.space.wants_roll = false;
         self.core.checkpoint(self.retention.numbers());
         let mut records: Vec<(Lsn, Arc<Record>)> = Vec::new();
         while let Some(output) = self.core.poll_output() {
@@ -360,12 +353,12 @@ impl Pump {
     fn write(&mut self, job: WriteJob) {
         self.writing += 1;
         // If the thread has ended it has sent its fault before, which ends the pump.
-        let _ = self.writer.send(job);
+        let _ = self.ends.writer.send(job);
     }
 
     fn read(&self, job: ReadJob) {
         // The pool lives as long as the pump.
-        let _ = self.readers.send(job);
+        let _ = self.ends.readers.send(job);
     }
 
     /// Stopping, and everything is durable; answers who waits for the decisions on the way.

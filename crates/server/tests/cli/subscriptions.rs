@@ -8,7 +8,7 @@ use crate::harness::{ask, start};
 #[tokio::test(flavor = "multi_thread")]
 async fn subscriptions_and_dead_letters() {
     let (_directory, server) = start();
-    let ask = |line| ask(&server, line);
+    let ask = |line: &str| ask(&server, line);
     let handfast = Handfast::connect(server.url()).await.unwrap();
     handfast.create_topic("t", TopicSettings::new()).await.unwrap();
     for n in 0..3 {

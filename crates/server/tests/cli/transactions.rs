@@ -109,7 +109,7 @@ async fn transactions_and_participants() {
     assert_eq!(payments["instances"][0]["instance"], "p-1");
     assert!(ask("participant list").text().contains("payments     service"));
 
-    let failed = handfast.transaction(|tx| drop(tx.call("payments", "no"))).await.unwrap_err();
+    let failed = handfast.transaction(|tx| _ = tx.call("payments", "no")).await.unwrap_err();
     let shown = ask(&format!("tx show {} --json", failed.id().unwrap())).json();
     assert_eq!(shown["state"], "failed");
     assert_eq!(shown["reason"]["code"], "voted_no");

@@ -141,7 +141,8 @@ async fn fifty_kills_under_load_lose_nothing() {
         let outcome = hf.status(*id).await.unwrap();
         assert_eq!(outcome.state, handfast::State::Committed, "I5: {id}");
     }
-    for id in told.failed.lock().unwrap().iter() {
+    let failed = told.failed.lock().unwrap().clone();
+    for id in &failed {
         if let Ok(outcome) = hf.status(*id).await {
             assert_eq!(outcome.state, handfast::State::Failed, "I4: {id}");
         }

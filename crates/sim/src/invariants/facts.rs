@@ -111,7 +111,7 @@ pub struct Facts {
     /// Subscriptions in the log.
     pub subscriptions: BTreeMap<SubscriptionId, (Lsn, SubscriptionCreated)>,
     /// Where each topic was cut off.
-    pub truncated: BTreeMap<TopicId, (Lsn, Offset)>,
+    pub truncated: BTreeMap<TopicId, Vec<(Lsn, Offset)>>,
     /// Transactions that were begun under each key.
     pub keys: BTreeMap<String, Vec<TransactionId>>,
     /// Batches in the log.
@@ -161,6 +161,14 @@ impl Facts {
     pub fn durable_decision(&self, id: TransactionId) -> Option<bool> {
         let (lsn, commit) = self.chains.get(&id)?.decision?;
         self.is_durable(lsn).then_some(commit)
+    }
+
+    /// Where a topic begins, by what is on disk.
+    #[must_use]
+    pub fn durable_start(&self, topic: TopicId) -> Offset {
+        let cuts = self.truncated.get(&topic).into_iter().flatten();
+        let durable = cuts.filter(|(lsn, _)| self.is_durable(*lsn)).map(|(_, start)| *start);
+        durable.max().unwrap_or_default()
     }
 
     /// The decision that stands, on disk or not.
@@ -269,7 +277,7 @@ impl Facts {
                 self.subscriptions.insert(created.subscription, (lsn, created.clone()));
             }
             Record::TopicTruncated(cut) => {
-                self.truncated.insert(cut.topic, (lsn, cut.start));
+                self.truncated.entry(cut.topic).or_default().push((lsn, cut.start));
             }
             Record::Acknowledged(acknowledged) => {
                 for range in &acknowledged.ranges {

@@ -2,7 +2,7 @@
 //!
 //! Violated by: a second, different decision in the log; a branch that commits without COMMIT or
 //! where it is no updater; an updater that aborts after COMMIT; an abort sent to an updater of a
-//! committed transaction; work that becomes visible in the database of a failed transaction, or an
+//! committed transaction, or a commit to anybody else; work that becomes visible in the database of a failed transaction, or an
 //! ABORT of a local one that its database has committed.
 
 use handfast_core::ids::TransactionId;
@@ -52,6 +52,12 @@ impl Invariant for Agreement {
                 let Some(place) = facts.attached.get(session) else { return Ok(()) };
                 ensure(!facts.is_updater(*id, place), || {
                     format!("abort of {id} sent to {}, an updater of COMMIT", place.0)
+                })
+            }
+            Seen::Output(Output::ToService { session, message: ToService::Commit { id } }, _) => {
+                let Some(place) = facts.attached.get(session) else { return Ok(()) };
+                ensure(facts.is_updater(*id, place), || {
+                    format!("commit of {id} sent to {} {}, no updater of it", place.0, place.1)
                 })
             }
             _ => Ok(()),

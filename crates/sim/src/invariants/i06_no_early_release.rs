@@ -61,9 +61,8 @@ impl NoEarlyRelease {
     /// Who is told that a delivery is over because it was acknowledged learns of that record.
     fn stage(&mut self, facts: &Facts, caller: Caller) {
         let Some(Asked::Stage(_, _, deliveries)) = facts.asked.get(&caller) else { return };
-        let newest = |d: &&DeliveryRef| {
-            self.attempts.get(&(d.subscription, d.offset)) == Some(&d.token)
-        };
+        let newest =
+            |d: &&DeliveryRef| self.attempts.get(&(d.subscription, d.offset)) == Some(&d.token);
         let done = |d: &DeliveryRef| facts.done.get(&(d.subscription, d.offset)).copied();
         let undurable = deliveries.iter().filter(newest).filter_map(done);
         let undurable = undurable.filter(|lsn| !facts.is_durable(*lsn)).collect();

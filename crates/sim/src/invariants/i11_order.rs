@@ -36,9 +36,7 @@ impl Invariant for Order {
         }
         let done = facts.done.get(&(id, last)).is_some_and(|lsn| facts.is_durable(*lsn));
         let topic = facts.subscriptions.get(&id).map(|(_, created)| created.topic);
-        let gone = topic
-            .and_then(|topic| facts.truncated.get(&topic))
-            .is_some_and(|(lsn, start)| facts.is_durable(*lsn) && last < *start);
+        let gone = topic.is_some_and(|topic| last < facts.durable_start(topic));
         ensure(done || gone, || {
             format!("subscription {id}: offset {offset} of key {key} while {last} is open")
         })

@@ -194,7 +194,8 @@ impl World {
             }
             Step::Abort => {
                 let detail = "changed its mind".into();
-                Some((Command::Abort { id, detail }, Waiting::Outcome(id, false)))
+                let local = job.request.local.is_some();
+                Some((Command::Abort { id, detail }, Waiting::Outcome(id, local)))
             }
             Step::Abandon => {
                 job.steps.clear();
@@ -316,12 +317,12 @@ impl World {
                 let branch = self.branch_request(service, has_work);
                 job.request.branches.push(branch);
                 if !has_work {
-                    job.steps.push_back(Step::StartWork(service));
+                    self.plan_work(job, service);
                 }
             } else {
                 job.branches -= 1;
                 if !has_work && self.rng.percent(70) {
-                    job.steps.push_back(Step::StartWork(service));
+                    self.plan_work(job, service);
                 }
                 job.steps.push_back(Step::Enlist(service, has_work));
             }
@@ -357,6 +358,14 @@ impl World {
         }
         if self.rng.percent(10) {
             job.steps.push_back(Step::Stage);
+        }
+    }
+
+    /// The service is asked by other means; now and then twice, and another instance hears it.
+    fn plan_work(&mut self, job: &mut Job, service: usize) {
+        job.steps.push_back(Step::StartWork(service));
+        if self.rng.percent(30) {
+            job.steps.push_back(Step::StartWork(service));
         }
     }
 

@@ -212,9 +212,7 @@ impl World {
     /// The reader answers the oldest fetch.
     pub(super) fn answer_fetch(&mut self) {
         let Some(fetch) = self.fetches.pop_front() else { return };
-        let start = self.facts.truncated.get(&fetch.topic).map_or(Offset(0), |(lsn, at)| {
-            if self.facts.is_durable(*lsn) { *at } else { Offset(0) }
-        });
+        let start = self.facts.durable_start(fetch.topic);
         let stored = |offset: &Offset| {
             let placed = self.facts.events.get(&(fetch.topic, *offset))?;
             let visible = self.facts.is_durable(placed.lsn) && *offset >= start;

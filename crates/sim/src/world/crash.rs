@@ -53,7 +53,7 @@ impl World {
         self.facts.accepted = length;
         self.disk.told = (length, length);
         self.compare_recoveries();
-        let from = if self.rng.percent(60) { self.newest_checkpoint() } else { 0 };
+        let from = self.newest_checkpoint();
         self.core = self.recover(from);
         self.drain();
         self.feed(Input::Space { free: 1 << 30, low: false });
@@ -100,9 +100,15 @@ impl World {
     }
 
     fn compare_recoveries(&mut self) {
-        let once = restated(self.recover(0), self);
         let newest = self.newest_checkpoint();
-        let again = restated(self.recover(newest), self);
+        let mut once = restated(self.recover(0), self);
+        let mut again = restated(self.recover(newest), self);
+        if newest > 0 {
+            // What is remembered for a time only: the whole log knows of more.
+            for records in [&mut once, &mut again] {
+                records.retain(|record| !matches!(**record, Record::ProducersRestated(_)));
+            }
+        }
         let differs = once.iter().zip(&again).find(|(a, b)| a != b);
         let difference = match differs {
             Some((a, b)) => Some(format!("whole log: {a:?}; from {newest}: {b:?}")),

@@ -117,7 +117,11 @@ impl World {
         let open: BTreeSet<TransactionId> = facts
             .chains
             .iter()
-            .filter(|(id, c)| c.begin.is_some() && c.end.is_none() && !facts.disasters.contains(id))
+            .filter(|(id, c)| {
+                // What was forced against a COMMIT waits for a person.
+                let forced = facts.disasters.contains(id) && facts.decision(**id) == Some(true);
+                c.begin.is_some() && c.end.is_none() && !forced
+            })
             .map(|(id, _)| *id)
             .collect();
         if !open.is_empty() {
@@ -153,7 +157,7 @@ impl World {
                 left.push(format!("no subscription {name}"));
                 continue;
             };
-            let cut = facts.truncated.get(&created.topic).map_or(0, |(_, start)| start.0);
+            let cut = facts.durable_start(created.topic).0;
             let open = facts.events.keys().filter(|(topic, offset)| {
                 *topic == created.topic
                     && *offset >= created.start

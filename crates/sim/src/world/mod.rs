@@ -102,7 +102,9 @@ impl std::fmt::Display for Failure {
 pub fn run(seed: u64, fault: Option<Fault>, detail: Detail) -> Result<Report, Box<Failure>> {
     match attempt(seed, fault, detail) {
         Ok(report) => Ok(report),
-        Err(_) if matches!(detail, Detail::Off | Detail::Hash) => attempt(seed, fault, Detail::Lines),
+        Err(_) if matches!(detail, Detail::Off | Detail::Hash) => {
+            attempt(seed, fault, Detail::Lines)
+        }
         Err(failure) => Err(failure),
     }
 }

@@ -106,7 +106,7 @@ impl Plan {
             (Action::Retention, often(rng, 20, 3)),
         ];
         Self {
-            steps: rng.between(200, 900),
+            steps: rng.between(200, 2_500),
             clients: rng.between(1, 4) as usize,
             services,
             databases,
@@ -114,7 +114,7 @@ impl Plan {
             publishers: rng.between(1, 2) as usize,
             jumps: rng.percent(40),
             works: [100, 90, 60][rng.index(3)],
-            disasters: rng.percent(4),
+            disasters: rng.percent(8),
             attempts: [None, Some(2), Some(5)][rng.index(3)],
             weights,
         }

@@ -32,8 +32,8 @@ pub(super) struct Service {
 #[derive(Debug, Default)]
 pub(super) struct Store {
     branches: BTreeMap<TransactionId, Branch>,
-    /// The newest transaction whose outcome was forgotten.
-    forgotten: Option<TransactionId>,
+    /// When the newest transaction began whose commit was forgotten.
+    forgotten_ms: Option<u64>,
     said: Vec<Command>,
     heard: Vec<ToService>,
 }
@@ -71,6 +71,11 @@ impl Instance {
 }
 
 impl Store {
+    /// Whether the transaction may have been committed here and forgotten.
+    fn maybe_forgotten(&self, id: TransactionId) -> bool {
+        self.forgotten_ms.is_some_and(|newest| id.unix_ms() <= newest)
+    }
+
     /// Transactions that are prepared here.
     pub fn prepared(&self) -> impl Iterator<Item = TransactionId> {
         let prepared = self.branches.iter().filter(|(_, b)| b.state == BranchState::Prepared);
@@ -149,7 +154,10 @@ impl World {
         let service = self.rng.index(self.services.len());
         let at = self.rng.index(self.services[service].instances.len());
         let working = self.services[service].instances[at].working.iter().next().copied();
-        match self.rng.below(5) {
+        if self.plan.disasters && self.rng.percent(40) {
+            return self.disaster(service);
+        }
+        match self.rng.below(4) {
             0 | 1 => self.restart_instance(service, at),
             2 => {
                 let up = !self.services[service].instances[at].up;
@@ -158,16 +166,11 @@ impl World {
                     self.restart_instance(service, at);
                 }
             }
-            3 => {
+            _ => {
                 if let Some(id) = working {
                     let input = [BranchInput::Timeout, BranchInput::Disconnect];
                     let input = input[self.rng.index(2)].clone();
                     self.branch(service, at, id, input);
-                }
-            }
-            _ => {
-                if self.plan.disasters {
-                    self.disaster(service);
                 }
             }
         }
@@ -267,7 +270,7 @@ impl World {
             ToService::Prepare { id, work, .. } => {
                 let store = self.services[service].instances[at].store;
                 let store = &self.services[service].stores[store];
-                let maybe_forgotten = store.forgotten.is_some_and(|newest| id <= newest);
+                let maybe_forgotten = store.maybe_forgotten(id);
                 let has_work = work.is_some();
                 self.branch(service, at, id, BranchInput::Prepare { has_work, maybe_forgotten });
             }
@@ -303,6 +306,11 @@ impl World {
         let working = self.services[service].instances[at].working.contains(&id);
         let from = match recorded {
             Some(state) => state,
+            // Another instance may have brought it to its end while this one was at work: like
+            // the state, what was forgotten is read in the step that writes.
+            None if working && self.services[service].stores[store].maybe_forgotten(id) => {
+                BranchState::None
+            }
             None if working => BranchState::Working,
             None => BranchState::None,
         };
@@ -382,7 +390,9 @@ impl World {
             }
             None => {
                 kept.branches.remove(&id);
-                kept.forgotten = kept.forgotten.max(Some(id));
+                if from == BranchState::Committed {
+                    kept.forgotten_ms = kept.forgotten_ms.max(Some(id.unix_ms()));
+                }
                 self.facts.branches.remove(&(place.clone(), id));
                 self.see(&Seen::Branch(&place, id, from, BranchState::None));
             }
