@@ -331,7 +331,7 @@ impl Cluster {
         let from = self.branches.get(&(at, id)).copied().unwrap_or(BranchState::None);
         let mut done = step(from, input);
         if done.work == Some(Work::Do) {
-            let fails = mix(id.0 as u64 * 8 + at as u64) % 8 == 0;
+            let fails = mix(id.0 as u64 * 8 + at as u64).is_multiple_of(8);
             let input = if fails {
                 BranchInput::WorkFailed { reason: "no".into(), retryable: false }
             } else {

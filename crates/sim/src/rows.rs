@@ -102,12 +102,8 @@ impl Rows {
         let local = |id| facts.chains.get(&id).is_some_and(|c| c.local);
         match record {
             Record::Begin(begin) => self.hit(if begin.local.is_some() { "L1" } else { "C1" }),
-            Record::Commit(commit) if local(commit.id) => {
-                if !self.resolved.contains(&commit.id) {
-                    self.hit("L3");
-                }
-            }
-            Record::Commit(_) => self.hit("C5"),
+            Record::Commit(commit) if !local(commit.id) => self.hit("C5"),
+            Record::Commit(commit) if !self.resolved.contains(&commit.id) => self.hit("L3"),
             Record::Abort(abort) if local(abort.id) => self.hit("L5"),
             Record::Abort(abort) => match abort.reason.code {
                 ReasonCode::ClientGone => self.hit("C20"),
@@ -137,10 +133,10 @@ impl Rows {
         match command {
             Command::Vote { id, .. } | Command::Abort { id, .. } if decided(id) => self.hit("C13"),
             Command::Commit { id, .. } if decided(id) => self.hit("C13"),
-            Command::Vote { vote: Vote::Yes | Vote::ReadOnly, id } => {
-                if facts.chains.contains_key(id) {
-                    self.hit("C4");
-                }
+            Command::Vote { vote: Vote::Yes | Vote::ReadOnly, id }
+                if facts.chains.contains_key(id) =>
+            {
+                self.hit("C4");
             }
             Command::Commit { id, .. } => self.asked = Some(*id),
             Command::NotKnown { id } => {
@@ -167,11 +163,7 @@ impl Rows {
                 let new = self.sent.insert((*session, id, kind));
                 self.hit(if new { first } else { again });
             }
-            Output::Resolve { id, .. } => {
-                if self.resolved.insert(*id) {
-                    self.hit("L4");
-                }
-            }
+            Output::Resolve { id, .. } if self.resolved.insert(*id) => self.hit("L4"),
             Output::Reply { reply, .. } => match (asked, reply) {
                 (Some(Asked::Begin(_, _, local)), Reply::Begun { .. }) => {
                     self.hit(if *local { "L2" } else { "C2" });

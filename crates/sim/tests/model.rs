@@ -1,4 +1,5 @@
 //! The model check of the tiny world, and that it finds planted bugs.
+#![expect(clippy::print_stderr, reason = "the figures of a run are for people")]
 
 use handfast_sim::fault::Fault;
 use handfast_sim::model::{Budget, Explored, explore};

@@ -1,4 +1,5 @@
 //! The harness proven by bugs: each planted one is found by the general checkers, and by which.
+#![expect(clippy::print_stderr, reason = "the figures of a run are for people")]
 
 use handfast_sim::fault::Fault;
 use handfast_sim::trace::Detail;

@@ -1,5 +1,6 @@
 //! Thousands of random schedules, each healed at its end; the rows that they go through; and that
 //! a seed says everything: the same seed twice gives equal traces.
+#![expect(clippy::print_stderr, reason = "the figures of a run are for people")]
 
 use std::fmt::Write;
 

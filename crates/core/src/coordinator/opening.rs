@@ -25,7 +25,11 @@ impl Coordinator {
             match self.repeated(cx, caller, key, request.commit.as_ref()) {
                 Ok(true) => return,
                 Ok(false) => {}
-                Err(refusal) => return cx.effects.refuse(caller, refusal),
+                Err(refusal) => {
+                    // A conflict reveals the other BEGIN, which may not be durable yet (I6).
+                    let last = cx.effects.last();
+                    return cx.effects.refuse_when_durable(last, caller, refusal);
+                }
             }
         }
         if let Err(refusal) = self.open_transaction(cx, caller, request) {

@@ -65,10 +65,10 @@ impl Durability {
                         self.committed.insert(outcome.id);
                     }
                 }
-                (Some(Asked::Begin(_, key, local)), Reply::Begun { id, .. }) => {
-                    if key.is_some() || *local {
-                        self.begun.insert(*id);
-                    }
+                (Some(Asked::Begin(_, key, local)), Reply::Begun { id, .. })
+                    if key.is_some() || *local =>
+                {
+                    self.begun.insert(*id);
                 }
                 (Some(Asked::Publish(producer, sequence)), Reply::Published { .. }) => {
                     self.published.insert((*producer, *sequence));

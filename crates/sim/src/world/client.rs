@@ -69,7 +69,7 @@ enum Step {
 impl Client {
     /// Whether nothing is under way.
     #[must_use]
-    pub fn is_idle(&self) -> bool {
+    pub(super) fn is_idle(&self) -> bool {
         self.job.is_none() && self.waiting.is_empty()
     }
 }
@@ -120,7 +120,7 @@ impl World {
         let Some(step) = job.steps.pop_front() else {
             return !self.clients[at].waiting.is_empty();
         };
-        if let Some((command, waiting)) = self.take_step(id, job, step) {
+        if let Some((command, waiting)) = self.take_step(id, job, &step) {
             let request = self.send(session, command);
             self.clients[at].waiting.insert(request, waiting);
         }
@@ -131,9 +131,9 @@ impl World {
         &mut self,
         id: TransactionId,
         job: &mut Job,
-        step: Step,
+        step: &Step,
     ) -> Option<(Command, Waiting)> {
-        match step {
+        match *step {
             Step::Enlist(service, has_work) => {
                 job.branches += 1;
                 let branches = vec![self.branch_request(service, has_work)];
@@ -258,6 +258,11 @@ impl World {
                 key: format!("key {}", self.last_key),
                 digest: self.last_key,
             });
+        }
+        if self.last_key > 0 && self.rng.percent(4) {
+            // Somebody else's key: a conflict, unless a crash has freed it.
+            let key = format!("key {}", 1 + self.rng.below(self.last_key));
+            request.key = Some(IdempotencyKey { key, digest: 1_000_000 + self.last_body });
         }
         if self.rng.percent(30)
             && let Some(delivery) = self.take_held()

@@ -1,11 +1,11 @@
 //! Between the world and the core: inputs go in, outputs come out and are carried out, streams
-//! carry messages, the log answers. Planted bugs of the server act here.
+//! carry messages, the log answers.
 
-use handfast_core::command::{Caller, Command, Vote};
-use handfast_core::event::{Delivery, DeliveryRef, StoredEvent};
-use handfast_core::ids::{DeliveryToken, Lsn, Offset, SessionId, TransactionId};
+use handfast_core::command::{Caller, Command};
+use handfast_core::event::StoredEvent;
+use handfast_core::ids::{Lsn, Offset, SessionId};
 use handfast_core::input::{Chain, Input};
-use handfast_core::output::{Output, PublicState, Reply, ToService, Wanted};
+use handfast_core::output::{Output, Wanted};
 use handfast_core::record::Record;
 
 use super::{Disk, Down, Peer, Stream, World};
@@ -127,7 +127,7 @@ impl World {
             Peer::Client(at) => self.client_told(at, message),
             Peer::Instance(service, at) => self.instance_told(service, at, message),
             Peer::Subscriber(at) => self.subscriber_told(at, message),
-            Peer::Publisher(at) => self.publisher_told(at, message),
+            Peer::Publisher(at) => self.publisher_told(at, &message),
         }
     }
 
@@ -272,180 +272,6 @@ impl World {
         let Some(((_, last), _)) = end.last() else { return };
         let to = Offset(self.rng.below(last.0 + 2));
         self.feed(Input::Expire { topic, to, bytes: 10 });
-    }
-
-    fn spoil_input(&mut self, input: &mut Input) {
-        let Some(fault) = self.fault else { return };
-        let Input::Command { command, .. } = input else { return };
-        match command {
-            Command::Vote { vote, .. } => {
-                let spoilt = fault == Fault::YesTakenForNo && *vote == Vote::Yes;
-                if spoilt && self.rng.percent(10) {
-                    *vote = Vote::No { reason: "it was a YES".into(), retryable: true };
-                }
-            }
-            Command::Publish { producer, sequence, .. } => {
-                let again = !self.past.batches.insert((producer.0, *sequence));
-                if again && fault == Fault::DedupForgotten {
-                    *sequence += 1_000_000 + self.inputs;
-                }
-            }
-            Command::Begin(begin) => {
-                self.past.begun.push(begin.id);
-                let bodies = begin.events.iter().map(|e| (e.key, e.body.clone()));
-                self.past.staged.entry(begin.id).or_default().extend(bodies);
-            }
-            Command::Stage { id, events, .. } => {
-                let bodies = events.iter().map(|e| (e.key, e.body.clone()));
-                self.past.staged.entry(*id).or_default().extend(bodies);
-            }
-            _ => {}
-        }
-    }
-
-    /// The server takes whatever it has for what the caller has counted.
-    fn ignore_counts(&self, input: &mut Input) {
-        let Input::Command { command: Command::Commit { id, request }, .. } = input else { return };
-        if let Some(intent) = self.facts.intents.get(id) {
-            request.branches = intent.branches as u32;
-            request.items = intent.items as u32;
-        }
-    }
-
-    /// What a planted bug makes of an output; more may follow it.
-    fn spoil_output(&mut self, mut output: Output) -> Option<Output> {
-        let Some(fault) = self.fault else { return Some(output) };
-        match &mut output {
-            Output::ToService { session, message } => {
-                self.spoil_message(fault, *session, message).then_some(output)
-            }
-            Output::FinishBranch { id, database, .. } => {
-                let new = self.past.decisions.insert((*id, database.to_string()));
-                (new || fault != Fault::DecisionNotRepeated).then_some(output)
-            }
-            Output::Deliver { session, delivery } => {
-                let session = *session;
-                if self.spoil_delivery(fault, session, delivery) { Some(output) } else { None }
-            }
-            Output::Reply { to, reply } => {
-                let to = *to;
-                self.spoil_reply(fault, reply);
-                if fault == Fault::ReplySentTwice && self.rng.percent(3) {
-                    self.planted.push_back(Output::Reply { to, reply: reply.clone() });
-                }
-                Some(output)
-            }
-            _ => Some(output),
-        }
-    }
-
-    /// False: it is not sent.
-    fn spoil_message(&mut self, fault: Fault, session: SessionId, message: &mut ToService) -> bool {
-        let (ToService::Commit { id } | ToService::Abort { id }) = *message else { return true };
-        let commit = matches!(message, ToService::Commit { .. });
-        let place = self.facts.attached.get(&session).cloned();
-        match fault {
-            Fault::DecisionNotRepeated => {
-                return self.past.decisions.insert((id, format!("{place:?}")));
-            }
-            Fault::AbortSentAfterCommit if commit && self.rng.percent(10) => {
-                *message = ToService::Abort { id };
-            }
-            Fault::CommitSentToStranger if commit => {
-                let others = self.facts.attached.iter().filter(|(_, p)| Some(*p) != place.as_ref());
-                let others: Vec<SessionId> = others.map(|(session, _)| *session).collect();
-                if let Some(other) = self.rng.pick(&others) {
-                    let (session, message) = (*other, ToService::Commit { id });
-                    self.planted.push_back(Output::ToService { session, message });
-                }
-            }
-            Fault::ForgetBeforeEnd if commit => {
-                let message = ToService::Forget { ids: vec![id] };
-                self.planted.push_back(Output::ToService { session, message });
-            }
-            _ => {}
-        }
-        true
-    }
-
-    /// False: it is not sent.
-    fn spoil_delivery(
-        &mut self,
-        fault: Fault,
-        session: SessionId,
-        delivery: &mut Delivery,
-    ) -> bool {
-        match fault {
-            Fault::DeliverySkipped if self.rng.percent(10) => {
-                let deliveries = vec![delivery.reference];
-                self.send(session, Command::Acknowledge { deliveries });
-                return false;
-            }
-            Fault::FailedEventDelivered if self.rng.percent(20) => {
-                let failed = |id: &TransactionId| self.facts.decision(*id) == Some(false);
-                let staged = self.past.staged.iter().filter(|(id, _)| failed(id));
-                let bodies = staged.flat_map(|(id, all)| all.iter().map(|b| (*id, b.clone())));
-                let bodies: Vec<_> = bodies.collect();
-                if let Some((id, (key, body))) = self.rng.pick(&bodies).cloned() {
-                    let mut phantom = delivery.clone();
-                    phantom.event.transaction = Some(id);
-                    phantom.event.key = key;
-                    phantom.event.body = body;
-                    phantom.event.offset = Offset(delivery.event.offset.0 + 100);
-                    phantom.reference.offset = phantom.event.offset;
-                    self.planted.push_back(Output::Deliver { session, delivery: phantom });
-                }
-            }
-            Fault::TwoOfAKey if delivery.event.key.is_some() => self.plant_next(session, delivery),
-            Fault::DeliveredAfterAcknowledgement => {
-                let done = |d: &DeliveryRef| {
-                    let at = (d.subscription, d.offset);
-                    self.facts.done.get(&at).is_some_and(|lsn| self.facts.is_durable(*lsn))
-                };
-                let over = self.past.deliveries.iter().find(|(_, d)| done(&d.reference)).cloned();
-                self.past.deliveries.push((session, delivery.clone()));
-                if let Some((_, delivery)) = over {
-                    self.planted.push_back(Output::Deliver { session, delivery });
-                }
-            }
-            _ => {}
-        }
-        true
-    }
-
-    fn plant_next(&mut self, session: SessionId, delivery: &Delivery) {
-        let id = delivery.reference.subscription;
-        let Some((_, created)) = self.facts.subscriptions.get(&id) else { return };
-        let after = (created.topic, Offset(delivery.event.offset.0 + 1));
-        let next = self.facts.events.range(after..).find(|((topic, _), placed)| {
-            *topic == created.topic
-                && placed.key == delivery.event.key
-                && self.facts.is_durable(placed.lsn)
-        });
-        if let Some(((_, offset), placed)) = next {
-            let mut second = delivery.clone();
-            second.reference.offset = *offset;
-            second.reference.token = DeliveryToken(u64::MAX - offset.0);
-            second.event.offset = *offset;
-            second.event.body = placed.body.clone();
-            second.event.transaction = placed.transaction;
-            self.planted.push_back(Output::Deliver { session, delivery: second });
-        }
-    }
-
-    fn spoil_reply(&mut self, fault: Fault, reply: &mut Reply) {
-        match reply {
-            Reply::Outcome(outcome) if fault == Fault::StaleStatus && self.rng.percent(20) => {
-                outcome.state = PublicState::Preparing;
-                outcome.reason = None;
-            }
-            Reply::Begun { id, repeated: true, .. } if fault == Fault::KeysMixedUp => {
-                if let Some(other) = self.past.begun.first() {
-                    *id = *other;
-                }
-            }
-            _ => {}
-        }
     }
 }
 

@@ -24,7 +24,7 @@ pub(super) struct Database {
 impl Database {
     /// An empty database.
     #[must_use]
-    pub fn new(name: Name) -> Self {
+    pub(super) fn new(name: Name) -> Self {
         Self { name, up: true, open: BTreeSet::new() }
     }
 }

@@ -22,20 +22,20 @@ pub(super) struct Disk {
 
 impl Disk {
     /// A record is handed over.
-    pub fn append(facts: &mut Facts, lsn: Lsn, record: &Arc<Record>) {
+    pub(super) fn append(facts: &mut Facts, lsn: Lsn, record: &Arc<Record>) {
         assert_eq!(lsn.0, facts.log.len() as u64 + 1, "places are handed out in order");
         facts.append(record);
     }
 
     /// Gives some records their place. True if there were any.
-    pub fn accept(facts: &mut Facts, rng: &mut Rng) -> bool {
+    pub(super) fn accept(facts: &mut Facts, rng: &mut Rng) -> bool {
         let waiting = facts.log.len() as u64 - facts.accepted;
         facts.accepted += if rng.percent(70) { waiting } else { rng.below(waiting + 1) };
         waiting > 0
     }
 
     /// Begins to write a group of everything that is accepted.
-    pub fn write(&mut self, facts: &Facts) -> bool {
+    pub(super) fn write(&mut self, facts: &Facts) -> bool {
         if self.group.is_none() && facts.accepted > facts.durable {
             self.group = Some(facts.accepted);
             return true;
@@ -44,7 +44,7 @@ impl Disk {
     }
 
     /// The group is on disk.
-    pub fn sync(&mut self, facts: &mut Facts) -> bool {
+    pub(super) fn sync(&mut self, facts: &mut Facts) -> bool {
         let Some(end) = self.group.take() else { return false };
         facts.durable = end;
         true
@@ -52,7 +52,7 @@ impl Disk {
 
     /// How much of the log a crash leaves.
     #[must_use]
-    pub fn survivors(&self, facts: &Facts, rng: &mut Rng) -> u64 {
+    pub(super) fn survivors(&self, facts: &Facts, rng: &mut Rng) -> u64 {
         match self.group {
             Some(end) if rng.percent(50) => end,
             Some(_) | None => facts.durable,
@@ -60,7 +60,7 @@ impl Disk {
     }
 
     /// Plants what a crash may not do.
-    pub fn spoil(facts: &mut Facts, fault: Option<Fault>) {
+    pub(super) fn spoil(facts: &mut Facts, fault: Option<Fault>) {
         let lost = |record: &Record| match fault {
             Some(Fault::CommitLostInCrash) => matches!(record, Record::Commit(_)),
             Some(Fault::AcknowledgementLostInCrash) => matches!(record, Record::Acknowledged(_)),

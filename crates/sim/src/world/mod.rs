@@ -15,6 +15,7 @@ mod plan;
 mod publisher;
 mod service;
 mod setup;
+mod spoil;
 mod subscriber;
 
 use std::collections::{BTreeMap, VecDeque};

@@ -51,7 +51,7 @@ pub(super) struct Stream {
 impl Stream {
     /// A new stream.
     #[must_use]
-    pub fn new(peer: Peer) -> Self {
+    pub(super) fn new(peer: Peer) -> Self {
         Self { peer, up: VecDeque::new(), down: VecDeque::new(), broken: false }
     }
 }

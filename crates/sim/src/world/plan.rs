@@ -74,7 +74,7 @@ pub(super) struct Plan {
 
 impl Plan {
     /// The plan of a seed.
-    pub fn new(rng: &mut Rng) -> Self {
+    pub(super) fn new(rng: &mut Rng) -> Self {
         let services = (0..rng.between(1, 3)).map(|_| {
             let stores = if rng.percent(20) { 2 } else { 1 };
             (rng.between(stores, 3) as usize, stores as usize)
@@ -121,12 +121,12 @@ impl Plan {
     }
 
     /// What may happen, and how often.
-    pub fn weights(&self) -> Vec<(Action, u64)> {
+    pub(super) fn weights(&self) -> Vec<(Action, u64)> {
         self.weights.clone()
     }
 
     /// The sum of the weights.
-    pub fn total(&self) -> u64 {
+    pub(super) fn total(&self) -> u64 {
         self.weights.iter().map(|(_, weight)| weight).sum()
     }
 }

@@ -23,14 +23,14 @@ pub(super) struct Publisher {
 impl Publisher {
     /// A publisher.
     #[must_use]
-    pub fn new(at: usize) -> Self {
+    pub(super) fn new(at: usize) -> Self {
         let producer = ProducerId(at as u128 + 1);
         Self { producer, session: None, sequence: 0, pending: None }
     }
 
     /// Whether everything it sent was answered.
     #[must_use]
-    pub fn is_idle(&self) -> bool {
+    pub(super) fn is_idle(&self) -> bool {
         self.pending.is_none()
     }
 }
@@ -79,10 +79,10 @@ impl World {
         }
     }
 
-    pub(super) fn publisher_told(&mut self, at: usize, message: Down) {
+    pub(super) fn publisher_told(&mut self, at: usize, message: &Down) {
         let publisher = &mut self.publishers[at];
         if let Down::Reply(request, Reply::Published { .. } | Reply::Refused(_)) = message
-            && publisher.pending.as_ref().is_some_and(|p| p.2 == Some(request))
+            && publisher.pending.as_ref().is_some_and(|p| p.2 == Some(*request))
         {
             publisher.pending = None;
         }

@@ -64,7 +64,7 @@ pub(super) struct Instance {
 impl Instance {
     /// An instance that is not connected yet.
     #[must_use]
-    pub fn new(at: usize, store: usize) -> Self {
+    pub(super) fn new(at: usize, store: usize) -> Self {
         let name = numbered("i", at);
         Self { name, store, up: true, session: None, working: BTreeSet::new(), forget_ms: 0 }
     }
@@ -77,13 +77,13 @@ impl Store {
     }
 
     /// Transactions that are prepared here.
-    pub fn prepared(&self) -> impl Iterator<Item = TransactionId> {
+    pub(super) fn prepared(&self) -> impl Iterator<Item = TransactionId> {
         let prepared = self.branches.iter().filter(|(_, b)| b.state == BranchState::Prepared);
         prepared.map(|(id, _)| *id)
     }
 
     /// When the next inquiry is due.
-    pub fn next_inquiry_ms(&self) -> Option<u64> {
+    pub(super) fn next_inquiry_ms(&self) -> Option<u64> {
         let prepared = self.branches.values().filter(|b| b.state == BranchState::Prepared);
         prepared.map(|b| b.inquire_ms).min()
     }
@@ -120,7 +120,7 @@ impl World {
             let fate = mix(id.0 as u64 ^ (service as u64) << 32) % 100;
             let input = if fate >= self.plan.works {
                 BranchInput::WorkFailed { reason: "the work failed".into(), retryable: false }
-            } else if fate % 8 == 0 {
+            } else if fate.is_multiple_of(8) {
                 BranchInput::WorkReadOnly
             } else {
                 BranchInput::WorkDone
@@ -369,7 +369,7 @@ impl World {
         reason: String,
     ) {
         let place = self.place(service, store);
-        let inquire_ms = self.now.mono_ms + inquiry_pause_ms(0, self.rng.next());
+        let inquire_ms = self.now.mono_ms + inquiry_pause_ms(0, self.rng.bits());
         let kept = &mut self.services[service].stores[store];
         match durable.records() {
             Some(state) => {
@@ -436,7 +436,7 @@ impl World {
                     }
                     None => 0,
                 };
-                let pause_ms = inquiry_pause_ms(pause, self.rng.next());
+                let pause_ms = inquiry_pause_ms(pause, self.rng.bits());
                 if let Some(branch) = self.services[service].stores[store].branches.get_mut(&id) {
                     branch.inquire_ms = self.now.mono_ms + pause_ms;
                 }

@@ -24,7 +24,7 @@ pub(super) struct Subscriber {
 impl Subscriber {
     /// A subscriber.
     #[must_use]
-    pub fn new(subscription: usize) -> Self {
+    pub(super) fn new(subscription: usize) -> Self {
         Self { subscription, session: None, subscribed: false, held: Vec::new(), used: 0 }
     }
 }
