@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex};
 
 use handfast_core::command::{Command, Wait};
 use handfast_core::output::{PublicState, Reply};
+use handfast_journal::Options;
 use handfast_server::node::{Item, Node, NodeOptions};
 
 use support::{Ledger, create_topic, run, serve};
@@ -24,8 +25,11 @@ const NOISE_BYTES: u64 = 24 << 20;
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn finished_transactions_leave_nothing_in_memory() {
     let directory = tempfile::tempdir().unwrap();
-    // Keys are kept in memory by design, up to a limit; here there is none.
-    let node = Node::open(directory.path(), NodeOptions::default(), &mut |_| {}).unwrap();
+    // Keys are kept in memory by design, up to a limit; here there is none. The index of the segment
+    // that is being written is in memory too, so segments are small enough to be filled many times.
+    let journal = Options::default().with_segment_bytes(8 << 20).with_recent_bytes(8 << 20);
+    let options = NodeOptions::default().with_journal(journal);
+    let node = Node::open(directory.path(), options, &mut |_| {}).unwrap();
     create_topic(&node, "t").await;
     let ledger: Arc<Mutex<Ledger>> = Arc::default();
     serve(&node, "east", Arc::clone(&ledger), 0);

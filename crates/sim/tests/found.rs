@@ -185,6 +185,8 @@ fn a_keyed_failure_is_told_when_its_begin_is_durable() {
     w.command(CLIENT, Command::Begin(BeginRequest { key: key(1), commit, ..begin(X) }));
     w.accept();
     assert_eq!(told(&w.accept()), []);
+    let status = w.command(CLIENT, Command::Status { id: X, wait: None });
+    assert_eq!(told(&status), [PublicState::Preparing]);
     assert_eq!(told(&w.sync()), [PublicState::Failed]);
 }
 
@@ -230,7 +232,9 @@ fn answers_keep_the_order_of_the_log() {
     let commit = Some(commit(0, 0));
     w.command(CLIENT, Command::Begin(BeginRequest { key: key(1), commit, ..begin(X) }));
     w.accept();
-    w.command(CLIENT, Command::Status { id: X, wait: None });
+    w.command(CLIENT, Command::Status { id: X, wait: Some(Wait::Finished) });
+    w.now.mono_ms += 5_000;
+    w.input(Input::Tick);
     w.accept();
     assert_eq!(told(&w.sync()), [PublicState::Preparing, PublicState::Committing]);
 }

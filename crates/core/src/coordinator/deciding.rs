@@ -130,9 +130,7 @@ impl Coordinator {
                 self.begin_durable(cx, id);
             }
             (Phase::Opening, Some(_)) => self.discard(cx, id, Code::KeyConflict),
-            (Phase::Opening, None) => {
-                cx.effects.append_again(unplaced);
-            }
+            (Phase::Opening, None) => tx.begin_lsn = cx.effects.append_again(unplaced),
             (Phase::Deciding, begin) => {
                 self.adopt_decision(cx, id, chain, begin.is_some(), unplaced);
             }
@@ -269,14 +267,14 @@ impl Coordinator {
         wait: Wait,
     ) {
         let Some(tx) = self.transactions.get_mut(&id) else { return };
-        let outcome = tx.outcome(cx.effects.durable());
+        let begun = tx.waits_for();
+        let outcome = tx.outcome(cx.effects.durable().max(begun));
         let settled = match outcome.state {
             PublicState::Preparing => false,
             PublicState::Committing => wait == Wait::Decided,
             PublicState::Committed | PublicState::Failed => true,
         };
         if settled {
-            let begun = tx.waits_for(cx.effects);
             return cx.effects.reply_when_durable(begun, caller, Reply::Outcome(outcome));
         }
         let until_ms = (outcome.state == PublicState::Committing)

@@ -97,8 +97,7 @@ impl Coordinator {
             (None, _) => self.ask_log(cx, id, Question::Outcome(caller)),
             (Some(tx), None) => {
                 let outcome = tx.outcome(cx.effects.durable());
-                let begun = tx.waits_for(cx.effects);
-                cx.effects.reply_when_durable(begun, caller, Reply::Outcome(outcome));
+                cx.effects.reply(caller, Reply::Outcome(outcome));
             }
             (Some(_), Some(wait)) => {
                 self.wait_for(cx, caller, id, wait);

@@ -146,8 +146,8 @@ impl Coordinator {
             None => tx.beginners.push((caller, false)),
         }
         self.counters.begun += 1;
+        tx.begin_lsn = cx.effects.append(Record::Begin(begin));
         self.transactions.insert(id, tx);
-        cx.effects.append(Record::Begin(begin));
         Ok(())
     }
 

@@ -235,6 +235,12 @@ impl Transaction {
                 PublicState::Failed
             }
             (None, _) | (Some(_), Phase::Deciding) => PublicState::Preparing,
+            // A crash may still give the key to another transaction (I10).
+            (Some(Decided { abort: Some(_), .. }), _)
+                if self.begin.key.is_some() && self.begin_lsn > durable =>
+            {
+                PublicState::Preparing
+            }
             (Some(Decided { abort: Some(_), .. }), _) => PublicState::Failed,
             (Some(_), Phase::Ended) if self.end_lsn.is_some_and(|lsn| lsn <= durable) => {
                 PublicState::Committed
@@ -262,8 +268,8 @@ impl Transaction {
         if !self.waiters.iter().any(&mut due) {
             return;
         }
-        let outcome = self.outcome(effects.durable());
-        let begun = self.waits_for(effects);
+        let begun = self.waits_for();
+        let outcome = self.outcome(effects.durable().max(begun));
         self.waiters.retain(|waiter| {
             let answer = due(waiter);
             if answer {
@@ -274,14 +280,10 @@ impl Transaction {
         });
     }
 
-    /// The record that every answer about it waits for. With a key that is BEGIN: until it is
+    /// The record that its begin's answers wait for. With a key that is BEGIN: until it is
     /// durable a crash may give the key to another transaction with another outcome (I10).
-    pub(crate) fn waits_for(&self, effects: &Effects) -> Lsn {
-        match (&self.begin.key, self.begin_lsn) {
-            (None, _) => Lsn(0),
-            (Some(_), Lsn(0)) => effects.last(),
-            (Some(_), begin) => begin,
-        }
+    pub(crate) fn waits_for(&self) -> Lsn {
+        if self.begin.key.is_some() { self.begin_lsn } else { Lsn(0) }
     }
 
     /// When something has to be done about it next.

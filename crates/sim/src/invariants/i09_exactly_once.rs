@@ -2,7 +2,8 @@
 //!
 //! Violated by: the effect of a branch twice in a participant's store; the same bytes at two places
 //! of the log (every request in the simulator has bytes of its own); a delivery of what was
-//! acknowledged; two transactions that acknowledge the same event.
+//! acknowledged (a batch that comes again after the time for which its number is remembered is a
+//! new one, and is excused); two transactions that acknowledge the same event.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -54,7 +55,9 @@ impl ExactlyOnce {
         for event in record.events() {
             let id = record.transaction().unwrap_or_default();
             let body = facts.body(id, &event.body);
-            if let Some(before) = self.bodies.insert(body.clone(), lsn) {
+            if let Some(before) = self.bodies.insert(body.clone(), lsn)
+                && !is_forgotten(facts, before)
+            {
                 return Err(format!("{body:?} is in the log at {before} and at {lsn}"));
             }
         }
@@ -69,5 +72,15 @@ impl ExactlyOnce {
             }
         }
         Ok(())
+    }
+}
+
+/// Whether a batch is older than the time for which its number is remembered.
+fn is_forgotten(facts: &Facts, lsn: Lsn) -> bool {
+    match facts.record(lsn) {
+        Some(Record::Published(batch)) => {
+            facts.now.wall_ms >= batch.wall_ms + crate::world::limits().dedup_ms
+        }
+        _ => false,
     }
 }

@@ -262,7 +262,7 @@ impl World {
         if self.last_key > 0 && self.rng.percent(4) {
             // Somebody else's key: a conflict, unless a crash has freed it.
             let key = format!("key {}", 1 + self.rng.below(self.last_key));
-            request.key = Some(IdempotencyKey { key, digest: 1_000_000 + self.last_body });
+            request.key = Some(IdempotencyKey { key, digest: self.rng.bits() | 1 << 63 });
         }
         if self.rng.percent(30)
             && let Some(delivery) = self.take_held()
