@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::time::SystemTime;
 
 use bytes::Bytes;
+use handfast_core::ids::TransactionId;
 use handfast_wire::v1::event::Data as WireData;
 use handfast_wire::v1::event_attribute::Attr;
 use handfast_wire::{Malformed, event as wire, prost_types, v1};
@@ -209,6 +210,25 @@ impl Event {
     #[must_use]
     pub fn with_proto(mut self, type_url: impl Into<String>, value: impl Into<Bytes>) -> Self {
         self.data = Data::Proto { type_url: type_url.into(), value: value.into() };
+        self
+    }
+
+    /// The event with what the server knows about it as extensions, for whoever passes it on as a
+    /// CloudEvent: `handfastoffset`, `handfasttime` and, if a transaction published it,
+    /// `handfasttransaction`. Such an event cannot be published again: those names are the
+    /// server's.
+    pub(crate) fn stamped(
+        mut self,
+        offset: u64,
+        published: SystemTime,
+        transaction: Option<TransactionId>,
+    ) -> Self {
+        let mut put = |name: &str, value| self.extensions.insert(name.to_owned(), value);
+        put(wire::OFFSET, Attribute::Text(offset.to_string()));
+        put(wire::TIME, Attribute::Time(published));
+        if let Some(id) = transaction {
+            put(wire::TRANSACTION, Attribute::Text(id.to_string()));
+        }
         self
     }
 

@@ -330,6 +330,13 @@ impl Core {
         });
     }
 
+    /// How far back idempotency keys reach: those of transactions that ended before this Unix time
+    /// in milliseconds may be forgotten.
+    #[must_use]
+    pub fn keys_since_ms(&self) -> u64 {
+        self.coordinator.keys_since_ms()
+    }
+
     /// Bytes that new work may take.
     fn room(&self) -> u64 {
         if self.room.low {

@@ -261,17 +261,26 @@ pub struct End {
     pub committed: bool,
     /// Somebody else ended a branch against the decision, or an operator released one.
     pub heuristic: bool,
-    /// How each branch ended, in the order of the updaters.
+    /// How each branch went that was sent anything or voted.
     pub finished: Vec<Finished>,
 }
 
-/// How one branch ended.
+/// The history of one branch, for people. Times are milliseconds since the transaction's begin (or
+/// since the server's last start, if that was later).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Finished {
     /// The participant.
     pub participant: Name,
-    /// Milliseconds from the decision to its acknowledgement; none if it never came.
-    pub after_ms: Option<u64>,
+    /// When prepare was first sent.
+    pub prepare_sent_ms: Option<u64>,
+    /// When its vote came.
+    pub voted_ms: Option<u64>,
+    /// When the decision was first sent.
+    pub decision_sent_ms: Option<u64>,
+    /// When its acknowledgement came; none if it never did.
+    pub finished_ms: Option<u64>,
+    /// How often anything was sent to it.
+    pub sends: u32,
 }
 
 /// See [`Record::Published`].

@@ -71,8 +71,6 @@ codes! {
     WrongState = "wrong_state", final;
     /// A local transaction takes no second database and no service.
     LocalTransaction = "local_transaction", final;
-    /// Asked of a local transaction, but it is a distributed one, or the other way round.
-    WrongKind = "wrong_kind", final;
     /// No database of this name is registered.
     UnknownDatabase = "unknown_database", final;
     /// The transaction is being resolved; ask again later.

@@ -238,8 +238,20 @@ fn updater() -> BoxedStrategy<Updater> {
 }
 
 fn finished() -> BoxedStrategy<Finished> {
-    (name(), option::of(number()))
-        .prop_map(|(participant, after_ms)| Finished { participant, after_ms })
+    let time = || option::of(number());
+    (name(), time(), time(), time(), time(), any::<u32>())
+        .prop_map(
+            |(participant, prepare_sent_ms, voted_ms, decision_sent_ms, finished_ms, sends)| {
+                Finished {
+                    participant,
+                    prepare_sent_ms,
+                    voted_ms,
+                    decision_sent_ms,
+                    finished_ms,
+                    sends,
+                }
+            },
+        )
         .boxed()
 }
 

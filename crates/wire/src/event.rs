@@ -6,8 +6,8 @@
 //! is stricter than a decoder: unknown fields and fields given twice are refused, and so is what
 //! a decoder would take and a converter to JSON would not.
 
-use bytes::{BufMut, Bytes, BytesMut};
-use handfast_core::ids::{KeyHash, Offset, TransactionId};
+use bytes::Bytes;
+use handfast_core::ids::KeyHash;
 use handfast_core::limits::EVENT_BYTES;
 use handfast_core::refusal::{Code, Refusal};
 use prost::Message;
@@ -56,30 +56,6 @@ pub fn check(body: &[u8]) -> Result<EventFacts, Refusal> {
     })
 }
 
-/// The event with the server's attributes added at its end: [`TRANSACTION`] (if a transaction
-/// published it), [`OFFSET`] and [`TIME`]. The bytes before them stay as they are: an encoded map
-/// goes on with its next entry wherever it stands.
-#[must_use]
-pub fn with_extensions(
-    body: &Bytes,
-    transaction: Option<TransactionId>,
-    offset: Offset,
-    wall_ms: u64,
-) -> Bytes {
-    let mut out = BytesMut::with_capacity(body.len() + 192);
-    out.put_slice(body);
-    if let Some(id) = transaction {
-        put_text_attribute(&mut out, TRANSACTION, &id.to_string());
-    }
-    put_text_attribute(&mut out, OFFSET, &offset.to_string());
-    let nanos = i32::try_from(wall_ms % 1_000 * 1_000_000).expect("less than a second");
-    let seconds = i64::try_from(wall_ms / 1_000).unwrap_or(i64::MAX).min(*SECONDS.end());
-    let time = prost_types::Timestamp { seconds, nanos };
-    let value = v1::event_attribute::Attr::CeTimestamp(time);
-    put_attribute(&mut out, TIME, &v1::EventAttribute { attr: Some(value) });
-    out.freeze()
-}
-
 /// Decodes an event. Bytes of its data are shared with `body`.
 ///
 /// # Errors
@@ -111,26 +87,6 @@ pub fn digest(body: &[u8]) -> u64 {
         sum = sum.wrapping_add(hash.finish());
     }
     Fnv::new().number(sum).finish()
-}
-
-fn put_text_attribute(out: &mut BytesMut, name: &str, text: &str) {
-    let value = v1::event_attribute::Attr::CeString(text.to_owned());
-    put_attribute(out, name, &v1::EventAttribute { attr: Some(value) });
-}
-
-/// One more entry of the map `attributes`: field 5 of the event, in it field 1 the name and field 2
-/// the value. All lengths here are below 128 and thus one byte each.
-fn put_attribute(out: &mut BytesMut, name: &str, value: &v1::EventAttribute) {
-    let byte = |length: usize| {
-        assert!(length < 128, "an attribute of the server's is short");
-        length as u8
-    };
-    let value = value.encode_to_vec();
-    out.put_slice(&[5 << 3 | 2, byte(2 + name.len() + 2 + value.len())]);
-    out.put_slice(&[1 << 3 | 2, byte(name.len())]);
-    out.put_slice(name.as_bytes());
-    out.put_slice(&[2 << 3 | 2, byte(value.len())]);
-    out.put_slice(&value);
 }
 
 /// What is wrong, for people.

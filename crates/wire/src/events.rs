@@ -6,7 +6,7 @@ use handfast_core::ids::{Name, Offset};
 use handfast_core::limits::BATCH_ITEMS;
 use handfast_core::output::Reply;
 use handfast_core::record::TopicSettings;
-use handfast_core::refusal::{Code, Refusal};
+use handfast_core::refusal::Refusal;
 use tonic::Status;
 
 use crate::v1::publish_reply::Result as PublishAnswer;
@@ -187,17 +187,14 @@ impl From<EventRequest> for raw::NewEvent {
 /// Publish, and each batch of PublishStream.
 ///
 /// # Errors
-/// `invalid_argument` or `too_large`; the sentence names the field.
+/// `invalid_argument`, `too_large` or `too_many`; the sentence names the field.
 pub fn publish(request: raw::PublishRequest) -> Result<Command, Refusal> {
     let producer = ids::producer_id("producer_id", &request.producer_id)?;
     let length = request.events.len();
     if length == 0 {
         return Err(Malformed::missing("events").into());
     }
-    if length > BATCH_ITEMS {
-        let detail = format!("`events`: {length} are more than {BATCH_ITEMS}");
-        return Err(Refusal::new(Code::TooLarge, detail));
-    }
+    ids::at_most("events", length, BATCH_ITEMS)?;
     let events = request.events.into_iter().map(new_event).collect::<Result<_, _>>()?;
     Ok(Command::Publish { producer, sequence: request.sequence, events })
 }

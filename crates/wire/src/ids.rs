@@ -9,6 +9,7 @@ use handfast_core::ids::{
     DeliveryToken, Name, Offset, ProducerId, StateId, StoreId, SubscriptionId, TransactionId,
 };
 use handfast_core::record::ParticipantKind;
+use handfast_core::refusal::{Code, Refusal};
 
 use crate::{Malformed, v1};
 
@@ -133,6 +134,14 @@ pub fn name_or_none(field: &'static str, text: &str) -> Result<Option<Name>, Mal
 #[must_use]
 pub fn name_text(name: Option<&Name>) -> String {
     name.map_or_else(String::new, |name| name.as_str().to_owned())
+}
+
+/// Refuses a list that is too long.
+pub(crate) fn at_most(field: &'static str, length: usize, most: usize) -> Result<(), Refusal> {
+    if length <= most {
+        return Ok(());
+    }
+    Err(Refusal::new(Code::TooMany, format!("`{field}`: {length} are more than {most}")))
 }
 
 /// Reads an enum of the contract.

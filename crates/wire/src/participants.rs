@@ -3,7 +3,7 @@
 use handfast_core::command::{Command, Vote};
 use handfast_core::ids::{Name, StateId, TransactionId};
 use handfast_core::output::{Reply, ToService};
-use handfast_core::refusal::{Code, Refusal};
+use handfast_core::refusal::Refusal;
 use tonic::Status;
 
 use crate::v1::from_participant::Message as FromMessage;
@@ -25,7 +25,7 @@ pub enum About {
 /// One message of an instance, and what it is about.
 ///
 /// # Errors
-/// `invalid_argument` or `too_large`; the sentence names the field.
+/// `invalid_argument` or `too_many`; the sentence names the field.
 pub fn command(message: v1::FromParticipant) -> Result<(About, Command), Refusal> {
     let message = message.message.ok_or_else(|| Malformed::missing("message"))?;
     let id = |bytes: &[u8]| ids::transaction_id("transaction_id", bytes);
@@ -55,11 +55,7 @@ pub fn command(message: v1::FromParticipant) -> Result<(About, Command), Refusal
             (About::Transaction(id), Command::Inquire { id })
         }
         FromMessage::MayForget(message) => {
-            let length = message.transaction_ids.len();
-            if length > LIST_ITEMS {
-                let detail = format!("`transaction_ids`: {length} are more than {LIST_ITEMS}");
-                return Err(Refusal::new(Code::TooLarge, detail));
-            }
+            ids::at_most("transaction_ids", message.transaction_ids.len(), LIST_ITEMS)?;
             let ids = ids::transaction_ids("transaction_ids", &message.transaction_ids)?;
             (About::Other, Command::MayForget { ids })
         }
@@ -350,6 +346,6 @@ mod tests {
         assert!(refused(Some(FromMessage::Inquire(inquire))).detail.contains("`transaction_id`"));
         let transaction_ids = vec![ids::transaction_bytes(ID); LIST_ITEMS + 1];
         let many = FromMessage::MayForget(v1::MayForget { transaction_ids });
-        assert_eq!(refused(Some(many)).code, Code::TooLarge);
+        assert_eq!(refused(Some(many)).code, Code::TooMany);
     }
 }

@@ -75,7 +75,6 @@ pub fn grpc_code(code: Code) -> tonic::Code {
         | Code::NotAttached
         | Code::WrongState
         | Code::LocalTransaction
-        | Code::WrongKind
         | Code::MarkerNotWritten
         | Code::Deleting
         | Code::DeliveryExpired

@@ -242,15 +242,8 @@ fn subscribe(request: v1::SubscribeRequest) -> Result<Sent, Refusal> {
 }
 
 fn references(messages: Vec<v1::DeliveryRef>) -> Result<Vec<DeliveryRef>, Refusal> {
-    at_most("deliveries", messages.len())?;
+    ids::at_most("deliveries", messages.len(), LIST_ITEMS)?;
     Ok(messages.into_iter().map(Into::into).collect())
-}
-
-fn at_most(field: &'static str, length: usize) -> Result<(), Refusal> {
-    if length <= LIST_ITEMS {
-        return Ok(());
-    }
-    Err(Refusal::new(Code::TooLarge, format!("`{field}`: {length} are more than {LIST_ITEMS}")))
 }
 
 /// The answer to a message of a subscriber.
@@ -342,7 +335,7 @@ pub fn take_dead_letters(
     if request.all != request.offsets.is_empty() {
         return Err(Malformed::new("offsets", "name some, or set `all`, but not both").into());
     }
-    at_most("offsets", request.offsets.len())?;
+    ids::at_most("offsets", request.offsets.len(), LIST_ITEMS)?;
     let offsets = request.offsets.into_iter().map(Offset).collect();
     Ok(Command::TakeDeadLetters { subscription, offsets, retry })
 }

@@ -8,7 +8,7 @@ use handfast_core::ids::TransactionId;
 use handfast_core::limits::{BATCH_ITEMS, BRANCHES, KEY_BYTES};
 use handfast_core::output::Reply;
 use handfast_core::record::{IdempotencyKey, Participant, ParticipantKind};
-use handfast_core::refusal::{Code, Refusal};
+use handfast_core::refusal::Refusal;
 use tonic::Status;
 
 use crate::raw::transaction_request::Call;
@@ -146,7 +146,7 @@ fn run(request: raw::RunRequest, id: TransactionId, door: Door) -> Result<Comman
 
 fn commit(request: &v1::CommitRequest) -> Result<Command, Refusal> {
     let id = ids::transaction_id("transaction_id", &request.transaction_id)?;
-    at_most("votes", request.votes.len(), BRANCHES)?;
+    ids::at_most("votes", request.votes.len(), BRANCHES)?;
     let votes = request.votes.iter().map(|name| ids::name("votes", name));
     let request = CommitRequest {
         branches: request.branches,
@@ -174,7 +174,7 @@ fn keyed(mut request: BeginRequest, key: String) -> Result<Command, Refusal> {
 }
 
 fn branches(messages: Vec<v1::Branch>) -> Result<Vec<BranchRequest>, Refusal> {
-    at_most("branches", messages.len(), BRANCHES)?;
+    ids::at_most("branches", messages.len(), BRANCHES)?;
     messages.into_iter().map(|message| Ok(message.try_into()?)).collect()
 }
 
@@ -182,16 +182,9 @@ fn items(
     events: Vec<raw::NewEvent>,
     acknowledgements: Vec<v1::DeliveryRef>,
 ) -> Result<(Vec<EventRequest>, Vec<DeliveryRef>), Refusal> {
-    at_most("events", events.len() + acknowledgements.len(), BATCH_ITEMS)?;
+    ids::at_most("events", events.len() + acknowledgements.len(), BATCH_ITEMS)?;
     let events = events.into_iter().map(events::new_event).collect::<Result<_, _>>()?;
     Ok((events, acknowledgements.into_iter().map(Into::into).collect()))
-}
-
-fn at_most(field: &'static str, length: usize, most: usize) -> Result<(), Refusal> {
-    if length <= most {
-        return Ok(());
-    }
-    Err(Refusal::new(Code::TooMany, format!("`{field}`: {length} are more than {most}")))
 }
 
 /// Reads what to wait for; not said: none.
@@ -238,13 +231,14 @@ impl From<BranchRequest> for v1::Branch {
     }
 }
 
-/// The answer on a Session to the request with this number.
+/// The answer on a Session to the request with this number. `keys_since_ms`: how far back
+/// idempotency keys reach.
 ///
 /// # Panics
 /// When the reply is not one to a command about transactions.
 #[must_use]
-pub fn session_reply(request: u64, reply: Reply) -> v1::TransactionReply {
-    v1::TransactionReply { request, result: Some(answer(reply)) }
+pub fn session_reply(request: u64, reply: Reply, keys_since_ms: u64) -> v1::TransactionReply {
+    v1::TransactionReply { request, result: Some(answer(reply, keys_since_ms)) }
 }
 
 /// The refusal of a request on a Session that never became a command.
@@ -253,16 +247,19 @@ pub fn session_refusal(request: u64, refusal: Refusal) -> v1::TransactionReply {
     v1::TransactionReply { request, result: Some(Answer::Refusal(refusal.into())) }
 }
 
-fn answer(reply: Reply) -> Answer {
+fn answer(reply: Reply, keys_since_ms: u64) -> Answer {
     match reply {
         Reply::Refused(refusal) => Answer::Refusal(refusal.into()),
         Reply::Begun { id, remaining_ms, repeated } => Answer::Begun(v1::Begun {
             transaction_id: ids::transaction_bytes(id),
             remaining_ms,
             repeated,
+            keys_since_unix_ms: keys_since_ms,
         }),
         Reply::Counted { branches, items } => Answer::Counted(v1::Counted { branches, items }),
-        Reply::Outcome(outcome) => Answer::Outcome(outcome.into()),
+        Reply::Outcome(outcome) => {
+            Answer::Outcome(v1::Outcome { keys_since_unix_ms: keys_since_ms, ..outcome.into() })
+        }
         Reply::Remaining { remaining_ms } => Answer::Remaining(v1::Remaining { remaining_ms }),
         Reply::Transaction(view) => Answer::Transaction(view.into()),
         Reply::Transactions(views) => Answer::Transactions(v1::ListTransactionsReply {
@@ -284,7 +281,7 @@ fn answer(reply: Reply) -> Answer {
 }
 
 macro_rules! unary {
-    ($(#[$doc:meta])* $name:ident, $variant:ident, $message:ty) => {
+    ($(#[$doc:meta])* $name:ident($($keys:ident)?), $variant:ident, $message:ty) => {
         $(#[$doc])*
         ///
         /// # Errors
@@ -292,11 +289,12 @@ macro_rules! unary {
         ///
         /// # Panics
         /// When the reply is one to another command.
-        pub fn $name(reply: Reply) -> Result<$message, Status> {
+        pub fn $name(reply: Reply $(, $keys: u64)?) -> Result<$message, Status> {
             if let Reply::Refused(refusal) = reply {
                 return Err(status::status(refusal));
             }
-            match answer(reply) {
+            // Answers without that field do not look at it.
+            match answer(reply, 0 $(+ $keys)?) {
                 Answer::$variant(message) => Ok(message),
                 other => panic!("the core answered with another command's reply: {other:?}"),
             }
@@ -304,9 +302,9 @@ macro_rules! unary {
     };
 }
 
-unary!(/** The answer to Begin and BeginLocal. */ begun, Begun, v1::Begun);
-unary!(/** The answer to Enlist and Stage. */ counted, Counted, v1::Counted);
-unary!(/** The answer to Commit, Abort, Run and Get. */ outcome, Outcome, v1::Outcome);
-unary!(/** The answer to Extend. */ remaining, Remaining, v1::Remaining);
-unary!(/** The answer to Show. */ transaction, Transaction, v1::Transaction);
-unary!(/** The answer to List. */ transactions, Transactions, v1::ListTransactionsReply);
+unary!(/** The answer to Begin and BeginLocal. */ begun(keys_since_ms), Begun, v1::Begun);
+unary!(/** The answer to Enlist and Stage. */ counted(), Counted, v1::Counted);
+unary!(/** The answer to Commit, Abort, Run and Get. */ outcome(keys_since_ms), Outcome, v1::Outcome);
+unary!(/** The answer to Extend. */ remaining(), Remaining, v1::Remaining);
+unary!(/** The answer to Show. */ transaction(), Transaction, v1::Transaction);
+unary!(/** The answer to List. */ transactions(), Transactions, v1::ListTransactionsReply);

@@ -94,6 +94,7 @@ impl From<Outcome> for v1::Outcome {
             state: v1::TransactionState::from(outcome.state).into(),
             reason: outcome.reason.map(Into::into),
             heuristic: outcome.heuristic,
+            keys_since_unix_ms: 0,
         }
     }
 }

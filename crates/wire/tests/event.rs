@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use handfast_core::ids::{Offset, TransactionId};
 use handfast_core::limits::EVENT_BYTES;
 use handfast_core::refusal::Code;
 use handfast_wire::event::{self, check};
@@ -144,30 +143,6 @@ fn size_is_bounded() {
 }
 
 #[test]
-fn the_servers_attributes_are_seen_by_every_reader() {
-    let published = event::encode(&normal());
-    let id = TransactionId(0x0192_f0a1_b2c3_7d4e_8f90_a1b2_c3d4_e5f6);
-    let sent = event::with_extensions(&published, Some(id), Offset(u64::MAX), 1_795_000_000_123);
-    assert_eq!(sent[..published.len()], published[..], "what was published stays as it was");
-    let mut seen = event::decode(sent).expect("it is an event");
-    let time = Timestamp { seconds: 1_795_000_000, nanos: 123_000_000 };
-    let expected = [
-        (event::TRANSACTION, text("0192f0a1-b2c3-7d4e-8f90-a1b2c3d4e5f6")),
-        (event::OFFSET, text("18446744073709551615")),
-        (event::TIME, attribute(Attr::CeTimestamp(time))),
-    ];
-    for (name, value) in expected {
-        assert_eq!(seen.attributes.remove(name), Some(value), "{name}");
-    }
-    assert_eq!(seen, normal());
-
-    let alone = event::with_extensions(&published, None, Offset(0), u64::MAX);
-    let seen = event::decode(alone).expect("it is an event");
-    assert!(!seen.attributes.contains_key(event::TRANSACTION));
-    assert_eq!(seen.attributes.get(event::OFFSET), Some(&text("0")));
-}
-
-#[test]
 fn a_digest_does_not_depend_on_the_order_of_attributes() {
     let one = event::encode(&normal());
     // The same event by an encoder that keeps its attributes in another order.
@@ -248,9 +223,6 @@ proptest! {
             if check(body).is_ok() {
                 let decoded = event::decode(Bytes::copy_from_slice(body));
                 prop_assert!(decoded.is_ok(), "{decoded:?}");
-                let sent =
-                    event::with_extensions(&Bytes::copy_from_slice(body), None, Offset(1), 2);
-                prop_assert!(event::decode(sent).is_ok());
             }
         }
     }

@@ -259,11 +259,11 @@ fn what_is_not_well_formed_is_refused_by_its_field() {
 fn answers_carry_their_number_and_calls_their_status() {
     let outcome =
         Outcome { id: ID, state: PublicState::Committing, reason: None, heuristic: false };
-    let sent = transactions::session_reply(8, Reply::Outcome(outcome.clone()));
+    let sent = transactions::session_reply(8, Reply::Outcome(outcome.clone()), 7);
     assert_eq!(sent.request, 8);
-    let expected = v1::Outcome::from(outcome.clone());
+    let expected = v1::Outcome { keys_since_unix_ms: 7, ..outcome.clone().into() };
     assert_eq!(sent.result, Some(v1::transaction_reply::Result::Outcome(expected.clone())));
-    let unary = transactions::outcome(Reply::Outcome(outcome)).expect("it was not refused");
+    let unary = transactions::outcome(Reply::Outcome(outcome), 7).expect("it was not refused");
     assert_eq!(unary, expected);
 
     let refusal = Refusal::new(Code::Closed, "commit was asked");
@@ -289,7 +289,7 @@ fn publishing_needs_a_producer_and_events() {
     let empty = raw::PublishRequest { events: vec![], ..message.clone() };
     assert!(refused(empty).detail.contains("`events`"));
     let many = vec![an_event("1").into(); BATCH_ITEMS + 1];
-    assert_eq!(refused(raw::PublishRequest { events: many, ..message }).code, Code::TooLarge);
+    assert_eq!(refused(raw::PublishRequest { events: many, ..message }).code, Code::TooMany);
 
     let places = vec![(TopicId(1), Offset(7)), (TopicId(2), Offset(0))];
     let sent = events::publish_reply(4, Reply::Published { places, repeated: false });
@@ -388,7 +388,7 @@ fn a_subscriber_subscribes_first() {
     }
     let many = v1::Acknowledge { deliveries: vec![a_delivery().into(); 10_001] };
     let refusal = ask(Message::Acknowledge(many), Some(&stream)).expect_err("too many");
-    assert_eq!(refusal.code, Code::TooLarge);
+    assert_eq!(refusal.code, Code::TooMany);
 }
 
 #[test]

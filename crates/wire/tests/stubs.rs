@@ -34,10 +34,10 @@ impl Transactions for Counter {
     type SessionStream = tonic_stream::Never;
 
     async fn begin(&self, request: Request<raw::BeginRequest>) -> Answer<v1::Begun> {
-        transactions::begun(counter(Call::Begin(request.into_inner()))).map(Response::new)
+        transactions::begun(counter(Call::Begin(request.into_inner())), 7).map(Response::new)
     }
     async fn begin_local(&self, request: Request<raw::BeginLocalRequest>) -> Answer<v1::Begun> {
-        transactions::begun(counter(Call::BeginLocal(request.into_inner()))).map(Response::new)
+        transactions::begun(counter(Call::BeginLocal(request.into_inner())), 7).map(Response::new)
     }
     async fn enlist(&self, request: Request<v1::EnlistRequest>) -> Answer<v1::Counted> {
         transactions::counted(counter(Call::Enlist(request.into_inner()))).map(Response::new)
@@ -46,19 +46,19 @@ impl Transactions for Counter {
         transactions::counted(counter(Call::Stage(request.into_inner()))).map(Response::new)
     }
     async fn commit(&self, request: Request<v1::CommitRequest>) -> Answer<v1::Outcome> {
-        transactions::outcome(counter(Call::Commit(request.into_inner()))).map(Response::new)
+        transactions::outcome(counter(Call::Commit(request.into_inner())), 7).map(Response::new)
     }
     async fn abort(&self, request: Request<v1::AbortRequest>) -> Answer<v1::Outcome> {
-        transactions::outcome(counter(Call::Abort(request.into_inner()))).map(Response::new)
+        transactions::outcome(counter(Call::Abort(request.into_inner())), 7).map(Response::new)
     }
     async fn extend(&self, request: Request<v1::ExtendRequest>) -> Answer<v1::Remaining> {
         transactions::remaining(counter(Call::Extend(request.into_inner()))).map(Response::new)
     }
     async fn run(&self, request: Request<raw::RunRequest>) -> Answer<v1::Outcome> {
-        transactions::outcome(counter(Call::Run(request.into_inner()))).map(Response::new)
+        transactions::outcome(counter(Call::Run(request.into_inner())), 7).map(Response::new)
     }
     async fn get(&self, request: Request<v1::GetRequest>) -> Answer<v1::Outcome> {
-        transactions::outcome(counter(Call::Get(request.into_inner()))).map(Response::new)
+        transactions::outcome(counter(Call::Get(request.into_inner())), 7).map(Response::new)
     }
     async fn show(&self, request: Request<v1::ShowRequest>) -> Answer<v1::Transaction> {
         transactions::transaction(counter(Call::Show(request.into_inner()))).map(Response::new)

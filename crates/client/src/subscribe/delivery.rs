@@ -120,6 +120,13 @@ impl Delivery {
         self.handle.ask(Question::Extend(self.handle.reference))
     }
 
+    /// The event as a CloudEvent that carries its place: with the extensions `handfastoffset`,
+    /// `handfasttime` and, if a transaction published it, `handfasttransaction`.
+    #[must_use]
+    pub fn cloud_event(&self) -> Event {
+        self.event.clone().stamped(self.offset, self.published, self.transaction)
+    }
+
     /// What names this attempt to the server.
     #[must_use]
     pub fn reference(&self) -> DeliveryRef {

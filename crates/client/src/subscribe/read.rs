@@ -28,6 +28,14 @@ pub struct StoredEvent {
     pub event: Event,
 }
 
+impl StoredEvent {
+    /// The event as a CloudEvent that carries its place; see [`super::Delivery::cloud_event`].
+    #[must_use]
+    pub fn cloud_event(&self) -> Event {
+        self.event.clone().stamped(self.offset, self.published, self.transaction)
+    }
+}
+
 impl TryFrom<raw::StoredEvent> for StoredEvent {
     type Error = Malformed;
 

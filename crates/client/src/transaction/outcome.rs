@@ -1,7 +1,7 @@
 //! What stands about a transaction, and finding it out when the answer was lost: by evidence,
 //! never by a guess.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use handfast_core::ids::TransactionId;
 use handfast_core::refusal::Code;
@@ -32,6 +32,8 @@ pub struct Committed {
     pub finished: bool,
     /// Somebody else ended one of its branches against the decision.
     pub heuristic: bool,
+    /// As [`Outcome::keys_since`].
+    pub keys_since: SystemTime,
 }
 
 /// What stands about a transaction. See [`Handfast::status`].
@@ -48,6 +50,9 @@ pub struct Outcome {
     pub retryable: bool,
     /// Somebody else ended one of its branches against the decision.
     pub heuristic: bool,
+    /// How far back idempotency keys reach: a key whose transaction ended before this may be
+    /// forgotten, so that using it again would begin another transaction.
+    pub keys_since: SystemTime,
 }
 
 impl Outcome {
@@ -63,17 +68,21 @@ impl Outcome {
             }),
             retryable,
             heuristic: message.heuristic,
+            keys_since: UNIX_EPOCH + Duration::from_millis(message.keys_since_unix_ms),
         })
     }
 
     /// None: not decided yet.
     fn decided(self) -> Option<Result<Committed, TransactionError>> {
-        let Self { id, state, reason, retryable, heuristic } = self;
+        let Self { id, state, reason, retryable, heuristic, keys_since } = self;
         match state {
             State::Preparing => None,
-            State::Committing | State::Committed => {
-                Some(Ok(Committed { id, finished: state == State::Committed, heuristic }))
-            }
+            State::Committing | State::Committed => Some(Ok(Committed {
+                id,
+                finished: state == State::Committed,
+                heuristic,
+                keys_since,
+            })),
             State::Failed => {
                 let reason = reason.unwrap_or_else(|| Reason {
                     code: "aborted".to_owned(),

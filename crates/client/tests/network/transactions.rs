@@ -15,6 +15,7 @@ const X: TransactionId = TransactionId(0x0192_f0a1_b2c3_7d4e_8f90_a1b2_c3d4_e5f6
 
 fn outcome(state: v1::TransactionState) -> Answer {
     Answer::Outcome(v1::Outcome {
+        keys_since_unix_ms: 0,
         transaction_id: ids::transaction_bytes(X),
         state: state.into(),
         reason: None,
@@ -63,6 +64,7 @@ async fn begun(
     let (request, call) = session.call().await;
     assert!(matches!(call, Call::Begin(_)), "{call:?}");
     let begun = v1::Begun {
+        keys_since_unix_ms: 0,
         transaction_id: ids::transaction_bytes(X),
         remaining_ms: 30_000,
         repeated: false,

@@ -258,12 +258,15 @@ impl Coordinator {
         let Some(tx) = self.transactions.get_mut(&id) else { return };
         let Some(decided) = &tx.decision else { return };
         let committed = decided.abort.is_none();
-        let told = |b: &&super::transaction::Branch| {
-            if committed { b.vote == Some(VoteKind::Yes) } else { b.decision_sent_ms.is_some() }
-        };
-        let finished = tx.branches.iter().filter(told).map(|b| Finished {
+        let since = |at: Option<u64>| at.map(|at| at.saturating_sub(tx.begun_ms));
+        let took_part = |b: &&super::transaction::Branch| b.sends > 0 || b.vote.is_some();
+        let finished = tx.branches.iter().filter(took_part).map(|b| Finished {
             participant: b.participant.name.clone(),
-            after_ms: b.finished_ms.map(|at| at.saturating_sub(decided.at.mono_ms)),
+            prepare_sent_ms: since(b.prepare_sent_ms),
+            voted_ms: since(b.voted_ms),
+            decision_sent_ms: since(b.decision_sent_ms),
+            finished_ms: since(b.finished_ms),
+            sends: b.sends,
         });
         let end = End {
             id,

@@ -18,6 +18,8 @@ pub(crate) struct Keys {
     entries: HashMap<String, Entry>,
     /// Keys of ended transactions, the oldest end first.
     ended: VecDeque<(u64, String)>,
+    /// The keys of all transactions that ended at or after this Unix time are kept.
+    since_ms: u64,
 }
 
 /// What is known of a key.
@@ -36,6 +38,16 @@ impl Keys {
 
     pub(crate) fn len(&self) -> usize {
         self.entries.len()
+    }
+
+    /// How far back the keys reach: those of transactions that ended earlier may be forgotten.
+    pub(crate) fn since_ms(&self) -> u64 {
+        self.since_ms
+    }
+
+    /// After recovery: which keys were let go of before is not known, so only what is kept counts.
+    pub(crate) fn recovered(&mut self, wall_ms: u64) {
+        self.since_ms = self.ended.front().map_or(wall_ms, |(ended, _)| *ended);
     }
 
     /// A transaction was begun under the key.
@@ -68,6 +80,8 @@ impl Keys {
             if *ended >= horizon && self.entries.len() <= limits.keys {
                 break;
             }
+            // Others of the same millisecond may be kept; they do not count.
+            self.since_ms = self.since_ms.max(*ended + 1);
             self.entries.remove(key);
             self.ended.pop_front();
         }
@@ -132,6 +146,7 @@ mod tests {
         assert!(keys.find("key-1").is_some());
         keys.evict(&limits, 1_031);
         assert_eq!((keys.len(), keys.find("key-1")), (1, None));
+        assert_eq!(keys.since_ms(), 31);
     }
 
     #[test]

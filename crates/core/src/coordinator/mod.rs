@@ -201,6 +201,11 @@ impl Coordinator {
         self.keys.len()
     }
 
+    /// Keys of transactions that ended before this Unix time may be forgotten.
+    pub(crate) fn keys_since_ms(&self) -> u64 {
+        self.keys.since_ms()
+    }
+
     /// Instances of services that are attached.
     pub(crate) fn instances(&self) -> usize {
         self.services.count()

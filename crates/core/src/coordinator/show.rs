@@ -112,21 +112,19 @@ pub(super) fn ended(id: TransactionId, parts: &Parts<'_>) -> Option<TransactionV
         if branches.iter().any(|b| b.participant == participant.name) {
             return;
         }
-        let finished = parts.end.and_then(|e| {
-            e.finished.iter().find(|f| f.participant == participant.name).map(|f| f.after_ms)
-        });
-        let decided = decided_wall_ms.map(|at| at.saturating_sub(begun_wall_ms));
+        let went =
+            parts.end.and_then(|e| e.finished.iter().find(|f| f.participant == participant.name));
         branches.push(BranchView {
             participant: participant.name.clone(),
             kind: participant.kind,
             state_id,
             instance: None,
-            prepare_sent_ms: None,
+            prepare_sent_ms: went.and_then(|f| f.prepare_sent_ms),
             vote,
-            voted_ms: None,
-            decision_sent_ms: finished.and(decided),
-            finished_ms: finished.flatten().zip(decided).map(|(after, decided)| decided + after),
-            sends: 0,
+            voted_ms: went.and_then(|f| f.voted_ms),
+            decision_sent_ms: went.and_then(|f| f.decision_sent_ms),
+            finished_ms: went.and_then(|f| f.finished_ms),
+            sends: went.map_or(0, |f| f.sends),
         });
     };
     if let Some(commit) = parts.commit {

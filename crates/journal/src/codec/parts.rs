@@ -175,6 +175,6 @@ fields!(IdempotencyKey { key, digest });
 fields!(LocalItems { events, acknowledged });
 fields!(Updater { participant, state_id });
 fields!(Reason { code, participant, detail, retryable });
-fields!(Finished { participant, after_ms });
+fields!(Finished { participant, prepare_sent_ms, voted_ms, decision_sent_ms, finished_ms, sends });
 fields!(TopicSettings { retain_ms, retain_bytes, retain_unacknowledged });
 fields!(SubscriptionSettings { lease_ms, max_attempts, backoff_ms, backoff_max_ms });

@@ -25,7 +25,7 @@ pages! {
     "not_attached" "not_committed_locally" "not_subscribed" "not_supported" "offset_out_of_range"
     "operator" "pending" "staged_bytes_full" "subscription_exists" "too_large" "too_many"
     "too_many_transactions" "topic_exists" "topic_full" "unknown_database" "unknown_dead_letter"
-    "unknown_subscription" "unknown_topic" "unknown_transaction" "voted_no" "wrong_kind"
+    "unknown_subscription" "unknown_topic" "unknown_transaction" "voted_no"
     "wrong_state"
 }
 

@@ -16,7 +16,7 @@ pub(super) fn open(
     node: &Node,
     requests: Streaming<raw::TransactionFrame>,
 ) -> Frames<v1::TransactionReplyFrame> {
-    stream::open(node, Replies, |asker| read(node.clone(), requests, asker))
+    stream::open(node, Replies(node.clone()), |asker| read(node.clone(), requests, asker))
 }
 
 /// An id for the transaction that a call may begin; other calls need none.
@@ -48,15 +48,17 @@ async fn read(
     Ok(())
 }
 
-struct Replies;
+/// Holds the node for what goes into every answer.
+struct Replies(Node);
 
 impl Voice for Replies {
     type Message = v1::TransactionReply;
     type Frame = v1::TransactionReplyFrame;
 
     fn say(&mut self, items: Vec<Item>, out: &mut VecDeque<Self::Message>) {
+        let keys_since_ms = self.0.keys_since_ms();
         out.extend(items.into_iter().map(|item| match item {
-            Item::Reply { request, reply } => wire::session_reply(request, reply),
+            Item::Reply { request, reply } => wire::session_reply(request, reply, keys_since_ms),
             other => unreachable!("not for a stream of transactions: {other:?}"),
         }));
     }

@@ -29,7 +29,7 @@ impl Transactions for Service {
         request: Request<raw::BeginRequest>,
     ) -> Result<Response<v1::Begun>, Status> {
         let reply = self.call(Call::Begin(request.into_inner())).await?;
-        wire::begun(reply).map(Response::new)
+        wire::begun(reply, self.0.keys_since_ms()).map(Response::new)
     }
 
     async fn begin_local(
@@ -37,7 +37,7 @@ impl Transactions for Service {
         request: Request<raw::BeginLocalRequest>,
     ) -> Result<Response<v1::Begun>, Status> {
         let reply = self.call(Call::BeginLocal(request.into_inner())).await?;
-        wire::begun(reply).map(Response::new)
+        wire::begun(reply, self.0.keys_since_ms()).map(Response::new)
     }
 
     async fn enlist(
@@ -61,7 +61,7 @@ impl Transactions for Service {
         request: Request<v1::CommitRequest>,
     ) -> Result<Response<v1::Outcome>, Status> {
         let reply = self.call(Call::Commit(request.into_inner())).await?;
-        wire::outcome(reply).map(Response::new)
+        wire::outcome(reply, self.0.keys_since_ms()).map(Response::new)
     }
 
     async fn abort(
@@ -69,7 +69,7 @@ impl Transactions for Service {
         request: Request<v1::AbortRequest>,
     ) -> Result<Response<v1::Outcome>, Status> {
         let reply = self.call(Call::Abort(request.into_inner())).await?;
-        wire::outcome(reply).map(Response::new)
+        wire::outcome(reply, self.0.keys_since_ms()).map(Response::new)
     }
 
     async fn extend(
@@ -85,12 +85,12 @@ impl Transactions for Service {
         request: Request<raw::RunRequest>,
     ) -> Result<Response<v1::Outcome>, Status> {
         let reply = self.call(Call::Run(request.into_inner())).await?;
-        wire::outcome(reply).map(Response::new)
+        wire::outcome(reply, self.0.keys_since_ms()).map(Response::new)
     }
 
     async fn get(&self, request: Request<v1::GetRequest>) -> Result<Response<v1::Outcome>, Status> {
         let reply = self.call(Call::Get(request.into_inner())).await?;
-        wire::outcome(reply).map(Response::new)
+        wire::outcome(reply, self.0.keys_since_ms()).map(Response::new)
     }
 
     async fn show(

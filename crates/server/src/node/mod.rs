@@ -13,6 +13,7 @@ mod writer;
 
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
@@ -115,6 +116,7 @@ struct Shared {
     readers: channel::Sender<ReadJob>,
     sessions: SessionIds,
     durable: watch::Receiver<u64>,
+    keys_since_ms: Arc<AtomicU64>,
     stopped: watch::Receiver<Option<Result<(), String>>>,
     thread: Mutex<Option<JoinHandle<()>>>,
 }
@@ -176,7 +178,15 @@ impl Node {
             readers::start(&journal.reader(), &to_pump).map_err(OpenError::Thread)?;
         let (write_jobs, writer_thread) =
             writer::start(journal, to_pump.clone()).map_err(OpenError::Thread)?;
-        let ends = Ends { inbox, writer: write_jobs, readers: read_jobs.clone(), durable, space };
+        let keys_since_ms = Arc::new(AtomicU64::new(core.keys_since_ms()));
+        let ends = Ends {
+            inbox,
+            writer: write_jobs,
+            readers: read_jobs.clone(),
+            durable,
+            keys_since_ms: Arc::clone(&keys_since_ms),
+            space,
+        };
         let pump = Pump::new(core, clock, ends, retention);
         let (stop, stopped) = watch::channel(None);
         let thread = thread::Builder::new().name("handfast-pump".into()).spawn(move || {
@@ -193,6 +203,7 @@ impl Node {
             readers: read_jobs,
             sessions: SessionIds::new(),
             durable: durable_seen,
+            keys_since_ms,
             stopped,
             thread: Mutex::new(Some(thread)),
         })))
@@ -249,6 +260,14 @@ impl Node {
         let job = ReadJob::OffsetAt(topic, wall_ms, answer);
         self.0.readers.send(job).map_err(|_| NodeStopped)?;
         found.await.map_err(|_| NodeStopped)
+    }
+
+    /// How far back idempotency keys reach: those of transactions that ended before this Unix time
+    /// in milliseconds may be forgotten.
+    #[must_use]
+    pub fn keys_since_ms(&self) -> u64 {
+        // It only rises, and no other memory is read by it.
+        self.0.keys_since_ms.load(Ordering::Relaxed)
     }
 
     /// Changes whenever more of the log has become durable; the value is its last LSN.

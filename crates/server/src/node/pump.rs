@@ -5,6 +5,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use crossbeam_channel as channel;
 use handfast_core::command::{Caller, Command};
@@ -94,6 +95,7 @@ pub(crate) struct Ends {
     pub(crate) writer: channel::Sender<WriteJob>,
     pub(crate) readers: channel::Sender<ReadJob>,
     pub(crate) durable: watch::Sender<u64>,
+    pub(crate) keys_since_ms: Arc<AtomicU64>,
     pub(crate) space: Space,
 }
 
@@ -151,6 +153,8 @@ impl Pump {
                 self.core.handle(now, Input::Tick);
             }
             self.keep_house();
+            // Before the answers: who reads one sees a reach that is no longer than it was for it.
+            self.ends.keys_since_ms.store(self.core.keys_since_ms(), Ordering::Relaxed);
             self.carry_out();
             if self.finished() {
                 return Ok(());

@@ -4,4 +4,5 @@
 
 mod kill;
 mod million;
+mod participant;
 mod server;

@@ -125,8 +125,22 @@ pub(crate) fn every_record() -> Vec<Record> {
             committed: true,
             heuristic: true,
             finished: vec![
-                Finished { participant: name("billing"), after_ms: Some(12) },
-                Finished { participant: name("ledger.eu-1"), after_ms: None },
+                Finished {
+                    participant: name("billing"),
+                    prepare_sent_ms: Some(1),
+                    voted_ms: Some(300),
+                    decision_sent_ms: Some(302),
+                    finished_ms: Some(70_000),
+                    sends: 4,
+                },
+                Finished {
+                    participant: name("ledger.eu-1"),
+                    prepare_sent_ms: None,
+                    voted_ms: None,
+                    decision_sent_ms: None,
+                    finished_ms: None,
+                    sends: 0,
+                },
             ],
         }),
         Record::Published(Published {
