@@ -616,7 +616,7 @@ impl Record {
                     64 + names(r.updaters.len() + r.read_only.len()) + placed(&r.events) + items
                 }
                 Self::Abort(r) => 64 + reason(&r.reason),
-                Self::End(r) => 64 + names(r.finished.len()),
+                Self::End(r) => 64 + names(r.finished.len()) + r.finished.len() as u64 * 32,
                 Self::Published(r) => 64 + placed(&r.events),
                 Self::Acknowledged(r) => 32 + r.ranges.len() as u64 * 24,
                 Self::DeadLettered(r) => 64 + r.reason.len() as u64,

@@ -1,8 +1,10 @@
-use std::time::Duration;
+use std::collections::BTreeMap;
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use handfast::{
-    Code, Delivery, Error, Event, Fault, Item, ReadItem, Start, Subscription, Transaction,
+    Attribute, Code, Delivery, Error, Event, Fault, Item, ReadItem, Start, Subscription,
+    Transaction,
 };
 use handfast_core::refusal::Refusal;
 use handfast_wire::raw::to_subscriber::Message as To;
@@ -77,6 +79,24 @@ async fn next(subscription: &mut Subscription) -> Delivery {
         Item::Event(delivery) => delivery,
         Item::Gap(gap) => panic!("{gap:?}"),
     }
+}
+
+#[tokio::test]
+async fn a_delivery_is_a_cloud_event_that_carries_its_place() {
+    let mut fake = Fake::start();
+    let (mut subscription, stream) = subscribed(&mut fake).await;
+    deliver(&stream, 5..6).await;
+    let delivery = next(&mut subscription).await;
+    assert!(delivery.event.extensions.is_empty(), "as it was published");
+    let extensions = delivery.cloud_event().extensions;
+    let published = SystemTime::UNIX_EPOCH + Duration::from_millis(1_700_000_000_000);
+    let expected = [
+        ("handfastoffset", Attribute::from("5")),
+        ("handfasttime", Attribute::Time(published)),
+        ("handfasttransaction", Attribute::from("07070707-0707-0707-0707-070707070707")),
+    ];
+    let expected = expected.map(|(name, value)| (name.to_owned(), value));
+    assert_eq!(extensions, BTreeMap::from(expected));
 }
 
 #[tokio::test(start_paused = true)]

@@ -14,7 +14,7 @@ use serde::Serialize;
 use serde_json::Value;
 use serde_json::value::RawValue;
 
-use super::output::{time, visible};
+use super::output::{rfc3339, time, visible};
 
 /// An event in CloudEvents' JSON format.
 #[derive(Debug, Serialize)]
@@ -36,7 +36,7 @@ pub(crate) fn unix_ms(time: SystemTime) -> u64 {
 /// An event as JSON. Data that is JSON by its content type stands there as it is; other text is a
 /// string; everything else is `data_base64`.
 pub(crate) fn json(stored: &StoredEvent) -> Result<Json, serde_json::Error> {
-    let event = &stored.cloud_event();
+    let event = &stored.event;
     let mut attributes: BTreeMap<String, Value> =
         event.extensions.iter().map(|(name, value)| (name.clone(), attribute(value))).collect();
     let mut put = |name: &str, text: Option<String>| {
@@ -52,6 +52,9 @@ pub(crate) fn json(stored: &StoredEvent) -> Result<Json, serde_json::Error> {
     put("time", event.time.and_then(timestamp));
     put("datacontenttype", event.content_type.clone());
     put("partitionkey", event.key.clone());
+    put("handfastoffset", Some(stored.offset.to_string()));
+    put("handfasttime", rfc3339(unix_ms(stored.published)));
+    put("handfasttransaction", stored.transaction.map(|id| id.to_string()));
     let schema = match &event.data {
         Data::Proto { type_url, .. } => event.schema.clone().or_else(|| Some(type_url.clone())),
         Data::None | Data::Binary(_) | Data::Text(_) => event.schema.clone(),
