@@ -14,7 +14,8 @@ use handfast_wire::{Malformed, events, ids, subscriptions, v1};
 
 pub use handfast_core::event::OffsetRange;
 pub use handfast_core::record::{
-    ParticipantKind, Reason as ReasonView, ReasonCode, TopicSettings as TopicSettingsView,
+    Note as NoteView, ParticipantKind, Reason as ReasonView, ReasonCode,
+    TopicSettings as TopicSettingsView,
 };
 pub use handfast_core::view::{
     BranchView, InstanceView, ParticipantView, SubscriptionView, TopicView, TransactionView,

@@ -53,7 +53,7 @@ pub use handfast_core::refusal::Code;
 pub use {bytes, tonic};
 
 pub use admin::{
-    BranchView, CreatedSubscription, DeadLetter, DeadLetters, InstanceView, OffsetRange,
+    BranchView, CreatedSubscription, DeadLetter, DeadLetters, InstanceView, NoteView, OffsetRange,
     ParticipantKind, ParticipantView, ReasonCode, ReasonView, ServerStatus, SubscriptionView,
     Topic, TopicSettings, TopicSettingsView, TopicView, TransactionView, VoteKind,
 };

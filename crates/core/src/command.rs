@@ -9,7 +9,7 @@ use alloc::vec::Vec;
 use bytes::Bytes;
 
 use crate::event::{DeliveryRef, EventRequest};
-use crate::ids::{Name, Offset, ProducerId, SessionId, StateId, TransactionId};
+use crate::ids::{Holder, Name, Offset, ProducerId, SessionId, StateId, TransactionId};
 use crate::record::{IdempotencyKey, Participant, SubscriptionSettings, TopicSettings};
 
 /// Whom to answer: a stream and the number it gave to its request.
@@ -100,6 +100,31 @@ pub enum Command {
         /// YES, NO or READ-ONLY.
         vote: Vote,
     },
+    /// Databases that the caller has prepared: their YES, before or instead of in the commit.
+    VoteFor {
+        /// The transaction.
+        id: TransactionId,
+        /// The votes.
+        votes: Vec<DatabaseVote>,
+    },
+    /// A client has finished a branch on the database session that it held for it.
+    BranchEnded {
+        /// The transaction.
+        id: TransactionId,
+        /// The database.
+        database: Name,
+        /// As it was told; false: it could not, and the server has to.
+        done: bool,
+    },
+    /// An operator steps in.
+    Operate {
+        /// The transaction.
+        id: TransactionId,
+        /// What to do.
+        act: Act,
+        /// Who and why, for people.
+        detail: String,
+    },
     /// A service has finished its branch as it was told.
     Finished {
         /// The transaction.
@@ -116,6 +141,13 @@ pub enum Command {
     Inquire {
         /// The transaction.
         id: TransactionId,
+    },
+    /// Whoever found a prepared branch in a database asks what was decided about it.
+    InquireBranch {
+        /// The transaction.
+        id: TransactionId,
+        /// The database.
+        database: Name,
     },
     /// A service asks which of these outcomes it may forget.
     MayForget {
@@ -281,9 +313,36 @@ pub struct CommitRequest {
     /// Events and acknowledgements that the caller counted.
     pub items: u32,
     /// Databases that the caller has prepared: their YES.
-    pub votes: Vec<Name>,
+    pub votes: Vec<DatabaseVote>,
+    /// Of a local transaction: the caller's library has seen the guarded commit succeed. Without
+    /// it the marker is looked up first.
+    pub vouched: bool,
     /// When to answer.
     pub wait: Wait,
+}
+
+/// A YES that a caller gives for a database.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DatabaseVote {
+    /// The database.
+    pub database: Name,
+    /// The session that holds the branch, where the database needs to be told.
+    pub holder: Option<Holder>,
+    /// The caller keeps that session and will finish the branch on it.
+    pub finishes: bool,
+    /// The caller's library has seen the guarded prepare succeed. Without it the database is asked.
+    pub vouched: bool,
+}
+
+/// What an operator can do about a transaction. Committing is not among it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Act {
+    /// Fail it, if it is undecided.
+    Abort,
+    /// Wait no longer for a branch whose participant is gone for good: nobody knows how it ended.
+    Release(Name),
+    /// What needed attention was seen.
+    Note,
 }
 
 /// When a commit is answered.

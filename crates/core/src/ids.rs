@@ -112,6 +112,31 @@ uuid!(
     ProducerId
 );
 
+/// The session of a database that holds a prepared branch: its number, and when its server started
+/// (Unix time in seconds), because numbers begin anew with the server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Holder {
+    /// The session's number in its database server.
+    pub connection: u64,
+    /// When that server started.
+    pub server_start: u64,
+}
+
+impl Holder {
+    /// As the durable state that a branch is bound to, which is what it is to the log.
+    #[must_use]
+    pub fn state_id(self) -> StateId {
+        StateId(u128::from(self.server_start) << 64 | u128::from(self.connection))
+    }
+
+    /// The session, from what the log says; none for zero.
+    #[must_use]
+    pub fn from_state_id(state: StateId) -> Option<Self> {
+        let (server_start, connection) = ((state.0 >> 64) as u64, state.0 as u64);
+        (connection != 0).then_some(Self { connection, server_start })
+    }
+}
+
 impl TransactionId {
     /// Unix time in milliseconds at which the id was made (the first 48 bits of a UUIDv7).
     #[must_use]

@@ -94,6 +94,16 @@ pub enum Input {
         /// How it went.
         report: BranchReport,
     },
+    /// Whether a branch that a caller has voted for is prepared; of a local transaction: whether its
+    /// marker is visible.
+    Verified {
+        /// The transaction.
+        id: TransactionId,
+        /// The database.
+        database: Name,
+        /// What it said.
+        found: Found,
+    },
     /// The tombstone's answer about a local transaction.
     Resolved {
         /// The transaction.
@@ -124,8 +134,21 @@ pub enum BranchReport {
     Done,
     /// Nobody knows; try again.
     Unknown,
+    /// The database has it and does not let go of it: for a person, and tried again.
+    Held(String),
     /// Somebody else ended it against the decision.
     Heuristic(String),
+}
+
+/// What a database said about something that was asked of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Found {
+    /// It is there.
+    Yes,
+    /// It is not.
+    No,
+    /// The database does not say.
+    Unknown,
 }
 
 /// What the database said about a local transaction (L5 to L7).

@@ -15,6 +15,7 @@ extern crate alloc;
 #[cfg(test)]
 extern crate std;
 
+pub mod branch;
 mod bus;
 pub mod command;
 mod coordinator;

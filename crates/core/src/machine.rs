@@ -9,7 +9,7 @@ use crate::bus::Bus;
 use crate::command::Command;
 use crate::coordinator::{Context, Coordinator, Counters};
 use crate::effects::Effects;
-use crate::ids::{Lsn, Now, Offset, StoreId, TopicId, TransactionId};
+use crate::ids::{Lsn, Name, Now, Offset, StoreId, TopicId, TransactionId};
 use crate::input::{Chain, Input};
 use crate::limits::Limits;
 use crate::output::{Output, PublicState};
@@ -99,6 +99,10 @@ impl Core {
                 | Command::ListTransactions { .. }
                 | Command::Attach { .. }
                 | Command::Vote { .. }
+                | Command::VoteFor { .. }
+                | Command::BranchEnded { .. }
+                | Command::Operate { .. }
+                | Command::InquireBranch { .. }
                 | Command::Finished { .. }
                 | Command::NotKnown { .. }
                 | Command::Inquire { .. }
@@ -155,6 +159,9 @@ impl Core {
             }
             Input::BranchFinished { id, database, report } => {
                 self.with_coordinator(now, |c, cx| c.database_finished(cx, id, &database, report));
+            }
+            Input::Verified { id, database, found } => {
+                self.with_coordinator(now, |c, cx| c.verified(cx, id, &database, found));
             }
             Input::Resolved { id, resolution } => {
                 self.with_coordinator(now, |c, cx| c.resolved(cx, id, resolution));
@@ -247,6 +254,12 @@ impl Core {
     #[must_use]
     pub fn dead_letters(&self) -> Vec<(TopicId, Offset)> {
         self.bus.dead_letters()
+    }
+
+    /// Databases with branches that are not finished, and how many.
+    #[must_use]
+    pub fn open_databases(&self) -> Vec<(Name, usize)> {
+        self.coordinator.open_databases()
     }
 
     /// Where BEGIN of the oldest open transaction is.

@@ -11,7 +11,7 @@ use bytes::Bytes;
 
 use crate::command::Caller;
 use crate::event::{Delivery, DeliveryRef, OffsetRange};
-use crate::ids::{Lsn, Name, Offset, SessionId, SubscriptionId, TopicId, TransactionId};
+use crate::ids::{Holder, Lsn, Name, Offset, SessionId, SubscriptionId, TopicId, TransactionId};
 use crate::record::{DeadLettered, Reason, Record, SubscriptionSettings, TopicSettings};
 use crate::refusal::Refusal;
 use crate::view::{ParticipantView, SubscriptionView, TopicView, TransactionView};
@@ -79,6 +79,30 @@ pub enum Output {
         database: Name,
         /// Commit or roll back.
         commit: bool,
+        /// The session that held it, if it is known: it has to be gone first.
+        holder: Option<Holder>,
+    },
+    /// Let a client finish a branch on the session that it holds for it; answered by
+    /// [`crate::command::Command::BranchEnded`].
+    FinishOnSession {
+        /// The client's stream.
+        session: SessionId,
+        /// The transaction.
+        id: TransactionId,
+        /// The database.
+        database: Name,
+        /// Commit or roll back.
+        commit: bool,
+    },
+    /// Find out whether a branch is prepared, of a local transaction whether its marker is
+    /// visible; answered by [`crate::input::Input::Verified`].
+    Verify {
+        /// The transaction.
+        id: TransactionId,
+        /// The database.
+        database: Name,
+        /// Look for the marker.
+        local: bool,
     },
     /// Find out, by a tombstone, how a local transaction ended in its database; answered by
     /// [`crate::input::Input::Resolved`].
@@ -201,6 +225,19 @@ pub struct Outcome {
     pub heuristic: bool,
 }
 
+/// What was decided about a branch in a database.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BranchDecision {
+    /// Commit it.
+    Commit,
+    /// Roll it back.
+    Abort,
+    /// Nothing yet, or nothing that may be guessed.
+    Pending,
+    /// The log, which is whole, has never heard of it, or has forgotten it.
+    Unknown,
+}
+
 /// An answer to a command.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Reply {
@@ -212,9 +249,15 @@ pub enum Reply {
         remaining_ms: u64,
         /// The key had begun it before.
         repeated: bool,
+        /// The databases in it, which need the ids of their branches.
+        databases: Vec<Name>,
     },
     /// To `Enlist` and `Stage`: what the transaction now has.
     Counted {
+        /// The transaction.
+        id: TransactionId,
+        /// The databases in it, which need the ids of their branches.
+        databases: Vec<Name>,
         /// Branches.
         branches: u32,
         /// Events and acknowledgements.
@@ -287,6 +330,8 @@ pub enum Reply {
     Taken(u32),
     /// To `MayForget`: which.
     Forget(Vec<TransactionId>),
+    /// To `InquireBranch`.
+    Branch(BranchDecision),
     /// To commands that have no result.
     Done,
     /// The command was refused and had no effect.

@@ -27,6 +27,8 @@ pub enum Record {
     Commit(Commit),
     /// ABORT.
     Abort(Abort),
+    /// An operator stepped in.
+    Operated(Operated),
     /// END: every updater has finished (after COMMIT), or enough aborts were sent (after ABORT).
     End(End),
     /// Events published outside a transaction, acknowledged as one.
@@ -140,7 +142,8 @@ pub struct LocalItems {
 pub struct Updater {
     /// The participant.
     pub participant: Participant,
-    /// The durable state that holds the branch; zero for a database.
+    /// The durable state that holds the branch. For a database: the session that held it when it
+    /// was prepared (see [`crate::ids::Holder`]), or zero.
     pub state_id: StateId,
 }
 
@@ -174,6 +177,28 @@ pub struct Abort {
     pub wall_ms: u64,
     /// Why.
     pub reason: Reason,
+}
+
+/// See [`Record::Operated`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Operated {
+    /// The transaction.
+    pub id: TransactionId,
+    /// The transaction's record before this one.
+    pub previous: Lsn,
+    /// What was done.
+    pub note: Note,
+    /// The participant that is not waited for any more.
+    pub released: Option<Name>,
+}
+
+/// What an operator did, for people.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Note {
+    /// Unix time in milliseconds.
+    pub wall_ms: u64,
+    /// What was done, by whom and why; at most [`crate::limits::REASON_BYTES`] and a few words.
+    pub text: String,
 }
 
 /// Why a transaction failed.
@@ -486,6 +511,10 @@ pub struct TransactionRestated {
     pub decided_wall_ms: u64,
     /// Who has to be told of COMMIT, if that is the decision.
     pub updaters: Vec<Updater>,
+    /// Participants that an operator has released.
+    pub released: Vec<Name>,
+    /// What operators did about it.
+    pub notes: Vec<Note>,
 }
 
 /// A decision about a transaction.
@@ -561,6 +590,7 @@ impl Record {
             Self::Begin(r) => Some(r.id),
             Self::Commit(r) => Some(r.id),
             Self::Abort(r) => Some(r.id),
+            Self::Operated(r) => Some(r.id),
             Self::End(r) => Some(r.id),
             Self::TransactionRestated(r) => Some(r.begin.id),
             Self::Opened(_)
@@ -616,6 +646,7 @@ impl Record {
                     64 + names(r.updaters.len() + r.read_only.len()) + placed(&r.events) + items
                 }
                 Self::Abort(r) => 64 + reason(&r.reason),
+                Self::Operated(r) => 128 + r.note.text.len() as u64 + NAME_BYTES as u64,
                 Self::End(r) => 64 + names(r.finished.len()) + r.finished.len() as u64 * 32,
                 Self::Published(r) => 64 + placed(&r.events),
                 Self::Acknowledged(r) => 32 + r.ranges.len() as u64 * 24,
@@ -627,7 +658,8 @@ impl Record {
                         Some(Decision::Abort(why)) => reason(why),
                         Some(Decision::Commit) | None => 0,
                     };
-                    128 + begin(&r.begin) + names(r.updaters.len()) + why
+                    let notes: u64 = r.notes.iter().map(|n| n.text.len() as u64 + 16).sum();
+                    128 + begin(&r.begin) + names(r.updaters.len() + r.released.len()) + why + notes
                 }
                 Self::SubscriptionRestated(r) => {
                     let dead: u64 = r.dead.iter().map(|d| d.reason.len() as u64 + 64).sum();

@@ -75,7 +75,7 @@ codes! {
     UnknownDatabase = "unknown_database", final;
     /// The transaction is being resolved; ask again later.
     Pending = "pending", later;
-    /// The transaction has failed: the local commit that is reported came too late.
+    /// There is no marker: the local commit that is reported did not happen, or came too late.
     MarkerNotWritten = "marker_not_written", final;
     /// No topic of this name.
     UnknownTopic = "unknown_topic", final;

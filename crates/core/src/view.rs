@@ -6,7 +6,7 @@ use alloc::vec::Vec;
 use crate::event::OffsetRange;
 use crate::ids::{Name, Offset, SessionId, StateId, SubscriptionId, TopicId, TransactionId};
 use crate::output::PublicState;
-use crate::record::{ParticipantKind, Reason, SubscriptionSettings, TopicSettings};
+use crate::record::{Note, ParticipantKind, Reason, SubscriptionSettings, TopicSettings};
 
 /// A transaction with its timeline, branch by branch. Times are milliseconds since its begin
 /// where their names do not say otherwise.
@@ -38,6 +38,8 @@ pub struct TransactionView {
     pub heuristic: bool,
     /// Why a person should look.
     pub attention: Option<String>,
+    /// What operators did about it, in order.
+    pub notes: Vec<Note>,
     /// Its branches.
     pub branches: Vec<BranchView>,
 }

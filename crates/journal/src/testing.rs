@@ -11,11 +11,11 @@ use handfast_core::ids::{
 };
 use handfast_core::record::{
     Abort, Acknowledged, Begin, CheckpointStart, Commit, DeadLettered, DeadLettersTaken, Decision,
-    End, Finished, GapAcknowledged, IdempotencyKey, KeyRestated, LocalItems, Opened, Participant,
-    ParticipantKind, ProducerRestated, Published, Reason, ReasonCode, Record, SegmentDropped,
-    SubscriptionCreated, SubscriptionDeleted, SubscriptionRestated, SubscriptionSettings,
-    SubscriptionSought, TopicAltered, TopicCreated, TopicDeleted, TopicRestated, TopicSettings,
-    TopicTruncated, TransactionRestated, Updater,
+    End, Finished, GapAcknowledged, IdempotencyKey, KeyRestated, LocalItems, Note, Opened,
+    Operated, Participant, ParticipantKind, ProducerRestated, Published, Reason, ReasonCode,
+    Record, SegmentDropped, SubscriptionCreated, SubscriptionDeleted, SubscriptionRestated,
+    SubscriptionSettings, SubscriptionSought, TopicAltered, TopicCreated, TopicDeleted,
+    TopicRestated, TopicSettings, TopicTruncated, TransactionRestated, Updater,
 };
 use proptest::collection::vec;
 use proptest::option;
@@ -52,6 +52,9 @@ fn transaction_record() -> BoxedStrategy<Record> {
             }),
         (id(), lsn(), number(), reason()).prop_map(|(id, previous, wall_ms, reason)| {
             Record::Abort(Abort { id, previous, wall_ms, reason })
+        }),
+        (id(), lsn(), note(), option::of(name())).prop_map(|(id, previous, note, released)| {
+            Record::Operated(Operated { id, previous, note, released })
         }),
         (id(), lsn(), number(), any::<bool>(), any::<bool>(), vec(finished(), 0..4)).prop_map(
             |(id, previous, wall_ms, committed, heuristic, finished)| {
@@ -113,18 +116,30 @@ fn checkpoint_record() -> BoxedStrategy<Record> {
                 })
             }
         ),
-        (begin(), lsn(), lsn(), option::of(decision()), number(), vec(updater(), 0..4)).prop_map(
-            |(begin, begin_lsn, last, decision, decided_wall_ms, updaters)| {
-                Record::TransactionRestated(TransactionRestated {
-                    begin,
-                    begin_lsn,
-                    last,
-                    decision,
-                    decided_wall_ms,
-                    updaters,
-                })
-            }
-        ),
+        (
+            begin(),
+            lsn(),
+            lsn(),
+            option::of(decision()),
+            number(),
+            vec(updater(), 0..4),
+            vec(name(), 0..3),
+            vec(note(), 0..3)
+        )
+            .prop_map(
+                |(begin, begin_lsn, last, decision, decided_wall_ms, updaters, released, notes)| {
+                    Record::TransactionRestated(TransactionRestated {
+                        begin,
+                        begin_lsn,
+                        last,
+                        decision,
+                        decided_wall_ms,
+                        updaters,
+                        released,
+                        notes,
+                    })
+                }
+            ),
         (
             subscription_created(),
             any::<bool>(),
@@ -253,6 +268,10 @@ fn finished() -> BoxedStrategy<Finished> {
             },
         )
         .boxed()
+}
+
+fn note() -> BoxedStrategy<Note> {
+    (number(), text()).prop_map(|(wall_ms, text)| Note { wall_ms, text }).boxed()
 }
 
 fn key() -> BoxedStrategy<IdempotencyKey> {

@@ -195,6 +195,7 @@ impl Cluster {
                 branches: SERVICES as u32,
                 items,
                 votes: Vec::new(),
+                vouched: true,
                 wait: Wait::Finished,
             }),
         };

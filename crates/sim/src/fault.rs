@@ -48,6 +48,8 @@ pub enum Fault {
     PreparedGivesUp,
     /// The look-up of a local transaction finds a marker that is not there.
     MarkerNotChecked,
+    /// A database's vote is believed without asking the database.
+    VoteNotVerified,
     /// The look-up of a local transaction reports a tombstone without writing it.
     TombstoneNotWritten,
     /// A restart writes ABORT after a COMMIT that is in the log.
@@ -85,6 +87,7 @@ impl Fault {
         Self::CommitAppliedTwice,
         Self::PreparedGivesUp,
         Self::MarkerNotChecked,
+        Self::VoteNotVerified,
         Self::TombstoneNotWritten,
         Self::CommitAbortedByRestart,
         Self::ReplySentTwice,

@@ -123,7 +123,7 @@ fn key(digest: u64) -> Option<IdempotencyKey> {
 }
 
 fn commit(branches: u32, items: u32) -> CommitRequest {
-    CommitRequest { branches, items, votes: Vec::new(), wait: Wait::Decided }
+    CommitRequest { branches, items, votes: Vec::new(), vouched: true, wait: Wait::Decided }
 }
 
 /// The public states that outputs tell, in order.

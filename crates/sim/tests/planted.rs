@@ -61,6 +61,7 @@ planted! {
     commit_applied_twice: CommitAppliedTwice by ["I9"];
     prepared_gives_up: PreparedGivesUp by ["I1", "I2"];
     marker_not_checked: MarkerNotChecked by ["I2"];
+    vote_not_verified: VoteNotVerified by ["I2"];
     tombstone_not_written: TombstoneNotWritten by ["I1"];
     commit_aborted_by_restart: CommitAbortedByRestart by ["I1"];
     reply_sent_twice: ReplySentTwice by ["I13"];

@@ -2,9 +2,12 @@
 //!
 //! Ids of new transactions are made by the server and come in as arguments.
 
-use handfast_core::command::{BeginRequest, BranchRequest, Command, CommitRequest, Wait};
+use handfast_core::branch::BranchId;
+use handfast_core::command::{
+    Act, BeginRequest, BranchRequest, Command, CommitRequest, DatabaseVote, Wait,
+};
 use handfast_core::event::{DeliveryRef, EventRequest};
-use handfast_core::ids::TransactionId;
+use handfast_core::ids::{Holder, Name, StoreId, TransactionId};
 use handfast_core::limits::{BATCH_ITEMS, BRANCHES, KEY_BYTES};
 use handfast_core::output::Reply;
 use handfast_core::record::{IdempotencyKey, Participant, ParticipantKind};
@@ -45,7 +48,16 @@ pub fn command(call: Call, id: TransactionId, door: Door) -> Result<Command, Ref
             let (events, acknowledgements) = items(request.events, request.acknowledgements)?;
             Ok(Command::Stage { id, events, acknowledgements })
         }
-        Call::Commit(request) => commit(&request),
+        Call::Commit(request) => commit(&request, door),
+        Call::Vote(request) => Ok(Command::VoteFor {
+            id: ids::transaction_id("transaction_id", &request.transaction_id)?,
+            votes: votes(&request.votes, door)?,
+        }),
+        Call::BranchEnded(request) => Ok(Command::BranchEnded {
+            id: ids::transaction_id("transaction_id", &request.transaction_id)?,
+            database: ids::name("database", &request.database)?,
+            done: request.done,
+        }),
         Call::Abort(request) => Ok(Command::Abort {
             id: ids::transaction_id("transaction_id", &request.transaction_id)?,
             detail: request.detail,
@@ -128,6 +140,7 @@ fn run(request: raw::RunRequest, id: TransactionId, door: Door) -> Result<Comman
         branches: count(branches.len()),
         items: count(events.len() + acknowledgements.len()),
         votes: Vec::new(),
+        vouched: false,
         wait: wait("wait", request.wait)?.unwrap_or_default(),
     };
     let begin = BeginRequest {
@@ -144,17 +157,52 @@ fn run(request: raw::RunRequest, id: TransactionId, door: Door) -> Result<Comman
     keyed(begin, request.idempotency_key)
 }
 
-fn commit(request: &v1::CommitRequest) -> Result<Command, Refusal> {
+fn commit(request: &v1::CommitRequest, door: Door) -> Result<Command, Refusal> {
     let id = ids::transaction_id("transaction_id", &request.transaction_id)?;
-    ids::at_most("votes", request.votes.len(), BRANCHES)?;
-    let votes = request.votes.iter().map(|name| ids::name("votes", name));
     let request = CommitRequest {
         branches: request.branches,
         items: request.items,
-        votes: votes.collect::<Result<_, _>>()?,
+        votes: votes(&request.votes, door)?,
+        vouched: request.vouched,
         wait: wait("wait", request.wait)?.unwrap_or_default(),
     };
     Ok(Command::Commit { id, request })
+}
+
+fn votes(messages: &[v1::DatabaseVote], door: Door) -> Result<Vec<DatabaseVote>, Refusal> {
+    ids::at_most("votes", messages.len(), BRANCHES)?;
+    let vote = |message: &v1::DatabaseVote| {
+        if message.finishes && door == Door::Unary {
+            let problem = "only a session can be told to finish a branch";
+            return Err(Malformed::new("votes.finishes", problem).into());
+        }
+        let (connection, server_start) = (message.connection, message.server_start_unix_s);
+        Ok(DatabaseVote {
+            database: ids::name("votes.database", &message.database)?,
+            holder: (connection != 0).then_some(Holder { connection, server_start }),
+            finishes: message.finishes,
+            vouched: message.vouched,
+        })
+    };
+    messages.iter().map(vote).collect()
+}
+
+/// An operator's step.
+///
+/// # Errors
+/// `invalid_argument`; the sentence names the field.
+pub fn operate(request: v1::ResolveRequest) -> Result<Command, Refusal> {
+    use v1::resolve_request::Act as Asked;
+    let id = ids::transaction_id("transaction_id", &request.transaction_id)?;
+    let act = match request.act {
+        Some(Asked::Abort(true)) => Act::Abort,
+        Some(Asked::Release(name)) => Act::Release(ids::name("release", &name)?),
+        Some(Asked::Note(true)) => Act::Note,
+        Some(Asked::Abort(false) | Asked::Note(false)) | None => {
+            return Err(Malformed::missing("act").into());
+        }
+    };
+    Ok(Command::Operate { id, act, detail: request.detail })
 }
 
 fn deadline(ms: u64) -> Option<u64> {
@@ -231,14 +279,32 @@ impl From<BranchRequest> for v1::Branch {
     }
 }
 
-/// The answer on a Session to the request with this number. `keys_since_ms`: how far back
-/// idempotency keys reach.
+/// What answers say about the store besides what was asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct About {
+    /// The store, which is part of the ids of its branches.
+    pub store: StoreId,
+    /// How far back idempotency keys reach, Unix time in milliseconds.
+    pub keys_since_ms: u64,
+}
+
+/// The answer on a Session to the request with this number, which is about this transaction (if
+/// the request named one).
 ///
 /// # Panics
 /// When the reply is not one to a command about transactions.
 #[must_use]
-pub fn session_reply(request: u64, reply: Reply, keys_since_ms: u64) -> v1::TransactionReply {
-    v1::TransactionReply { request, result: Some(answer(reply, keys_since_ms)) }
+pub fn session_reply(request: u64, reply: Reply, about: About) -> v1::TransactionReply {
+    v1::TransactionReply { request, result: Some(answer(reply, about)) }
+}
+
+/// How to finish a branch that the client of a Session holds.
+#[must_use]
+pub fn finish(id: TransactionId, database: &Name, commit: bool) -> v1::TransactionReply {
+    let database = database.as_str().to_owned();
+    let transaction_id = ids::transaction_bytes(id);
+    let finish = v1::FinishBranch { transaction_id, database, commit };
+    v1::TransactionReply { request: 0, result: Some(Answer::Finish(finish)) }
 }
 
 /// The refusal of a request on a Session that never became a command.
@@ -247,24 +313,37 @@ pub fn session_refusal(request: u64, refusal: Refusal) -> v1::TransactionReply {
     v1::TransactionReply { request, result: Some(Answer::Refusal(refusal.into())) }
 }
 
-fn answer(reply: Reply, keys_since_ms: u64) -> Answer {
+fn answer(reply: Reply, about: About) -> Answer {
+    let branch_ids = |id, databases: Vec<Name>| {
+        let branch = |database: &Name| v1::BranchId {
+            database: database.as_str().to_owned(),
+            branch_id: BranchId::new(id, about.store, database).to_string(),
+        };
+        databases.iter().map(branch).collect()
+    };
     match reply {
         Reply::Refused(refusal) => Answer::Refusal(refusal.into()),
-        Reply::Begun { id, remaining_ms, repeated } => Answer::Begun(v1::Begun {
+        Reply::Begun { id, remaining_ms, repeated, databases } => Answer::Begun(v1::Begun {
             transaction_id: ids::transaction_bytes(id),
             remaining_ms,
             repeated,
-            keys_since_unix_ms: keys_since_ms,
+            keys_since_unix_ms: about.keys_since_ms,
+            branch_ids: branch_ids(id, databases),
         }),
-        Reply::Counted { branches, items } => Answer::Counted(v1::Counted { branches, items }),
-        Reply::Outcome(outcome) => {
-            Answer::Outcome(v1::Outcome { keys_since_unix_ms: keys_since_ms, ..outcome.into() })
+        Reply::Counted { id, databases, branches, items } => {
+            let branch_ids = branch_ids(id, databases);
+            Answer::Counted(v1::Counted { branches, items, branch_ids })
         }
+        Reply::Outcome(outcome) => Answer::Outcome(v1::Outcome {
+            keys_since_unix_ms: about.keys_since_ms,
+            ..outcome.into()
+        }),
         Reply::Remaining { remaining_ms } => Answer::Remaining(v1::Remaining { remaining_ms }),
         Reply::Transaction(view) => Answer::Transaction(view.into()),
         Reply::Transactions(views) => Answer::Transactions(v1::ListTransactionsReply {
             transactions: views.into_iter().map(Into::into).collect(),
         }),
+        Reply::Done => Answer::Voted(v1::Voted {}),
         Reply::Participants(_)
         | Reply::Topics(_)
         | Reply::Topic { .. }
@@ -276,12 +355,12 @@ fn answer(reply: Reply, keys_since_ms: u64) -> Answer {
         | Reply::DeadLetters { .. }
         | Reply::Taken(_)
         | Reply::Forget(_)
-        | Reply::Done => status::foreign(&reply),
+        | Reply::Branch(_) => status::foreign(&reply),
     }
 }
 
 macro_rules! unary {
-    ($(#[$doc:meta])* $name:ident($($keys:ident)?), $variant:ident, $message:ty) => {
+    ($(#[$doc:meta])* $name:ident, $variant:ident, $message:ty) => {
         $(#[$doc])*
         ///
         /// # Errors
@@ -289,12 +368,11 @@ macro_rules! unary {
         ///
         /// # Panics
         /// When the reply is one to another command.
-        pub fn $name(reply: Reply $(, $keys: u64)?) -> Result<$message, Status> {
+        pub fn $name(reply: Reply, about: About) -> Result<$message, Status> {
             if let Reply::Refused(refusal) = reply {
                 return Err(status::status(refusal));
             }
-            // Answers without that field do not look at it.
-            match answer(reply, 0 $(+ $keys)?) {
+            match answer(reply, about) {
                 Answer::$variant(message) => Ok(message),
                 other => panic!("the core answered with another command's reply: {other:?}"),
             }
@@ -302,9 +380,10 @@ macro_rules! unary {
     };
 }
 
-unary!(/** The answer to Begin and BeginLocal. */ begun(keys_since_ms), Begun, v1::Begun);
-unary!(/** The answer to Enlist and Stage. */ counted(), Counted, v1::Counted);
-unary!(/** The answer to Commit, Abort, Run and Get. */ outcome(keys_since_ms), Outcome, v1::Outcome);
-unary!(/** The answer to Extend. */ remaining(), Remaining, v1::Remaining);
-unary!(/** The answer to Show. */ transaction(), Transaction, v1::Transaction);
-unary!(/** The answer to List. */ transactions(), Transactions, v1::ListTransactionsReply);
+unary!(/** The answer to Begin and BeginLocal. */ begun, Begun, v1::Begun);
+unary!(/** The answer to Enlist and Stage. */ counted, Counted, v1::Counted);
+unary!(/** The answer to Commit, Abort, Run and Get. */ outcome, Outcome, v1::Outcome);
+unary!(/** The answer to Vote. */ voted, Voted, v1::Voted);
+unary!(/** The answer to Extend. */ remaining, Remaining, v1::Remaining);
+unary!(/** The answer to Show. */ transaction, Transaction, v1::Transaction);
+unary!(/** The answer to List. */ transactions, Transactions, v1::ListTransactionsReply);

@@ -4,7 +4,7 @@
 use handfast_core::event::OffsetRange;
 use handfast_core::ids::{Offset, SessionId, SubscriptionId, TopicId};
 use handfast_core::output::{Outcome, PublicState};
-use handfast_core::record::{DeadLettered, Reason, ReasonCode};
+use handfast_core::record::{DeadLettered, Note, Reason, ReasonCode};
 use handfast_core::view::{
     BranchView, InstanceView, ParticipantView, SubscriptionView, TopicView, TransactionView,
     VoteKind,
@@ -129,7 +129,20 @@ impl From<TransactionView> for v1::Transaction {
             heuristic: view.heuristic,
             attention: view.attention,
             branches: view.branches.into_iter().map(Into::into).collect(),
+            notes: view.notes.into_iter().map(Into::into).collect(),
         }
+    }
+}
+
+impl From<Note> for v1::Note {
+    fn from(note: Note) -> Self {
+        Self { unix_ms: note.wall_ms, text: note.text }
+    }
+}
+
+impl From<v1::Note> for Note {
+    fn from(message: v1::Note) -> Self {
+        Self { wall_ms: message.unix_ms, text: message.text }
     }
 }
 
@@ -151,6 +164,7 @@ impl TryFrom<v1::Transaction> for TransactionView {
             ended_wall_ms: message.ended_unix_ms,
             heuristic: message.heuristic,
             attention: message.attention,
+            notes: message.notes.into_iter().map(Into::into).collect(),
             branches: message
                 .branches
                 .into_iter()

@@ -3,10 +3,12 @@
 
 use std::collections::BTreeMap;
 
-use handfast_core::command::{BeginRequest, BranchRequest, Command, CommitRequest, Start, Wait};
+use handfast_core::command::{
+    Act, BeginRequest, BranchRequest, Command, CommitRequest, DatabaseVote, Start, Wait,
+};
 use handfast_core::event::{DeliveryRef, EventRequest};
 use handfast_core::ids::{
-    DeliveryToken, Name, Offset, ProducerId, SubscriptionId, TopicId, TransactionId,
+    DeliveryToken, Holder, Name, Offset, ProducerId, SubscriptionId, TopicId, TransactionId,
 };
 use handfast_core::limits::{BATCH_ITEMS, BRANCHES, KEY_BYTES};
 use handfast_core::output::{Outcome, PublicState, Reply};
@@ -129,7 +131,8 @@ fn run_counts_for_its_caller() {
         ..raw::RunRequest::default()
     };
     let request = begun(Call::Run(message.clone()), Door::Session);
-    let commit = CommitRequest { branches: 1, items: 3, votes: vec![], wait: Wait::Decided };
+    let (votes, wait) = (vec![], Wait::Decided);
+    let commit = CommitRequest { branches: 1, items: 3, votes, vouched: false, wait };
     assert_eq!(request.commit, Some(commit));
     let ledger = v1::Branch {
         participant: "ledger".into(),
@@ -195,16 +198,57 @@ fn calls_about_a_transaction_name_it() {
     let expected = Command::Stage { id: ID, events, acknowledgements };
     assert_eq!(command(Call::Stage(stage)), Ok(expected));
 
+    let vote = v1::DatabaseVote {
+        database: "ledger".into(),
+        connection: 7,
+        server_start_unix_s: 8,
+        finishes: true,
+        vouched: true,
+    };
+    let given = DatabaseVote {
+        database: name("ledger"),
+        holder: Some(Holder { connection: 7, server_start: 8 }),
+        finishes: true,
+        vouched: true,
+    };
     let commit = v1::CommitRequest {
         transaction_id: id_bytes(),
         branches: 1,
         items: 2,
-        votes: vec!["ledger".into()],
+        votes: vec![vote.clone()],
         wait: 0,
+        vouched: true,
     };
-    let request =
-        CommitRequest { branches: 1, items: 2, votes: vec![name("ledger")], wait: Wait::Finished };
-    assert_eq!(command(Call::Commit(commit)), Ok(Command::Commit { id: ID, request }));
+    let (votes, wait) = (vec![given.clone()], Wait::Finished);
+    let request = CommitRequest { branches: 1, items: 2, votes, vouched: true, wait };
+    let on_session = |call| transactions::command(call, ID, Door::Session);
+    assert_eq!(on_session(Call::Commit(commit.clone())), Ok(Command::Commit { id: ID, request }));
+    let refusal = command(Call::Commit(commit)).expect_err("a call cannot be told");
+    assert!(refusal.detail.contains("votes.finishes"), "{refusal}");
+    let vote = v1::DatabaseVote { finishes: false, connection: 0, ..vote };
+    let given = DatabaseVote { finishes: false, holder: None, ..given };
+    let votes = v1::VoteRequest { transaction_id: id_bytes(), votes: vec![vote] };
+    let expected = Command::VoteFor { id: ID, votes: vec![given] };
+    assert_eq!(command(Call::Vote(votes)), Ok(expected));
+    let database = "ledger".to_owned();
+    let ended = v1::BranchEnded { transaction_id: id_bytes(), database, done: true };
+    let expected = Command::BranchEnded { id: ID, database: name("ledger"), done: true };
+    assert_eq!(command(Call::BranchEnded(ended)), Ok(expected));
+
+    use v1::resolve_request::Act as Asked;
+    for (asked, act) in [
+        (Asked::Abort(true), Act::Abort),
+        (Asked::Release("ledger".into()), Act::Release(name("ledger"))),
+        (Asked::Note(true), Act::Note),
+    ] {
+        let detail = "by hand".to_owned();
+        let request = v1::ResolveRequest { transaction_id: id_bytes(), act: Some(asked), detail };
+        let expected = Command::Operate { id: ID, act, detail: "by hand".into() };
+        assert_eq!(transactions::operate(request), Ok(expected));
+    }
+    let request = v1::ResolveRequest { transaction_id: id_bytes(), ..Default::default() };
+    let refusal = transactions::operate(request).expect_err("nothing asked");
+    assert!(refusal.detail.contains("act"), "{refusal}");
 
     let abort = v1::AbortRequest { transaction_id: id_bytes(), detail: "why".into() };
     let expected = Command::Abort { id: ID, detail: "why".into() };
@@ -255,19 +299,23 @@ fn what_is_not_well_formed_is_refused_by_its_field() {
     names(transactions::session_command(nothing, ID).expect_err("no call"), "call");
 }
 
+const ABOUT: transactions::About =
+    transactions::About { store: handfast_core::ids::StoreId(2), keys_since_ms: 7 };
+
 #[test]
 fn answers_carry_their_number_and_calls_their_status() {
     let outcome =
         Outcome { id: ID, state: PublicState::Committing, reason: None, heuristic: false };
-    let sent = transactions::session_reply(8, Reply::Outcome(outcome.clone()), 7);
+    let sent = transactions::session_reply(8, Reply::Outcome(outcome.clone()), ABOUT);
     assert_eq!(sent.request, 8);
     let expected = v1::Outcome { keys_since_unix_ms: 7, ..outcome.clone().into() };
     assert_eq!(sent.result, Some(v1::transaction_reply::Result::Outcome(expected.clone())));
-    let unary = transactions::outcome(Reply::Outcome(outcome), 7).expect("it was not refused");
+    let unary = transactions::outcome(Reply::Outcome(outcome), ABOUT).expect("it was not refused");
     assert_eq!(unary, expected);
 
     let refusal = Refusal::new(Code::Closed, "commit was asked");
-    let status = transactions::counted(Reply::Refused(refusal.clone())).expect_err("refused");
+    let status =
+        transactions::counted(Reply::Refused(refusal.clone()), ABOUT).expect_err("refused");
     let message = handfast_wire::status::refusal(&status).expect("it says why");
     let sent = transactions::session_refusal(9, refusal);
     assert_eq!(sent.result, Some(v1::transaction_reply::Result::Refusal(message)));

@@ -10,7 +10,7 @@ use handfast_wire::bytes::Bytes;
 use handfast_wire::raw::transaction_request::Call;
 use handfast_wire::raw::transactions_server::{Transactions, TransactionsServer};
 use handfast_wire::tonic::{self, Request, Response, Status, Streaming, async_trait};
-use handfast_wire::transactions::Door;
+use handfast_wire::transactions::{About, Door};
 use handfast_wire::v1::transactions_client::TransactionsClient;
 use handfast_wire::{event, events, raw, status, transactions, v1};
 
@@ -20,12 +20,15 @@ struct Counter;
 fn counter(call: Call) -> Reply {
     match transactions::command(call, TransactionId(1), Door::Unary) {
         Ok(Command::Stage { events, .. }) => {
-            Reply::Counted { branches: 0, items: u32::try_from(events.len()).expect("a few") }
+            let items = u32::try_from(events.len()).expect("a few");
+            Reply::Counted { id: TransactionId(1), databases: vec![], branches: 0, items }
         }
         Ok(_) => Reply::Refused(Refusal::new(Code::Draining, "only counts")),
         Err(refusal) => Reply::Refused(refusal),
     }
 }
+
+const ABOUT: About = About { store: handfast_core::ids::StoreId(2), keys_since_ms: 7 };
 
 type Answer<T> = Result<Response<T>, Status>;
 
@@ -34,40 +37,50 @@ impl Transactions for Counter {
     type SessionStream = tonic_stream::Never;
 
     async fn begin(&self, request: Request<raw::BeginRequest>) -> Answer<v1::Begun> {
-        transactions::begun(counter(Call::Begin(request.into_inner())), 7).map(Response::new)
+        transactions::begun(counter(Call::Begin(request.into_inner())), ABOUT).map(Response::new)
     }
     async fn begin_local(&self, request: Request<raw::BeginLocalRequest>) -> Answer<v1::Begun> {
-        transactions::begun(counter(Call::BeginLocal(request.into_inner())), 7).map(Response::new)
+        transactions::begun(counter(Call::BeginLocal(request.into_inner())), ABOUT)
+            .map(Response::new)
     }
     async fn enlist(&self, request: Request<v1::EnlistRequest>) -> Answer<v1::Counted> {
-        transactions::counted(counter(Call::Enlist(request.into_inner()))).map(Response::new)
+        transactions::counted(counter(Call::Enlist(request.into_inner())), ABOUT).map(Response::new)
     }
     async fn stage(&self, request: Request<raw::StageRequest>) -> Answer<v1::Counted> {
-        transactions::counted(counter(Call::Stage(request.into_inner()))).map(Response::new)
+        transactions::counted(counter(Call::Stage(request.into_inner())), ABOUT).map(Response::new)
     }
     async fn commit(&self, request: Request<v1::CommitRequest>) -> Answer<v1::Outcome> {
-        transactions::outcome(counter(Call::Commit(request.into_inner())), 7).map(Response::new)
+        transactions::outcome(counter(Call::Commit(request.into_inner())), ABOUT).map(Response::new)
+    }
+    async fn vote(&self, request: Request<v1::VoteRequest>) -> Answer<v1::Voted> {
+        transactions::voted(counter(Call::Vote(request.into_inner())), ABOUT).map(Response::new)
+    }
+    async fn resolve(&self, _: Request<v1::ResolveRequest>) -> Answer<v1::Outcome> {
+        Err(Status::unimplemented("only counts"))
     }
     async fn abort(&self, request: Request<v1::AbortRequest>) -> Answer<v1::Outcome> {
-        transactions::outcome(counter(Call::Abort(request.into_inner())), 7).map(Response::new)
+        transactions::outcome(counter(Call::Abort(request.into_inner())), ABOUT).map(Response::new)
     }
     async fn extend(&self, request: Request<v1::ExtendRequest>) -> Answer<v1::Remaining> {
-        transactions::remaining(counter(Call::Extend(request.into_inner()))).map(Response::new)
+        transactions::remaining(counter(Call::Extend(request.into_inner())), ABOUT)
+            .map(Response::new)
     }
     async fn run(&self, request: Request<raw::RunRequest>) -> Answer<v1::Outcome> {
-        transactions::outcome(counter(Call::Run(request.into_inner())), 7).map(Response::new)
+        transactions::outcome(counter(Call::Run(request.into_inner())), ABOUT).map(Response::new)
     }
     async fn get(&self, request: Request<v1::GetRequest>) -> Answer<v1::Outcome> {
-        transactions::outcome(counter(Call::Get(request.into_inner())), 7).map(Response::new)
+        transactions::outcome(counter(Call::Get(request.into_inner())), ABOUT).map(Response::new)
     }
     async fn show(&self, request: Request<v1::ShowRequest>) -> Answer<v1::Transaction> {
-        transactions::transaction(counter(Call::Show(request.into_inner()))).map(Response::new)
+        transactions::transaction(counter(Call::Show(request.into_inner())), ABOUT)
+            .map(Response::new)
     }
     async fn list(
         &self,
         request: Request<v1::ListTransactionsRequest>,
     ) -> Answer<v1::ListTransactionsReply> {
-        transactions::transactions(counter(Call::List(request.into_inner()))).map(Response::new)
+        transactions::transactions(counter(Call::List(request.into_inner())), ABOUT)
+            .map(Response::new)
     }
     async fn session(
         &self,
@@ -116,7 +129,7 @@ fn a_client_and_a_server_understand_each_other() {
     };
     runtime.block_on(async {
         let counted = client.stage(stage(good)).await.expect("it is well-formed").into_inner();
-        assert_eq!(counted, v1::Counted { branches: 0, items: 1 });
+        assert_eq!(counted, v1::Counted { items: 1, ..v1::Counted::default() });
 
         let status = client.stage(stage(v1::Event::default())).await.expect_err("it has no id");
         let refusal = status::refusal(&status).expect("it says why");

@@ -8,7 +8,7 @@ use handfast_core::ids::{
 };
 use handfast_core::output::{Outcome, PublicState};
 use handfast_core::record::{
-    ParticipantKind, Reason, ReasonCode, SubscriptionSettings, TopicSettings,
+    Note, ParticipantKind, Reason, ReasonCode, SubscriptionSettings, TopicSettings,
 };
 use handfast_core::view::{
     BranchView, InstanceView, ParticipantView, SubscriptionView, TopicView, TransactionView,
@@ -97,6 +97,7 @@ fn transactions_and_branches() {
         ended_wall_ms: Some(6),
         heuristic: true,
         attention: Some(String::new()),
+        notes: vec![Note { wall_ms: 8, text: "noted by an operator: seen".into() }],
         branches: [vec![branch, fresh], voted.to_vec()].concat(),
     };
     survives::<_, v1::Transaction>(view.clone());

@@ -242,6 +242,7 @@ impl OpenTransaction {
             branches: self.branches,
             items: self.items,
             votes: Vec::new(),
+            vouched: false,
             wait: wait.into(),
         });
         let limit = self.handfast.connection().limit + self.remaining;

@@ -220,6 +220,8 @@ impl raw::transactions_server::Transactions for Sessions {
         enlist(v1::EnlistRequest) -> v1::Counted;
         stage(raw::StageRequest) -> v1::Counted;
         commit(v1::CommitRequest) -> v1::Outcome;
+        vote(v1::VoteRequest) -> v1::Voted;
+        resolve(v1::ResolveRequest) -> v1::Outcome;
         abort(v1::AbortRequest) -> v1::Outcome;
         extend(v1::ExtendRequest) -> v1::Remaining;
         run(raw::RunRequest) -> v1::Outcome;

@@ -65,6 +65,7 @@ async fn begun(
     assert!(matches!(call, Call::Begin(_)), "{call:?}");
     let begun = v1::Begun {
         keys_since_unix_ms: 0,
+        branch_ids: Vec::new(),
         transaction_id: ids::transaction_bytes(X),
         remaining_ms: 30_000,
         repeated: false,
@@ -393,7 +394,8 @@ async fn step_by_step() {
         tx.publish("transfers", Event::new("a", "/b")).await.expect("staged");
         tx.commit_with(Wait::Decided).await
     });
-    let counted = |branches, items| Answer::Counted(v1::Counted { branches, items });
+    let counted =
+        |branches, items| Answer::Counted(v1::Counted { branches, items, branch_ids: Vec::new() });
     let (request, call) = session.call().await;
     assert!(matches!(call, Call::Enlist(_)), "{call:?}");
     session.answer(request, counted(1, 0)).await;

@@ -49,6 +49,7 @@ impl Bus {
             // The coordinator's, or the journal's.
             Record::Begin(_)
             | Record::Abort(_)
+            | Record::Operated(_)
             | Record::End(_)
             | Record::SegmentDropped(_)
             | Record::TransactionRestated(_)

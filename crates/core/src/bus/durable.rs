@@ -57,6 +57,7 @@ impl Bus {
             | Record::Opened(_)
             | Record::Begin(_)
             | Record::Abort(_)
+            | Record::Operated(_)
             | Record::End(_)
             | Record::SegmentDropped(_)
             | Record::CheckpointStart(_)

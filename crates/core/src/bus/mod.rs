@@ -274,6 +274,10 @@ impl Bus {
             | Command::ListTransactions { .. }
             | Command::Attach { .. }
             | Command::Vote { .. }
+            | Command::VoteFor { .. }
+            | Command::BranchEnded { .. }
+            | Command::Operate { .. }
+            | Command::InquireBranch { .. }
             | Command::Finished { .. }
             | Command::NotKnown { .. }
             | Command::Inquire { .. }

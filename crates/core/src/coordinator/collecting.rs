@@ -12,8 +12,9 @@ use crate::record::{Reason, ReasonCode};
 use crate::refusal::{Code, Refusal};
 use crate::view::VoteKind;
 
+use super::databases::check_votes;
 use super::inquiry::Question;
-use super::opening::{ask, check_votes, checked_deadline, names};
+use super::opening::{ask, checked_deadline, names};
 use super::transaction::{Branch, Phase, Transaction};
 use super::{Context, Coordinator};
 
@@ -120,19 +121,20 @@ impl Coordinator {
                 cx.effects.refuse(caller, Refusal::new(Code::Pending, detail));
             }
             Phase::Opening | Phase::Collecting => {
-                if let Err(refusal) = check_votes(&tx.branches, request) {
+                if let Err(refusal) = check_votes(&tx.branches, &request.votes) {
                     return cx.effects.refuse(caller, refusal);
                 }
                 ask(tx, caller, request);
-                if tx.phase == Phase::Collecting {
-                    self.decide_if_ready(cx, id);
-                }
-                self.rearm(cx, id);
+                // It decides if that was all.
+                self.take_votes(cx, caller, id, &request.votes);
             }
-            Phase::Local => {
+            Phase::Local if request.vouched => {
+                let checking = core::mem::take(&mut tx.checking);
+                tx.waiters.extend(checking);
                 ask(tx, caller, request);
                 self.decide_commit(cx, id);
             }
+            Phase::Local => self.check_marker(cx, caller, id, request),
             Phase::Resolving => cx.effects.refuse(caller, resolving(id)),
             Phase::Failed | Phase::Ended if tx.is_local() && failed => {
                 self.attention(cx, id, "a local commit was reported after the abort (L9)");
@@ -244,6 +246,9 @@ impl Coordinator {
         let remaining_ms = tx.remaining_ms(cx.now);
         let now_ms = cx.now.mono_ms;
         let branch = &mut tx.branches[at];
+        if branch.verifying {
+            return self.verify(cx, id, at);
+        }
         if !branch.is_service() || branch.vote.is_some() {
             branch.next_ms = None;
             return;

@@ -5,8 +5,7 @@ use alloc::format;
 use alloc::vec::Vec;
 
 use crate::command::Caller;
-use crate::ids::{Name, SessionId, StateId, TransactionId};
-use crate::input::BranchReport;
+use crate::ids::{Holder, Name, SessionId, StateId, TransactionId};
 use crate::output::{Output, Reply, ToService};
 use crate::record::{End, Finished, Reason, ReasonCode, Record};
 use crate::refusal::{Code, Refusal};
@@ -19,6 +18,9 @@ use super::{Context, Coordinator};
 
 /// How often an abort is sent (C14); who misses all of them inquires.
 const ABORT_SENDS: u32 = 5;
+/// How long a client may take to finish a branch on its own session (MY3), in milliseconds; then
+/// the server does it.
+const SESSION_MS: u64 = 2_000;
 /// How long `forget`s are collected, in milliseconds.
 const FORGET_PAUSE_MS: u64 = 200;
 
@@ -67,7 +69,7 @@ impl Coordinator {
     }
 
     /// C8, C11, C14: the decision, to a live instance of the durable state that holds the branch.
-    fn send_decision(&mut self, cx: &mut Context<'_>, id: TransactionId, at: usize) {
+    pub(super) fn send_decision(&mut self, cx: &mut Context<'_>, id: TransactionId, at: usize) {
         let Some(tx) = self.transactions.get_mut(&id) else { return };
         let commit = tx.phase == Phase::Committing;
         let now_ms = cx.now.mono_ms;
@@ -82,6 +84,8 @@ impl Coordinator {
             branch.next_ms = None;
             return;
         }
+        let (first, longest) = cx.limits.retry_ms;
+        let mut pause = pause_ms(first, longest, branch.attempts + 1, id);
         if branch.is_service() {
             let name = &branch.participant.name;
             let Some(to) = self.services.choose(name, branch.state_id) else {
@@ -97,13 +101,22 @@ impl Coordinator {
             cx.effects.emit(Output::ToService { session: to.session, message });
         } else {
             let database = branch.participant.name.clone();
-            cx.effects.emit(Output::FinishBranch { id, database, commit });
+            match branch.session.filter(|_| branch.attempts == 0) {
+                Some(session) => {
+                    cx.effects.emit(Output::FinishOnSession { session, id, database, commit });
+                    pause = SESSION_MS;
+                }
+                None => {
+                    branch.session = None;
+                    let holder = branch.state_id.and_then(Holder::from_state_id);
+                    cx.effects.emit(Output::FinishBranch { id, database, commit, holder });
+                }
+            }
         }
         branch.sends += 1;
         branch.attempts += 1;
         branch.decision_sent_ms.get_or_insert(now_ms);
-        let (first, longest) = cx.limits.retry_ms;
-        branch.next_ms = Some(now_ms + pause_ms(first, longest, branch.attempts, id));
+        branch.next_ms = Some(now_ms + pause);
     }
 
     /// C13: tells one stream of a service what stands.
@@ -202,32 +215,7 @@ impl Coordinator {
         }
     }
 
-    /// A branch in a database was finished, or could not be.
-    pub(crate) fn database_finished(
-        &mut self,
-        cx: &mut Context<'_>,
-        id: TransactionId,
-        database: &Name,
-        report: BranchReport,
-    ) {
-        let Some(tx) = self.transactions.get_mut(&id) else { return };
-        let Some(at) = tx.branch(database) else { return };
-        if !matches!(tx.phase, Phase::Committing | Phase::Failed) || tx.branches[at].finished {
-            return;
-        }
-        match report {
-            BranchReport::Done => self.branch_finished(cx, id, at, true),
-            // C11: it is sent again at its time, or when the database comes back.
-            BranchReport::Unknown => {}
-            BranchReport::Heuristic(detail) => {
-                tx.heuristic = true;
-                self.attention(cx, id, &detail);
-                self.branch_finished(cx, id, at, false);
-            }
-        }
-    }
-
-    fn branch_finished(
+    pub(super) fn branch_finished(
         &mut self,
         cx: &mut Context<'_>,
         id: TransactionId,
@@ -245,7 +233,7 @@ impl Coordinator {
     }
 
     /// C10, C14: everybody has finished.
-    fn end_if_finished(&mut self, cx: &mut Context<'_>, id: TransactionId) {
+    pub(super) fn end_if_finished(&mut self, cx: &mut Context<'_>, id: TransactionId) {
         let Some(tx) = self.transactions.get(&id) else { return };
         let done = tx.branches.iter().all(|b| b.finished);
         if done && matches!(tx.phase, Phase::Committing | Phase::Failed) {
@@ -289,6 +277,7 @@ impl Coordinator {
         let Some(mut tx) = self.transactions.remove(&id) else { return };
         self.timers.disarm(id, &mut tx.timer);
         self.disown(tx.owner, id);
+        self.let_go(&tx);
         let mut full = false;
         for branch in tx.branches.iter().filter(|b| b.is_service()) {
             if let Some(state_id) = branch.state_id {
@@ -373,27 +362,6 @@ impl Coordinator {
                 | Phase::Resolving
                 | Phase::Deciding
                 | Phase::Ended => tx.branches[at].session = None,
-            }
-            self.rearm(cx, id);
-        }
-    }
-
-    /// A database came back: its branches and look-ups are tried at once.
-    pub(super) fn resume_database(&mut self, cx: &mut Context<'_>, name: &Name) {
-        let mut ids: Vec<TransactionId> = self.transactions.keys().copied().collect();
-        ids.sort_unstable();
-        for id in ids {
-            let tx = &self.transactions[&id];
-            let at = tx.branch(name).filter(|at| !tx.branches[*at].is_service());
-            match (tx.phase, at) {
-                (Phase::Committing | Phase::Failed, Some(at)) => {
-                    self.send_decision(cx, id, at);
-                    self.end_if_finished(cx, id);
-                }
-                (Phase::Resolving, _) if tx.local_database() == Some(name) => {
-                    self.resolve_now(cx, id);
-                }
-                _ => {}
             }
             self.rearm(cx, id);
         }

@@ -122,6 +122,11 @@ impl Coordinator {
             Record::Begin(begin) => Some((*lsn, begin)),
             _ => None,
         });
+        if matches!(*unplaced, Record::Operated(_)) {
+            // It says nothing that others wait for; only its place was taken.
+            tx.last = cx.effects.append_again(unplaced);
+            return;
+        }
         match (tx.phase, begin) {
             (Phase::Opening, Some((lsn, begin))) if *begin == tx.begin => {
                 tx.begin_lsn = lsn;
@@ -224,6 +229,7 @@ impl Coordinator {
             Record::Begin(begin) => self.apply_begin(lsn, begin),
             Record::Commit(commit) => self.apply_decision(lsn, record, commit.id),
             Record::Abort(abort) => self.apply_decision(lsn, record, abort.id),
+            Record::Operated(operated) => self.apply_operated(lsn, operated),
             Record::End(end) => self.apply_end(lsn, end),
             Record::TransactionRestated(restated) => self.apply_restated(restated),
             Record::KeysRestated(keys) => keys.iter().for_each(|k| self.keys.restore(k)),

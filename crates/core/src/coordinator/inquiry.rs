@@ -7,9 +7,10 @@ use alloc::vec::Vec;
 use crate::command::{Caller, Wait};
 use crate::ids::{Name, SessionId, StateId, TransactionId};
 use crate::input::Chain;
-use crate::output::{Outcome, Output, PublicState, Reply, ToService};
-use crate::record::{Abort, Begin, Commit, End, Record};
+use crate::output::{BranchDecision, Outcome, Output, PublicState, Reply, ToService};
+use crate::record::{Abort, Begin, Commit, End, Note, ParticipantKind, Record, Updater};
 use crate::refusal::{Code, Refusal};
+use crate::view::VoteKind;
 
 use super::{Context, Coordinator};
 
@@ -25,6 +26,8 @@ pub(super) enum Question {
     Commit(Caller),
     /// Everything about it.
     Show(Caller),
+    /// What was decided about a database's branch?
+    Branch { caller: Caller, database: Name },
     /// A participant has prepared it.
     Inquiry { session: SessionId, service: Name, state_id: StateId },
 }
@@ -36,6 +39,7 @@ pub(super) struct Parts<'a> {
     pub(super) commit: Option<&'a Commit>,
     pub(super) abort: Option<&'a Abort>,
     pub(super) end: Option<&'a End>,
+    pub(super) notes: Vec<&'a Note>,
 }
 
 impl<'a> Parts<'a> {
@@ -52,6 +56,7 @@ impl<'a> Parts<'a> {
                     parts.abort.get_or_insert(r);
                 }
                 Record::End(r) => parts.end = Some(r),
+                Record::Operated(r) => parts.notes.push(&r.note),
                 _ => {}
             }
         }
@@ -124,6 +129,31 @@ impl Coordinator {
         }
     }
 
+    /// C15 for a database, asked by whoever found a prepared branch in it.
+    pub(super) fn inquire_branch(
+        &mut self,
+        cx: &mut Context<'_>,
+        caller: Caller,
+        id: TransactionId,
+        database: Name,
+    ) {
+        let Some(tx) = self.transactions.get(&id) else {
+            return self.ask_log(cx, id, Question::Branch { caller, database });
+        };
+        let yes = tx.branch(&database).is_some_and(|at| {
+            let branch = &tx.branches[at];
+            !branch.is_service() && branch.vote == Some(VoteKind::Yes)
+        });
+        let decision = match (tx.public_state(cx.effects.durable()), yes) {
+            (PublicState::Preparing, _) => BranchDecision::Pending,
+            (PublicState::Committing | PublicState::Committed, true) => BranchDecision::Commit,
+            (PublicState::Committing | PublicState::Committed | PublicState::Failed, _) => {
+                BranchDecision::Abort
+            }
+        };
+        cx.effects.reply(caller, Reply::Branch(decision));
+    }
+
     /// Puts a question about a transaction that is not in memory; one reading serves them all.
     pub(super) fn ask_log(&mut self, cx: &mut Context<'_>, id: TransactionId, question: Question) {
         let questions = self.questions.entry(id).or_default();
@@ -156,12 +186,32 @@ impl Coordinator {
                     Some(view) => cx.effects.reply(caller, Reply::Transaction(view)),
                     None => cx.effects.refuse(caller, unknown(id)),
                 },
+                Question::Branch { caller, database } => {
+                    let decision = branch_decision(&parts, &database, chain.whole);
+                    cx.effects.reply(caller, Reply::Branch(decision));
+                }
                 Question::Inquiry { session, service, state_id } => {
                     let message = inquiry_answer(id, &parts, chain.whole, &service, state_id);
                     cx.effects.emit(Output::ToService { session, message });
                 }
             }
         }
+    }
+}
+
+/// C15 for a database, from the log.
+fn branch_decision(parts: &Parts<'_>, database: &Name, whole: bool) -> BranchDecision {
+    let named = |u: &Updater| {
+        u.participant.name == *database && u.participant.kind == ParticipantKind::Database
+    };
+    match (parts.commit, parts.abort, parts.end) {
+        (Some(commit), _, _) if commit.updaters.iter().any(named) => BranchDecision::Commit,
+        (Some(_), _, _) | (None, Some(_), _) => BranchDecision::Abort,
+        (None, None, Some(end)) if !end.committed => BranchDecision::Abort,
+        // Committed, but who the updaters were is gone: nothing may be guessed.
+        (None, None, Some(_)) => BranchDecision::Pending,
+        (None, None, None) if parts.begin.is_none() && whole => BranchDecision::Unknown,
+        (None, None, None) => BranchDecision::Pending,
     }
 }
 

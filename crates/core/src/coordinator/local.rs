@@ -22,6 +22,9 @@ impl Coordinator {
     ) {
         let Some(tx) = self.transactions.get_mut(&id) else { return };
         tx.phase = Phase::Resolving;
+        // Who waited for the marker waits for what the tombstone says.
+        let checking = core::mem::take(&mut tx.checking);
+        tx.waiters.extend(checking);
         tx.doomed = Some(reason);
         tx.resolving = Some(Resolving {
             since_ms: cx.now.mono_ms,
@@ -71,7 +74,13 @@ impl Coordinator {
             return;
         }
         match resolution {
-            Resolution::Committed => self.decide_commit(cx, id),
+            Resolution::Committed => {
+                let asked = tx.doomed.take();
+                self.decide_commit(cx, id);
+                if let Some(asked) = asked {
+                    self.had_committed(cx, id, &asked);
+                }
+            }
             Resolution::Tombstone | Resolution::Aborted => {
                 let asked = tx.doomed.take();
                 let reason = asked.unwrap_or_else(|| Reason {

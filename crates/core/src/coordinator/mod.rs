@@ -6,11 +6,13 @@
 
 mod collecting;
 mod committing;
+mod databases;
 mod deciding;
 mod inquiry;
 mod keys;
 mod local;
 mod opening;
+mod operator;
 mod recovery;
 mod services;
 mod show;
@@ -57,6 +59,8 @@ pub(crate) struct Coordinator {
     transactions: HashMap<TransactionId, Transaction>,
     /// Transactions that end with their stream.
     owned: HashMap<SessionId, BTreeSet<TransactionId>>,
+    /// Transactions with a branch that a client will finish on its own database session.
+    held: HashMap<SessionId, BTreeSet<TransactionId>>,
     services: Services,
     /// Registered databases, and whether each answers.
     databases: BTreeMap<Name, bool>,
@@ -101,6 +105,14 @@ impl Coordinator {
                 self.attach(cx, caller, &service, instance, state_id);
             }
             Command::Vote { id, vote } => self.vote(cx, caller, id, vote),
+            Command::VoteFor { id, votes } => self.vote_for(cx, caller, id, &votes),
+            Command::BranchEnded { id, database, done } => {
+                self.branch_ended(cx, caller, id, &database, done);
+            }
+            Command::Operate { id, act, detail } => self.operate(cx, caller, id, act, detail),
+            Command::InquireBranch { id, database } => {
+                self.inquire_branch(cx, caller, id, database);
+            }
             Command::Finished { id, committed } => self.finished(cx, caller, id, committed),
             Command::NotKnown { id } => self.not_known(cx, caller, id),
             Command::Inquire { id } => self.inquire(cx, caller, id),
@@ -120,6 +132,7 @@ impl Coordinator {
         if let Some(service) = self.services.detach(session) {
             self.resend_after_loss(cx, &service, session);
         }
+        self.take_over_held(cx, session);
     }
 
     /// A record is accepted and applied: what was waiting for its place in the log goes on.
@@ -162,14 +175,6 @@ impl Coordinator {
         self.timers.next().into_iter().chain(self.forget_at).min()
     }
 
-    /// A database is registered or its state has changed: what waits for it goes on at once.
-    pub(crate) fn database(&mut self, cx: &mut Context<'_>, name: &Name, up: bool) {
-        let was_up = self.databases.insert(name.clone(), up).unwrap_or(false);
-        if up && !was_up {
-            self.resume_database(cx, name);
-        }
-    }
-
     /// Open transactions.
     pub(crate) fn open(&self) -> usize {
         self.transactions.len()
@@ -193,7 +198,7 @@ impl Coordinator {
 
     /// Transactions that ask for attention.
     pub(crate) fn in_attention(&self) -> usize {
-        self.transactions.values().filter(|tx| tx.attention.is_some()).count()
+        self.transactions.values().filter(|tx| tx.attention.is_some() && !tx.noted).count()
     }
 
     /// Idempotency keys that are kept.

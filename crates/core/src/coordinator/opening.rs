@@ -62,12 +62,13 @@ impl Coordinator {
                 tx.beginners.push((caller, true));
             } else {
                 let remaining_ms = tx.remaining_ms(cx.now);
-                let reply = Reply::Begun { id: entry.id, remaining_ms, repeated: true };
+                let reply = begun(tx, remaining_ms, true);
                 cx.effects.reply_when_durable(tx.begin_lsn, caller, reply);
             }
         } else {
-            cx.effects
-                .reply(caller, Reply::Begun { id: entry.id, remaining_ms: 0, repeated: true });
+            let (id, databases) = (entry.id, Vec::new());
+            let reply = Reply::Begun { id, remaining_ms: 0, repeated: true, databases };
+            cx.effects.reply(caller, reply);
         }
         Ok(true)
     }
@@ -117,7 +118,7 @@ impl Coordinator {
         }
         check_batch(0, 0, &events, &acknowledgements, cx.room)?;
         if let Some(commit) = &commit {
-            check_votes(&branches, commit)?;
+            super::databases::check_votes(&branches, &commit.votes)?;
         }
 
         let mut begin =
@@ -142,6 +143,7 @@ impl Coordinator {
             self.owned.entry(caller.session).or_default().insert(id);
         }
         match commit {
+            // Nothing can be prepared under an id that is not known yet, so it has no votes.
             Some(commit) => ask(&mut tx, caller, &commit),
             None => tx.beginners.push((caller, false)),
         }
@@ -160,7 +162,7 @@ impl Coordinator {
         tx.phase = Phase::Collecting;
         let remaining_ms = tx.remaining_ms(cx.now);
         for (caller, repeated) in core::mem::take(&mut tx.beginners) {
-            let reply = Reply::Begun { id, remaining_ms, repeated };
+            let reply = begun(tx, remaining_ms, repeated);
             if tx.begin.key.is_some() {
                 cx.effects.reply_when_durable(lsn, caller, reply);
             } else {
@@ -195,7 +197,7 @@ impl Coordinator {
         }
         let remaining_ms = tx.remaining_ms(cx.now);
         for (caller, repeated) in core::mem::take(&mut tx.beginners) {
-            cx.effects.reply(caller, Reply::Begun { id, remaining_ms, repeated });
+            cx.effects.reply(caller, begun(tx, remaining_ms, repeated));
         }
         if let Some(reason) = tx.doomed.take() {
             self.give_up(cx, id, reason);
@@ -286,43 +288,12 @@ impl Coordinator {
         }
         Ok(tx)
     }
-
-    fn check_database(&self, participant: &Participant) -> Result<(), Refusal> {
-        match participant.kind {
-            ParticipantKind::Service => Ok(()),
-            ParticipantKind::Database if self.databases.contains_key(&participant.name) => Ok(()),
-            ParticipantKind::Database => {
-                let detail = format!(
-                    "no database {} is registered in the server's configuration",
-                    participant.name
-                );
-                Err(Refusal::new(Code::UnknownDatabase, detail))
-            }
-        }
-    }
 }
 
-/// Notes a commit: what it counted, whom it vouches for, and who waits.
+/// Notes a commit: what it counted, and who waits.
 pub(super) fn ask(tx: &mut Transaction, caller: Caller, commit: &CommitRequest) {
     tx.asked = Some(Counts { branches: commit.branches, items: commit.items });
-    for name in &commit.votes {
-        if let Some(at) = tx.branch(name) {
-            tx.branches[at].vote = Some(crate::view::VoteKind::Yes);
-        }
-    }
     tx.waiters.push(Waiter { caller, wait: commit.wait, until_ms: None });
-}
-
-/// The caller may vouch for databases that are in the transaction, and for nothing else.
-pub(super) fn check_votes(branches: &[Branch], commit: &CommitRequest) -> Result<(), Refusal> {
-    for name in &commit.votes {
-        let branch = branches.iter().find(|b| b.participant.name == *name);
-        if branch.is_none_or(Branch::is_service) {
-            let detail = format!("the commit votes for {name}, which is no database in it");
-            return Err(Refusal::new(Code::NotAParticipant, detail));
-        }
-    }
-    Ok(())
 }
 
 pub(super) fn checked_deadline(deadline_ms: u64) -> Result<u64, Refusal> {
@@ -392,7 +363,16 @@ fn local_refusal() -> Refusal {
 
 fn counted(tx: &Transaction) -> Reply {
     let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
-    Reply::Counted { branches: count(tx.branches.len()), items: count(tx.staged.items()) }
+    Reply::Counted {
+        id: tx.id(),
+        databases: tx.databases(),
+        branches: count(tx.branches.len()),
+        items: count(tx.staged.items()),
+    }
+}
+
+fn begun(tx: &Transaction, remaining_ms: u64, repeated: bool) -> Reply {
+    Reply::Begun { id: tx.id(), remaining_ms, repeated, databases: tx.databases() }
 }
 
 /// Names, for sentences.

@@ -4,7 +4,7 @@ use alloc::vec::Vec;
 
 use crate::ids::{Lsn, Now, TransactionId};
 use crate::record::{
-    Begin, Decision, End, Reason, ReasonCode, Record, TransactionRestated, Updater,
+    Begin, Decision, End, Operated, Reason, ReasonCode, Record, TransactionRestated, Updater,
 };
 use crate::view::VoteKind;
 
@@ -28,7 +28,8 @@ impl Coordinator {
 
     pub(super) fn apply_decision(&mut self, lsn: Lsn, record: &Record, id: TransactionId) {
         let Some(tx) = self.transactions.get_mut(&id) else { return };
-        tx.last = lsn;
+        // Live, a trace that an operator left may follow it already.
+        tx.last = tx.last.max(lsn);
         if tx.decision.is_some() {
             // Live, the decision was noted when it was appended. In recovery only the first counts.
             return;
@@ -44,6 +45,15 @@ impl Coordinator {
                 tx.decision = Some(Decided { abort: Some(abort.reason.clone()), lsn, at });
             }
             _ => {}
+        }
+    }
+
+    pub(super) fn apply_operated(&mut self, lsn: Lsn, operated: &Operated) {
+        let Some(tx) = self.transactions.get_mut(&operated.id) else { return };
+        tx.last = tx.last.max(lsn);
+        tx.notes.push(operated.note.clone());
+        if let Some(name) = &operated.released {
+            tx.release(name);
         }
     }
 
@@ -70,6 +80,10 @@ impl Coordinator {
             lsn: restated.last,
             at,
         });
+        tx.notes.clone_from(&restated.notes);
+        for name in &restated.released {
+            tx.release(name);
+        }
         if let Some(key) = &restated.begin.key {
             self.keys.insert(key, restated.begin.id);
         }
@@ -154,6 +168,8 @@ impl Coordinator {
                 decision,
                 decided_wall_ms: tx.decision.as_ref().map_or(0, |d| d.at.wall_ms),
                 updaters,
+                released: tx.released.clone(),
+                notes: tx.notes.clone(),
             }));
         }
     }

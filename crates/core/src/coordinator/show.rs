@@ -95,7 +95,8 @@ pub(super) fn open(tx: &Transaction, now: Now, durable: Lsn) -> TransactionView 
         decided_wall_ms: decided.map(|d| d.at.wall_ms),
         ended_wall_ms: None,
         heuristic: tx.heuristic,
-        attention: tx.attention.clone(),
+        attention: tx.attention.clone().filter(|_| !tx.noted),
+        notes: tx.notes.clone(),
         branches: branches.collect(),
     }
 }
@@ -158,6 +159,7 @@ pub(super) fn ended(id: TransactionId, parts: &Parts<'_>) -> Option<TransactionV
         ended_wall_ms: parts.end.map(|e| e.wall_ms),
         heuristic: parts.end.is_some_and(|e| e.heuristic),
         attention: None,
+        notes: parts.notes.iter().map(|note| (*note).clone()).collect(),
         branches,
     })
 }

@@ -11,7 +11,7 @@ use crate::command::{Caller, Wait};
 use crate::effects::Effects;
 use crate::ids::{Lsn, Name, Now, SessionId, StateId, TransactionId};
 use crate::output::{Outcome, PublicState, Reply};
-use crate::record::{Begin, Participant, ParticipantKind, Reason, ReasonCode, Record};
+use crate::record::{Begin, Note, Participant, ParticipantKind, Reason, ReasonCode, Record};
 use crate::view::VoteKind;
 
 /// Where a transaction stands (the states of the specification's tables).
@@ -74,6 +74,14 @@ pub(crate) struct Transaction {
     pub(crate) attention: Option<String>,
     /// A branch was ended against the decision.
     pub(crate) heuristic: bool,
+    /// Somebody has taken note of the attention that it asked for.
+    pub(crate) noted: bool,
+    /// What operators did about it.
+    pub(crate) notes: Vec<Note>,
+    /// Participants that an operator has released.
+    pub(crate) released: Vec<Name>,
+    /// Local: who waits for the marker to be looked up.
+    pub(crate) checking: Vec<Waiter>,
     /// The record whose append was lost or is unknown, while the chain is being read.
     pub(crate) unplaced: Option<Arc<Record>>,
     /// Its entry in the timers.
@@ -122,13 +130,17 @@ pub(crate) struct Waiter {
 pub(crate) struct Branch {
     pub(crate) participant: Participant,
     pub(crate) work: Option<Bytes>,
-    /// The durable state that it is bound to, from its first prepare or vote on.
+    /// The durable state that it is bound to, from its first prepare or vote on. Of a database: the
+    /// session that held it (see [`crate::ids::Holder`]).
     pub(crate) state_id: Option<StateId>,
-    /// The stream that it was last sent to, while that lives.
+    /// The stream that it was last sent to, while that lives. Of a database: the client's stream
+    /// that will finish it on its own session.
     pub(crate) session: Option<SessionId>,
     /// The instance that it was last sent to.
     pub(crate) instance: Option<Name>,
     pub(crate) vote: Option<VoteKind>,
+    /// A database: its caller says YES, and the database is being asked whether that is so.
+    pub(crate) verifying: bool,
     /// It has ended as decided (or was released).
     pub(crate) finished: bool,
     /// Messages of the present phase that were sent.
@@ -152,6 +164,7 @@ impl Branch {
             session: None,
             instance: None,
             vote: None,
+            verifying: false,
             finished: false,
             attempts: 0,
             sends: 0,
@@ -188,6 +201,10 @@ impl Transaction {
             resolving: None,
             attention: None,
             heuristic: false,
+            noted: false,
+            notes: Vec::new(),
+            released: Vec::new(),
+            checking: Vec::new(),
             unplaced: None,
             timer: None,
             begin,
@@ -217,8 +234,26 @@ impl Transaction {
         self.decision.is_none()
     }
 
+    /// The databases in it.
+    pub(crate) fn databases(&self) -> Vec<Name> {
+        let local = self.local_database().into_iter();
+        let branches = self.branches.iter().filter(|b| !b.is_service());
+        local.chain(branches.map(|b| &b.participant.name)).cloned().collect()
+    }
+
     pub(crate) fn branch(&self, name: &Name) -> Option<usize> {
         self.branches.iter().position(|b| b.participant.name == *name)
+    }
+
+    /// An operator has released a participant: it is not waited for any more.
+    pub(crate) fn release(&mut self, name: &Name) {
+        self.heuristic = true;
+        if !self.released.contains(name) {
+            self.released.push(name.clone());
+        }
+        if let Some(at) = self.branch(name) {
+            self.branches[at].finished = true;
+        }
     }
 
     pub(crate) fn remaining_ms(&self, now: Now) -> u64 {

@@ -6,7 +6,7 @@ use handfast_core::ids::{
     TransactionId,
 };
 use handfast_core::record::{
-    Decision, Finished, IdempotencyKey, LocalItems, Participant, ParticipantKind, Reason,
+    Decision, Finished, IdempotencyKey, LocalItems, Note, Participant, ParticipantKind, Reason,
     ReasonCode, SubscriptionSettings, TopicSettings, Updater,
 };
 
@@ -176,5 +176,6 @@ fields!(LocalItems { events, acknowledged });
 fields!(Updater { participant, state_id });
 fields!(Reason { code, participant, detail, retryable });
 fields!(Finished { participant, prepare_sent_ms, voted_ms, decision_sent_ms, finished_ms, sends });
+fields!(Note { wall_ms, text });
 fields!(TopicSettings { retain_ms, retain_bytes, retain_unacknowledged });
 fields!(SubscriptionSettings { lease_ms, max_attempts, backoff_ms, backoff_max_ms });

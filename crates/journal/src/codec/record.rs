@@ -4,9 +4,10 @@
 
 use handfast_core::record::{
     Abort, Acknowledged, Begin, CheckpointStart, Commit, DeadLettered, DeadLettersTaken, End,
-    GapAcknowledged, KeyRestated, Opened, ProducerRestated, Published, Record, SegmentDropped,
-    SubscriptionCreated, SubscriptionDeleted, SubscriptionRestated, SubscriptionSought,
-    TopicAltered, TopicCreated, TopicDeleted, TopicRestated, TopicTruncated, TransactionRestated,
+    GapAcknowledged, KeyRestated, Opened, Operated, ProducerRestated, Published, Record,
+    SegmentDropped, SubscriptionCreated, SubscriptionDeleted, SubscriptionRestated,
+    SubscriptionSought, TopicAltered, TopicCreated, TopicDeleted, TopicRestated, TopicTruncated,
+    TransactionRestated,
 };
 
 use super::parts::fields;
@@ -63,6 +64,7 @@ records! {
     22 TopicRestated,
     23 ProducersRestated,
     24 KeysRestated,
+    26 Operated,
 }
 
 fields!(Opened { store, epoch, wall_ms });
@@ -84,7 +86,17 @@ fields!(DeadLettered { subscription, offset, attempts, reason, wall_ms });
 fields!(DeadLettersTaken { subscription, offsets, retry });
 fields!(SegmentDropped { segment });
 fields!(CheckpointStart { store, epoch, next_topic, next_subscription, segments });
-fields!(TransactionRestated { begin, begin_lsn, last, decision, decided_wall_ms, updaters });
+fields!(Operated { id, previous, note, released });
+fields!(TransactionRestated {
+    begin,
+    begin_lsn,
+    last,
+    decision,
+    decided_wall_ms,
+    updaters,
+    released,
+    notes
+});
 fields!(SubscriptionRestated { created, deleting, acknowledged, gap, dead, retried });
 fields!(TopicRestated { created, deleting, start, end, bytes });
 fields!(ProducerRestated { producer, sequences, wall_ms });

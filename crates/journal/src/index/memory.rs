@@ -140,6 +140,7 @@ impl MemoryIndex {
                 self.refer_to_bodies(r, segment_of);
             }
             Record::Abort(r) => self.continue_transaction(r.id, lsn, Lsn(0)),
+            Record::Operated(r) => self.continue_transaction(r.id, lsn, Lsn(0)),
             Record::End(r) => self.end_transaction(lsn, r, segment_of),
             _ => {}
         }
@@ -281,6 +282,7 @@ pub(crate) fn wall_ms(record: &Record) -> Option<u64> {
         Record::Begin(r) => Some(r.wall_ms),
         Record::Commit(r) => Some(r.wall_ms),
         Record::Abort(r) => Some(r.wall_ms),
+        Record::Operated(r) => Some(r.note.wall_ms),
         Record::End(r) => Some(r.wall_ms),
         Record::Published(r) => Some(r.wall_ms),
         Record::TopicCreated(r) => Some(r.wall_ms),

@@ -62,6 +62,7 @@ impl Reader {
                 Record::Begin(_) => Lsn(0),
                 Record::Commit(r) => r.previous,
                 Record::Abort(r) => r.previous,
+                Record::Operated(r) => r.previous,
                 Record::End(r) => r.previous,
                 _ => return Err(astray(id, lsn).into()),
             };

@@ -142,6 +142,10 @@ fn moments(view: &TransactionView) -> Vec<Moment> {
         None => "decided ABORT".to_owned(),
     };
     add(decided_ms(view), 3, decided);
+    for note in &view.notes {
+        let at = note.wall_ms.saturating_sub(view.begun_wall_ms);
+        add(Some(at), 5, visible(&note.text));
+    }
     add(ended_ms(view), 6, "ended".to_owned());
     moments.sort_by_key(|moment| (moment.ms, moment.rank));
     moments
@@ -291,6 +295,7 @@ pub(super) mod tests {
             ended_wall_ms: None,
             heuristic: false,
             attention: None,
+            notes: Vec::new(),
             branches: vec![payments, branch("stock")],
         }
     }

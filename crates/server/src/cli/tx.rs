@@ -2,7 +2,7 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use handfast::{BranchView, State, TransactionId, TransactionView, VoteKind};
+use handfast::{BranchView, NoteView, State, TransactionId, TransactionView, VoteKind};
 use serde::Serialize;
 
 use super::output::{Column, duration, rfc3339, table, visible};
@@ -17,9 +17,10 @@ Examples:
   handfast tx list
   handfast tx list --state committing
   handfast tx list --json | jq -r '.transactions[] | select(.attention) | .transaction_id'";
-const SHOW: &str = "Times are milliseconds since the transaction began. Of a transaction that has \
-ended, the log keeps
-the decision and how each branch ended, but not when each was asked.
+const SHOW: &str =
+    "Times are milliseconds since the transaction began, for a branch that outlived \
+a restart of the
+server since that.
 
 Example:
   handfast tx show 0192f0a1-b2c3-7d4e-8f90-a1b2c3d4e5f6";
@@ -136,6 +137,7 @@ struct Transaction {
     ended_unix_ms: Option<u64>,
     heuristic: bool,
     attention: Option<String>,
+    notes: Vec<Note>,
     branches: Vec<Branch>,
 }
 
@@ -145,6 +147,14 @@ struct Reason {
     participant: Option<String>,
     detail: Option<String>,
     retryable: bool,
+}
+
+/// What an operator did.
+#[derive(Serialize)]
+struct Note {
+    at: Option<String>,
+    unix_ms: u64,
+    text: String,
 }
 
 /// Times are milliseconds since the transaction's begin.
@@ -198,8 +208,15 @@ impl From<&TransactionView> for Transaction {
             ended_unix_ms: view.ended_wall_ms,
             heuristic: view.heuristic,
             attention: view.attention.clone(),
+            notes: view.notes.iter().map(Note::from).collect(),
             branches: view.branches.iter().map(Branch::from).collect(),
         }
+    }
+}
+
+impl From<&NoteView> for Note {
+    fn from(view: &NoteView) -> Self {
+        Self { at: rfc3339(view.wall_ms), unix_ms: view.wall_ms, text: view.text.clone() }
     }
 }
 

@@ -56,9 +56,10 @@ impl Voice for Replies {
     type Frame = v1::TransactionReplyFrame;
 
     fn say(&mut self, items: Vec<Item>, out: &mut VecDeque<Self::Message>) {
-        let keys_since_ms = self.0.keys_since_ms();
+        let about = self.0.about();
         out.extend(items.into_iter().map(|item| match item {
-            Item::Reply { request, reply } => wire::session_reply(request, reply, keys_since_ms),
+            Item::Reply { request, reply } => wire::session_reply(request, reply, about),
+            Item::Finish { id, database, commit } => wire::finish(id, &database, commit),
             other => unreachable!("not for a stream of transactions: {other:?}"),
         }));
     }

@@ -29,7 +29,7 @@ impl Transactions for Service {
         request: Request<raw::BeginRequest>,
     ) -> Result<Response<v1::Begun>, Status> {
         let reply = self.call(Call::Begin(request.into_inner())).await?;
-        wire::begun(reply, self.0.keys_since_ms()).map(Response::new)
+        wire::begun(reply, self.0.about()).map(Response::new)
     }
 
     async fn begin_local(
@@ -37,7 +37,7 @@ impl Transactions for Service {
         request: Request<raw::BeginLocalRequest>,
     ) -> Result<Response<v1::Begun>, Status> {
         let reply = self.call(Call::BeginLocal(request.into_inner())).await?;
-        wire::begun(reply, self.0.keys_since_ms()).map(Response::new)
+        wire::begun(reply, self.0.about()).map(Response::new)
     }
 
     async fn enlist(
@@ -45,7 +45,7 @@ impl Transactions for Service {
         request: Request<v1::EnlistRequest>,
     ) -> Result<Response<v1::Counted>, Status> {
         let reply = self.call(Call::Enlist(request.into_inner())).await?;
-        wire::counted(reply).map(Response::new)
+        wire::counted(reply, self.0.about()).map(Response::new)
     }
 
     async fn stage(
@@ -53,7 +53,7 @@ impl Transactions for Service {
         request: Request<raw::StageRequest>,
     ) -> Result<Response<v1::Counted>, Status> {
         let reply = self.call(Call::Stage(request.into_inner())).await?;
-        wire::counted(reply).map(Response::new)
+        wire::counted(reply, self.0.about()).map(Response::new)
     }
 
     async fn commit(
@@ -61,7 +61,7 @@ impl Transactions for Service {
         request: Request<v1::CommitRequest>,
     ) -> Result<Response<v1::Outcome>, Status> {
         let reply = self.call(Call::Commit(request.into_inner())).await?;
-        wire::outcome(reply, self.0.keys_since_ms()).map(Response::new)
+        wire::outcome(reply, self.0.about()).map(Response::new)
     }
 
     async fn abort(
@@ -69,7 +69,29 @@ impl Transactions for Service {
         request: Request<v1::AbortRequest>,
     ) -> Result<Response<v1::Outcome>, Status> {
         let reply = self.call(Call::Abort(request.into_inner())).await?;
-        wire::outcome(reply, self.0.keys_since_ms()).map(Response::new)
+        wire::outcome(reply, self.0.about()).map(Response::new)
+    }
+
+    async fn vote(&self, request: Request<v1::VoteRequest>) -> Result<Response<v1::Voted>, Status> {
+        let reply = self.call(Call::Vote(request.into_inner())).await?;
+        wire::voted(reply, self.0.about()).map(Response::new)
+    }
+
+    async fn resolve(
+        &self,
+        request: Request<v1::ResolveRequest>,
+    ) -> Result<Response<v1::Outcome>, Status> {
+        let request = request.into_inner();
+        let id = request.transaction_id.clone();
+        match super::call(&self.0, wire::operate(request)).await? {
+            // What was done about it is one thing, what stands another.
+            Reply::Done => {
+                let get = v1::GetRequest { transaction_id: id, wait: 0 };
+                let reply = self.call(Call::Get(get)).await?;
+                wire::outcome(reply, self.0.about()).map(Response::new)
+            }
+            reply => wire::outcome(reply, self.0.about()).map(Response::new),
+        }
     }
 
     async fn extend(
@@ -77,7 +99,7 @@ impl Transactions for Service {
         request: Request<v1::ExtendRequest>,
     ) -> Result<Response<v1::Remaining>, Status> {
         let reply = self.call(Call::Extend(request.into_inner())).await?;
-        wire::remaining(reply).map(Response::new)
+        wire::remaining(reply, self.0.about()).map(Response::new)
     }
 
     async fn run(
@@ -85,12 +107,12 @@ impl Transactions for Service {
         request: Request<raw::RunRequest>,
     ) -> Result<Response<v1::Outcome>, Status> {
         let reply = self.call(Call::Run(request.into_inner())).await?;
-        wire::outcome(reply, self.0.keys_since_ms()).map(Response::new)
+        wire::outcome(reply, self.0.about()).map(Response::new)
     }
 
     async fn get(&self, request: Request<v1::GetRequest>) -> Result<Response<v1::Outcome>, Status> {
         let reply = self.call(Call::Get(request.into_inner())).await?;
-        wire::outcome(reply, self.0.keys_since_ms()).map(Response::new)
+        wire::outcome(reply, self.0.about()).map(Response::new)
     }
 
     async fn show(
@@ -98,7 +120,7 @@ impl Transactions for Service {
         request: Request<v1::ShowRequest>,
     ) -> Result<Response<v1::Transaction>, Status> {
         let reply = self.call(Call::Show(request.into_inner())).await?;
-        wire::transaction(reply).map(Response::new)
+        wire::transaction(reply, self.0.about()).map(Response::new)
     }
 
     async fn list(
@@ -106,7 +128,7 @@ impl Transactions for Service {
         request: Request<v1::ListTransactionsRequest>,
     ) -> Result<Response<v1::ListTransactionsReply>, Status> {
         let reply = self.call(Call::List(request.into_inner())).await?;
-        wire::transactions(reply).map(Response::new)
+        wire::transactions(reply, self.0.about()).map(Response::new)
     }
 
     type SessionStream = Frames<v1::TransactionReplyFrame>;

@@ -22,12 +22,14 @@ use crossbeam_channel as channel;
 use handfast_core::Recovery;
 use handfast_core::command::Command;
 use handfast_core::event::StoredEvent;
-use handfast_core::ids::{Offset, StoreId, TopicId, TransactionId};
+use handfast_core::ids::{Name, Offset, StoreId, TopicId, TransactionId};
+use handfast_core::input::Input;
 use handfast_core::limits::Limits;
 use handfast_core::output::{Fetch, Reply};
 use handfast_journal::files::{Directory, Files};
 use handfast_journal::{Journal, Options as JournalOptions, Progress};
-use tokio::sync::{oneshot, watch};
+use handfast_wire::transactions::About;
+use tokio::sync::{mpsc, oneshot, watch};
 
 use clock::Clock;
 use pump::{Ends, Pump, ToPump};
@@ -37,7 +39,7 @@ use session::SessionIds;
 
 use writer::Segments;
 
-pub use pump::NodeStats;
+pub use pump::{DatabaseJob, NodeStats};
 pub use session::{Connection, Inbox, Item, Sender};
 
 /// How a node is opened.
@@ -105,6 +107,9 @@ pub struct Info {
     pub dropped_bytes: u64,
 }
 
+/// What the core wants of databases, by their names.
+pub type DatabaseJobs = mpsc::UnboundedReceiver<(Name, DatabaseJob)>;
+
 /// A handle to a running node. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Node(Arc<Shared>);
@@ -117,6 +122,7 @@ struct Shared {
     sessions: SessionIds,
     durable: watch::Receiver<u64>,
     keys_since_ms: Arc<AtomicU64>,
+    database_jobs: Mutex<Option<DatabaseJobs>>,
     stopped: watch::Receiver<Option<Result<(), String>>>,
     thread: Mutex<Option<JoinHandle<()>>>,
 }
@@ -178,11 +184,13 @@ impl Node {
             readers::start(&journal.reader(), &to_pump).map_err(OpenError::Thread)?;
         let (write_jobs, writer_thread) =
             writer::start(journal, to_pump.clone()).map_err(OpenError::Thread)?;
+        let (databases, database_jobs) = mpsc::unbounded_channel();
         let keys_since_ms = Arc::new(AtomicU64::new(core.keys_since_ms()));
         let ends = Ends {
             inbox,
             writer: write_jobs,
             readers: read_jobs.clone(),
+            databases,
             durable,
             keys_since_ms: Arc::clone(&keys_since_ms),
             space,
@@ -204,6 +212,7 @@ impl Node {
             sessions: SessionIds::new(),
             durable: durable_seen,
             keys_since_ms,
+            database_jobs: Mutex::new(Some(database_jobs)),
             stopped,
             thread: Mutex::new(Some(thread)),
         })))
@@ -262,12 +271,36 @@ impl Node {
         found.await.map_err(|_| NodeStopped)
     }
 
-    /// How far back idempotency keys reach: those of transactions that ended before this Unix time
-    /// in milliseconds may be forgotten.
+    /// What answers say about the store.
     #[must_use]
-    pub fn keys_since_ms(&self) -> u64 {
+    pub fn about(&self) -> About {
         // It only rises, and no other memory is read by it.
-        self.0.keys_since_ms.load(Ordering::Relaxed)
+        let keys_since_ms = self.0.keys_since_ms.load(Ordering::Relaxed);
+        About { store: self.0.info.store, keys_since_ms }
+    }
+
+    /// What the core wants of databases, for whoever does it; once.
+    #[must_use]
+    pub fn database_jobs(&self) -> Option<DatabaseJobs> {
+        self.0.database_jobs.lock().ok().and_then(|mut jobs| jobs.take())
+    }
+
+    /// What databases have said, and how they are.
+    ///
+    /// # Errors
+    /// [`NodeStopped`].
+    pub fn databases_said(&self, inputs: Vec<Input>) -> Result<(), NodeStopped> {
+        self.0.pump.send(ToPump::Databases(inputs)).map_err(|_| NodeStopped)
+    }
+
+    /// Databases with branches that are not finished, and how many.
+    ///
+    /// # Errors
+    /// [`NodeStopped`].
+    pub async fn open_databases(&self) -> Result<Vec<(Name, usize)>, NodeStopped> {
+        let (answer, open) = oneshot::channel();
+        self.0.pump.send(ToPump::OpenDatabases(answer)).map_err(|_| NodeStopped)?;
+        open.await.map_err(|_| NodeStopped)
     }
 
     /// Changes whenever more of the log has become durable; the value is its last LSN.

@@ -92,6 +92,7 @@ impl Needs {
             Record::Begin(r) => open || r.local.is_some() || young(r.wall_ms),
             Record::Commit(r) => open || young(r.wall_ms) || events(),
             Record::Abort(r) => open || young(r.wall_ms),
+            Record::Operated(r) => open || young(r.note.wall_ms),
             Record::End(r) => open || young(r.wall_ms),
             Record::Published(_) => events(),
             Record::Opened(_)

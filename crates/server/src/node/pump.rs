@@ -10,13 +10,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use crossbeam_channel as channel;
 use handfast_core::command::{Caller, Command};
 use handfast_core::event::StoredEvent;
-use handfast_core::ids::{Lsn, Offset, SessionId, TransactionId};
+use handfast_core::ids::{Holder, Lsn, Name, Offset, SessionId, TransactionId};
 use handfast_core::input::{Chain, Input};
 use handfast_core::output::{Output, Reply};
 use handfast_core::record::Record;
 use handfast_core::{Core, Stats};
 use handfast_journal::Space;
-use tokio::sync::{oneshot, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 
 use super::clock::Clock;
 use super::readers::ReadJob;
@@ -57,12 +57,43 @@ pub(crate) enum ToPump {
         id: TransactionId,
         chain: Chain,
     },
+    /// What databases have said, and how they are.
+    Databases(Vec<Input>),
+    /// Databases with branches that are not finished.
+    OpenDatabases(oneshot::Sender<Vec<(Name, usize)>>),
     Stats(oneshot::Sender<NodeStats>),
     /// Refuse new work; answered when nothing is deciding any more.
     Drain(oneshot::Sender<()>),
     /// End, after what is queued is durable.
     Stop,
     Fault(String),
+}
+
+/// What the core wants of a database.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DatabaseJob {
+    /// Finish a branch; answered by [`Input::BranchFinished`].
+    Finish {
+        /// The transaction.
+        id: TransactionId,
+        /// Commit or roll back.
+        commit: bool,
+        /// The session that held it, if it is known.
+        holder: Option<Holder>,
+    },
+    /// Look whether it is prepared, or whether its marker is visible; answered by
+    /// [`Input::Verified`].
+    Verify {
+        /// The transaction.
+        id: TransactionId,
+        /// It is a local one: the marker.
+        local: bool,
+    },
+    /// Find out by a tombstone how a local transaction ended; answered by [`Input::Resolved`].
+    Resolve {
+        /// The transaction.
+        id: TransactionId,
+    },
 }
 
 /// Figures of a node.
@@ -94,6 +125,7 @@ pub(crate) struct Ends {
     pub(crate) inbox: channel::Receiver<ToPump>,
     pub(crate) writer: channel::Sender<WriteJob>,
     pub(crate) readers: channel::Sender<ReadJob>,
+    pub(crate) databases: mpsc::UnboundedSender<(Name, DatabaseJob)>,
     pub(crate) durable: watch::Sender<u64>,
     pub(crate) keys_since_ms: Arc<AtomicU64>,
     pub(crate) space: Space,
@@ -199,6 +231,15 @@ impl Pump {
                 self.core.handle(now, Input::Fetched { fetch, events, next });
             }
             ToPump::Chain { id, chain } => self.core.handle(now, Input::Chain { id, chain }),
+            ToPump::Databases(inputs) => {
+                for input in inputs {
+                    self.core.handle(now, input);
+                }
+            }
+            ToPump::OpenDatabases(answer) => {
+                // Whoever asked may have gone away.
+                let _ = answer.send(self.core.open_databases());
+            }
             ToPump::Stats(answer) => {
                 self.stats.core = self.core.stats();
                 self.stats.sessions = self.outboxes.len();
@@ -305,9 +346,17 @@ impl Pump {
                 Output::Attention { id, detail } => {
                     tracing::warn!(transaction = %id, "needs attention: {detail}");
                 }
-                // No database can be registered yet, so none can be in a transaction.
-                Output::FinishBranch { id, database, .. } | Output::Resolve { id, database } => {
-                    unreachable!("{id} has a branch in {database}, which is not registered")
+                Output::FinishOnSession { session, id, database, commit } => {
+                    self.outboxes.push(session, Item::Finish { id, database, commit });
+                }
+                Output::FinishBranch { id, database, commit, holder } => {
+                    self.ask_database(database, DatabaseJob::Finish { id, commit, holder });
+                }
+                Output::Verify { id, database, local } => {
+                    self.ask_database(database, DatabaseJob::Verify { id, local });
+                }
+                Output::Resolve { id, database } => {
+                    self.ask_database(database, DatabaseJob::Resolve { id });
                 }
             }
         }
@@ -352,6 +401,11 @@ impl Pump {
         if let Some(segment) = self.retention.removed() {
             self.write(WriteJob::Drop(segment));
         }
+    }
+
+    fn ask_database(&self, database: Name, job: DatabaseJob) {
+        // With nobody to ask there is no answer, and the core asks again.
+        let _ = self.ends.databases.send((database, job));
     }
 
     fn write(&mut self, job: WriteJob) {

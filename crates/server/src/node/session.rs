@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use crossbeam_channel as channel;
 use handfast_core::command::Command;
 use handfast_core::event::{Delivery, OffsetRange};
-use handfast_core::ids::SessionId;
+use handfast_core::ids::{Name, SessionId, TransactionId};
 use handfast_core::output::{Reply, ToService};
 use handfast_core::refusal::{Code, Refusal};
 use tokio::sync::{Semaphore, mpsc};
@@ -90,6 +90,15 @@ pub enum Item {
     },
     /// For an instance of a service.
     ToService(ToService),
+    /// For a client that holds the database session of a branch: finish it.
+    Finish {
+        /// The transaction.
+        id: TransactionId,
+        /// The database.
+        database: Name,
+        /// Commit or roll back.
+        commit: bool,
+    },
     /// For a subscriber.
     Deliver(Delivery),
     /// For a subscriber: events that are gone.

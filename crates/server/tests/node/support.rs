@@ -48,6 +48,7 @@ pub(crate) fn run(id: TransactionId, number: u64, services: &[&str], wait: Wait)
             branches: u32::try_from(services.len()).unwrap(),
             items: 1,
             votes: vec![],
+            vouched: true,
             wait,
         }),
     }

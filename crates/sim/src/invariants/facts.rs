@@ -28,6 +28,10 @@ pub struct Chain {
     pub local: bool,
     /// The first decision, and whether it is COMMIT.
     pub decision: Option<(Lsn, bool)>,
+    /// What operators did, the last of it.
+    pub operated: Option<Lsn>,
+    /// What operators did before that.
+    pub operated_before: Option<Lsn>,
     /// END.
     pub end: Option<Lsn>,
     /// The last record.
@@ -257,6 +261,11 @@ impl Facts {
             Record::Abort(abort) => {
                 let chain = self.chains.entry(abort.id).or_default();
                 chain.decision.get_or_insert((lsn, false));
+                chain.last = lsn;
+            }
+            Record::Operated(operated) => {
+                let chain = self.chains.entry(operated.id).or_default();
+                chain.operated_before = chain.operated.replace(lsn);
                 chain.last = lsn;
             }
             Record::End(end) => {

@@ -49,7 +49,8 @@ impl Durability {
             Output::ToService { message: ToService::Commit { id }, .. } => {
                 self.committed.insert(*id);
             }
-            Output::FinishBranch { id, commit: true, .. } => {
+            Output::FinishBranch { id, commit: true, .. }
+            | Output::FinishOnSession { id, commit: true, .. } => {
                 self.committed.insert(*id);
             }
             Output::Deliver { delivery, .. } => {

@@ -53,15 +53,21 @@ fn appended(facts: &Facts, lsn: Lsn, record: &Record) -> Result<(), String> {
         }
         Record::Commit(commit) => (commit.id, commit.previous),
         Record::Abort(abort) => (abort.id, abort.previous),
+        Record::Operated(operated) => (operated.id, operated.previous),
         Record::End(end) => (end.id, end.previous),
         _ => return Ok(()),
     };
     let is_end = matches!(record, Record::End(_));
     ensure(chain.end.is_none_or(|end| end == lsn), || format!("a record of {id} after END"))?;
     let decided = chain.decision.map(|(at, _)| at);
-    ensure(is_end || decided == Some(lsn), || format!("{id} is decided a second time"))?;
+    let decides = matches!(record, Record::Commit(_) | Record::Abort(_));
+    ensure(!decides || decided == Some(lsn), || format!("{id} is decided a second time"))?;
     ensure(!is_end || decided.is_some(), || format!("END of {id} without a decision"))?;
-    let before = if is_end { decided } else { chain.begin };
+    let before = match record {
+        Record::End(_) => chain.operated.or(decided),
+        Record::Operated(_) => chain.operated_before.or(decided),
+        _ => chain.begin,
+    };
     ensure(before == Some(previous), || {
         format!("a record of {id} at {lsn} follows {previous}, not {before:?}")
     })?;

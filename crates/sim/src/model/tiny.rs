@@ -493,6 +493,7 @@ fn begin() -> BeginRequest {
             branches: 2,
             items: 0,
             votes: Vec::new(),
+            vouched: true,
             wait: Wait::Finished,
         }),
     }

@@ -4,8 +4,11 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use bytes::Bytes;
-use handfast_core::command::{BeginRequest, BranchRequest, Command, CommitRequest, Wait};
+use handfast_core::command::{
+    Act, BeginRequest, BranchRequest, Command, CommitRequest, DatabaseVote, Wait,
+};
 use handfast_core::ids::{Name, SessionId, TransactionId};
+use handfast_core::input::BranchReport;
 use handfast_core::output::{PublicState, Reply};
 use handfast_core::record::{IdempotencyKey, Participant, ParticipantKind};
 
@@ -42,7 +45,7 @@ struct Job {
     steps: VecDeque<Step>,
     branches: u32,
     items: u32,
-    votes: Vec<Name>,
+    votes: Vec<DatabaseVote>,
     /// It does not wait for each answer before the next step.
     hasty: bool,
     tries: u32,
@@ -147,10 +150,26 @@ impl World {
             }
             Step::PrepareDatabase(at) => {
                 let database = &self.databases[at];
-                if database.up {
-                    self.facts.prepared.insert((database.name.clone(), id));
-                    job.votes.push(database.name.clone());
+                let name = database.name.clone();
+                // A caller without the library may be wrong about what it has done (I2).
+                let lies = self.rng.percent(10);
+                if !database.up && !lies {
+                    return None;
                 }
+                if !lies {
+                    self.facts.prepared.insert((name.clone(), id));
+                }
+                let vote = DatabaseVote {
+                    database: name,
+                    holder: None,
+                    finishes: !lies && self.rng.percent(50),
+                    vouched: !lies && self.rng.percent(60),
+                };
+                if self.rng.percent(30) {
+                    let votes = vec![vote];
+                    return Some((Command::VoteFor { id, votes }, Waiting::Step));
+                }
+                job.votes.push(vote);
                 None
             }
             Step::StartWork(service) => {
@@ -195,6 +214,11 @@ impl World {
             Step::Abort => {
                 let detail = "changed its mind".into();
                 let local = job.request.local.is_some();
+                if self.rng.percent(10) {
+                    let act = if self.rng.percent(70) { Act::Abort } else { Act::Note };
+                    let command = Command::Operate { id, act, detail };
+                    return Some((command, Waiting::Outcome(id, local)));
+                }
                 Some((Command::Abort { id, detail }, Waiting::Outcome(id, local)))
             }
             Step::Abandon => {
@@ -205,9 +229,15 @@ impl World {
         }
     }
 
-    fn commit_request(&mut self, branches: u32, items: u32, votes: Vec<Name>) -> CommitRequest {
+    fn commit_request(
+        &mut self,
+        branches: u32,
+        items: u32,
+        votes: Vec<DatabaseVote>,
+    ) -> CommitRequest {
         let wait = if self.rng.percent(50) { Wait::Finished } else { Wait::Decided };
-        CommitRequest { branches, items, votes, wait }
+        // Whether it is believed or looked up, a commit is only asked after one's own.
+        CommitRequest { branches, items, votes, vouched: self.rng.percent(50), wait }
     }
 
     /// The client's own COMMIT in its database; the answer may never arrive.
@@ -389,6 +419,9 @@ impl World {
     }
 
     pub(super) fn client_told(&mut self, at: usize, message: Down) {
+        if let Down::Finish { id, database, commit } = message {
+            return self.finish_on_session(at, id, database, commit);
+        }
         let Down::Reply(request, reply) = message else { return };
         let Some(waiting) = self.clients[at].waiting.remove(&request) else { return };
         match waiting {
@@ -408,6 +441,20 @@ impl World {
                 }
             }
             Waiting::Step | Waiting::Other => {}
+        }
+    }
+
+    /// The client finishes a branch on the session that it holds; its report may never come, or say
+    /// that it could not.
+    fn finish_on_session(&mut self, at: usize, id: TransactionId, database: Name, commit: bool) {
+        let done = !self.rng.percent(15) || self.healing;
+        if done && self.finish(id, &database, commit) != BranchReport::Done {
+            return;
+        }
+        let silent = !self.healing && self.rng.percent(15);
+        if let Some(session) = self.clients[at].session.filter(|_| !silent) {
+            let request = self.send(session, Command::BranchEnded { id, database, done });
+            self.clients[at].waiting.insert(request, Waiting::Other);
         }
     }
 

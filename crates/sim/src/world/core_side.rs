@@ -69,9 +69,13 @@ impl World {
             Output::EndSession { session, .. } => self.down(session, Down::End),
             Output::Fetch(fetch) => self.fetches.push_back(fetch),
             Output::ReadChain { id } => self.chains.push_back(id),
-            Output::FinishBranch { id, database, commit } => {
+            Output::FinishBranch { id, database, commit, .. } => {
                 self.finishes.push((id, database, commit));
             }
+            Output::FinishOnSession { session, id, database, commit } => {
+                self.down(session, Down::Finish { id, database, commit });
+            }
+            Output::Verify { id, database, local } => self.verifies.push((id, database, local)),
             Output::Resolve { id, database } => self.resolves.push((id, database)),
         }
     }

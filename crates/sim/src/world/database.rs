@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 
 use handfast_core::ids::{Name, TransactionId};
-use handfast_core::input::{BranchReport, Input, Resolution};
+use handfast_core::input::{BranchReport, Found, Input, Resolution};
 
 use super::World;
 use crate::fault::Fault;
@@ -32,6 +32,14 @@ impl Database {
 impl World {
     /// One of the server's connections gets something done, or the auditor looks.
     pub(super) fn database_step(&mut self) {
+        if !self.verifies.is_empty() && self.rng.percent(50) {
+            let at = self.rng.index(self.verifies.len());
+            let (id, database, local) = self.verifies.swap_remove(at);
+            let found = self.look_up(id, &database, local);
+            let lost = !self.healing && self.rng.percent(15);
+            let found = if lost { Found::Unknown } else { found };
+            return self.feed(Input::Verified { id, database, found });
+        }
         let waiting = self.finishes.len() + self.resolves.len();
         if waiting == 0 || (!self.healing && self.rng.percent(5)) {
             return self.audit();
@@ -59,6 +67,7 @@ impl World {
                 self.finish(id, &database, commit);
             }
         }
+        self.verifies.clear();
         for (id, database) in std::mem::take(&mut self.resolves) {
             if self.rng.percent(50) {
                 self.resolve(id, &database);
@@ -70,7 +79,24 @@ impl World {
         self.databases.iter().position(|d| d.name == *database)
     }
 
-    fn finish(&mut self, id: TransactionId, database: &Name, commit: bool) -> BranchReport {
+    /// Is it prepared? Of a local transaction: is its marker visible?
+    fn look_up(&self, id: TransactionId, database: &Name, local: bool) -> Found {
+        let branch = (database.clone(), id);
+        let there = match self.index(database).filter(|at| self.databases[*at].up) {
+            None => return Found::Unknown,
+            Some(_) if local => self.facts.rows.get(&branch) == Some(&true),
+            Some(_) => self.facts.prepared.contains(&branch),
+        };
+        let believed = self.fault == Some(Fault::VoteNotVerified);
+        if there || believed { Found::Yes } else { Found::No }
+    }
+
+    pub(super) fn finish(
+        &mut self,
+        id: TransactionId,
+        database: &Name,
+        commit: bool,
+    ) -> BranchReport {
         let Some(at) = self.index(database) else { return BranchReport::Unknown };
         if !self.databases[at].up {
             return BranchReport::Unknown;

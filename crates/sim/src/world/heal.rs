@@ -77,7 +77,7 @@ impl World {
             while !self.chains.is_empty() && self.checkers.violation.is_none() {
                 self.answer_chain();
             }
-            for _ in 0..=self.finishes.len() + self.resolves.len() {
+            for _ in 0..=2 * (self.finishes.len() + self.resolves.len() + self.verifies.len()) {
                 self.database_step();
             }
             self.everybody_acts();

@@ -160,6 +160,8 @@ pub struct World {
     chains: VecDeque<TransactionId>,
     finishes: Vec<(TransactionId, Name, bool)>,
     resolves: Vec<(TransactionId, Name)>,
+    /// Votes and markers that databases are asked about.
+    verifies: Vec<(TransactionId, Name, bool)>,
     healing: bool,
     /// Planted outputs that go out after the present one.
     planted: VecDeque<Output>,

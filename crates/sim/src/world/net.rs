@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 
 use handfast_core::command::Command;
 use handfast_core::event::{Delivery, OffsetRange};
+use handfast_core::ids::{Name, TransactionId};
 use handfast_core::output::{Reply, ToService};
 
 /// Whose stream it is.
@@ -31,6 +32,8 @@ pub(super) enum Down {
     Deliver(Delivery),
     /// To a subscriber.
     Gap(OffsetRange),
+    /// To a client: a branch that it holds.
+    Finish { id: TransactionId, database: Name, commit: bool },
     /// The stream is over.
     End,
 }

@@ -254,7 +254,8 @@ impl World {
                     self.branch(service, at, id, BranchInput::Forget);
                 }
             }
-            Down::Reply(..) | Down::Deliver(_) | Down::Gap(_) | Down::End => {}
+            Down::Reply(..) | Down::Deliver(_) | Down::Gap(_) | Down::Finish { .. } | Down::End => {
+            }
         }
     }
 

@@ -69,6 +69,7 @@ impl World {
             chains: VecDeque::new(),
             finishes: Vec::new(),
             resolves: Vec::new(),
+            verifies: Vec::new(),
             healing: false,
             planted: VecDeque::new(),
             past: Past::default(),

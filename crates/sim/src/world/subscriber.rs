@@ -90,7 +90,7 @@ impl World {
                 self.send(session, Command::AcknowledgeGap { subscription, to: gap.to });
             }
             Down::Reply(_, Reply::Subscription { .. }) => self.subscribers[at].subscribed = true,
-            Down::Reply(..) | Down::ToService(_) | Down::End => {}
+            Down::Reply(..) | Down::ToService(_) | Down::Finish { .. } | Down::End => {}
         }
     }
 

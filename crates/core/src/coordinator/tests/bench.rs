@@ -7,7 +7,9 @@ use alloc::vec::Vec;
 
 use bytes::Bytes;
 
-use crate::command::{BeginRequest, BranchRequest, Caller, Command, CommitRequest, Vote, Wait};
+use crate::command::{
+    BeginRequest, BranchRequest, Caller, Command, CommitRequest, DatabaseVote, Vote, Wait,
+};
 use crate::event::EventRequest;
 use crate::ids::{Lsn, Name, Now, SessionId, StateId, TransactionId};
 use crate::input::Input;
@@ -67,7 +69,17 @@ pub(super) fn begin_local(id: TransactionId) -> BeginRequest {
 }
 
 pub(super) fn commit(branches: u32, items: u32) -> CommitRequest {
-    CommitRequest { branches, items, votes: vec![], wait: Wait::Finished }
+    CommitRequest { branches, items, votes: vec![], vouched: true, wait: Wait::Finished }
+}
+
+/// A YES for a database by a caller that has seen the guarded prepare succeed.
+pub(super) fn vote_for(text: &str) -> DatabaseVote {
+    DatabaseVote { database: name(text), holder: None, finishes: false, vouched: true }
+}
+
+pub(super) fn database(text: &str) -> BranchRequest {
+    let participant = Participant { name: name(text), kind: ParticipantKind::Database };
+    BranchRequest { participant, work: None }
 }
 
 pub(super) fn no() -> Vote {
@@ -199,6 +211,11 @@ fn one(output: &Output) -> String {
         Output::FinishBranch { commit, .. } => {
             format!("{} in database", if *commit { "commit" } else { "roll back" })
         }
+        Output::FinishOnSession { commit, .. } => {
+            format!("{} on the client's session", if *commit { "commit" } else { "roll back" })
+        }
+        Output::Verify { local: true, .. } => "look for the marker".to_string(),
+        Output::Verify { local: false, .. } => "ask whether it is prepared".to_string(),
         Output::Resolve { .. } => "resolve".to_string(),
         Output::Attention { .. } => "attention".to_string(),
     }
@@ -209,6 +226,7 @@ fn record_name(record: &Record) -> &'static str {
         Record::Begin(_) => "BEGIN",
         Record::Commit(_) => "COMMIT",
         Record::Abort(_) => "ABORT",
+        Record::Operated(_) => "OPERATED",
         Record::End(_) => "END",
         _ => "other",
     }
@@ -218,7 +236,7 @@ fn reply_text(reply: &Reply) -> String {
     match reply {
         Reply::Begun { repeated: false, .. } => "begun".to_string(),
         Reply::Begun { repeated: true, .. } => "begun before".to_string(),
-        Reply::Counted { branches, items } => format!("counted {branches}+{items}"),
+        Reply::Counted { branches, items, .. } => format!("counted {branches}+{items}"),
         Reply::Outcome(outcome) => match &outcome.reason {
             Some(reason) => format!("{} ({})", outcome.state.as_str(), reason.code.as_str()),
             None => outcome.state.as_str().to_string(),

@@ -5,7 +5,7 @@ use std::prelude::v1::*;
 
 use super::bench::{
     Bench, CLIENT, SERVICE_A, SERVICE_B, STRANGER, X, begin, begin_local, commit, event, name, no,
-    service, text,
+    service, text, vote_for,
 };
 use crate::command::{BranchRequest, Command, CommitRequest, Vote, Wait};
 use crate::event::EventRequest;
@@ -297,10 +297,10 @@ fn c8_a_database_branch_is_finished_by_the_server() {
     request.branches = vec![BranchRequest { participant: database, work: None }];
     w.command(CLIENT, Command::Begin(request));
     w.accept();
-    let request = CommitRequest { votes: vec![name("a")], ..commit(1, 1) };
+    let request = CommitRequest { votes: vec![vote_for("a")], ..commit(1, 1) };
     let outputs = w.command(CLIENT, Command::Commit { id: X, request });
     assert_eq!(text(&outputs), "refused not_a_participant");
-    let request = CommitRequest { votes: vec![name("db")], ..commit(1, 1) };
+    let request = CommitRequest { votes: vec![vote_for("db")], ..commit(1, 1) };
     let outputs = w.command(CLIENT, Command::Commit { id: X, request });
     assert_eq!(text(&outputs), "append COMMIT");
     w.accept();

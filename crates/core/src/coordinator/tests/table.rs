@@ -10,12 +10,12 @@ use alloc::vec::Vec;
 use std::prelude::v1::*;
 
 use super::bench::{
-    Bench, CLIENT, SERVICE_A, SERVICE_B, STRANGER, X, begin, begin_local, branch, commit, event,
-    name, no, text,
+    Bench, CLIENT, SERVICE_A, SERVICE_B, STRANGER, X, begin, begin_local, branch, commit, database,
+    event, name, no, text, vote_for,
 };
-use crate::command::{Command, Vote, Wait};
-use crate::ids::{SessionId, StateId};
-use crate::input::{BranchReport, Chain, Input, Resolution};
+use crate::command::{Act, BeginRequest, Command, CommitRequest, DatabaseVote, Vote, Wait};
+use crate::ids::{Holder, SessionId, StateId};
+use crate::input::{BranchReport, Chain, Found, Input, Resolution};
 use crate::output::Output;
 
 type Setup = fn(&mut Bench);
@@ -66,11 +66,38 @@ const STATES: &[(&str, &str, Setup)] = &[
         w.vote(SERVICE_B, no());
         w.accept();
     }),
+    ("Collecting, a database", "Collecting", database_open),
+    ("Collecting, a database asked", "Collecting", |w| {
+        database_open(w);
+        let vote = DatabaseVote { vouched: false, ..vote_for("db") };
+        w.command(CLIENT, Command::Commit { id: X, request: voting(vote) });
+    }),
+    ("Committing, a database", "Committing", |w| {
+        database_open(w);
+        w.command(CLIENT, Command::Commit { id: X, request: voting(vote_for("db")) });
+        w.settle();
+    }),
+    ("Committing, a database on its session", "Committing", |w| {
+        database_open(w);
+        w.command(CLIENT, Command::Commit { id: X, request: voting(held()) });
+        w.settle();
+    }),
+    ("Failed, a database on its session", "Failed", |w| {
+        database_open(w);
+        w.command(CLIENT, Command::VoteFor { id: X, votes: vec![held()] });
+        w.command(CLIENT, Command::Abort { id: X, detail: "changed my mind".into() });
+        w.settle();
+    }),
     ("Local opening", "Opening", |w| {
         w.command(CLIENT, Command::Begin(begin_local(X)));
         w.accept();
     }),
     ("Local", "Local", local),
+    ("Local, marker asked", "Local", |w| {
+        local(w);
+        let request = CommitRequest { vouched: false, ..commit(0, 1) };
+        w.command(CLIENT, Command::Commit { id: X, request });
+    }),
     ("Resolving", "Resolving", |w| {
         local(w);
         w.command(CLIENT, Command::Abort { id: X, detail: "not sure".into() });
@@ -92,6 +119,23 @@ fn closed(w: &mut Bench) {
     w.accept();
     w.vote(SERVICE_A, Vote::Yes);
     w.command(CLIENT, Command::Commit { id: X, request: commit(2, 1) });
+}
+
+/// One branch, in the database `db`, and an event.
+fn database_open(w: &mut Bench) {
+    let request = BeginRequest { branches: vec![database("db")], ..begin(X) };
+    w.command(CLIENT, Command::Begin(request));
+    w.accept();
+}
+
+fn voting(vote: DatabaseVote) -> CommitRequest {
+    CommitRequest { votes: vec![vote], ..commit(1, 1) }
+}
+
+/// A vote by a client that keeps the session.
+fn held() -> DatabaseVote {
+    let holder = Some(Holder { connection: 5, server_start: 6 });
+    DatabaseVote { holder, finishes: true, ..vote_for("db") }
 }
 
 fn deciding_commit(w: &mut Bench) {
@@ -174,11 +218,55 @@ const INPUTS: &[(&str, Step)] = &[
         w.input(Input::Database { name: name("db"), up: false });
         w.input(Input::Database { name: name("db"), up: true })
     }),
+    ("a vote for the database", |w| {
+        w.command(CLIENT, Command::VoteFor { id: X, votes: vec![vote_for("db")] })
+    }),
+    ("a vote for the database, not vouched", |w| {
+        let vote = DatabaseVote { vouched: false, ..vote_for("db") };
+        w.command(CLIENT, Command::VoteFor { id: X, votes: vec![vote] })
+    }),
+    ("a vote for a", |w| w.command(CLIENT, Command::VoteFor { id: X, votes: vec![vote_for("a")] })),
+    ("commit, not vouched", |w| {
+        let request = CommitRequest { vouched: false, ..commit(1, 1) };
+        w.command(CLIENT, Command::Commit { id: X, request })
+    }),
+    ("the database has it", |w| verified(w, Found::Yes)),
+    ("the database does not have it", |w| verified(w, Found::No)),
+    ("the database does not say", |w| verified(w, Found::Unknown)),
+    ("the client finished it", |w| ended(w, CLIENT, true)),
+    ("the client could not finish it", |w| ended(w, CLIENT, false)),
+    ("another client finished it", |w| ended(w, SessionId(2), true)),
+    ("the database holds on to it", |w| report(w, BranchReport::Held("held".into()))),
+    ("the database ended it otherwise", |w| {
+        report(w, BranchReport::Heuristic("rolled back".into()))
+    }),
+    ("the branch is asked about", |w| {
+        w.command(STRANGER, Command::InquireBranch { id: X, database: name("db") })
+    }),
+    ("an operator aborts", |w| operate(w, Act::Abort)),
+    ("an operator releases the database", |w| operate(w, Act::Release(name("db")))),
+    ("an operator takes note", |w| operate(w, Act::Note)),
     ("resolved: tombstone", |w| resolved(w, Resolution::Tombstone)),
     ("resolved: committed", |w| resolved(w, Resolution::Committed)),
     ("resolved: aborted before", |w| resolved(w, Resolution::Aborted)),
     ("resolved: unknown", |w| resolved(w, Resolution::Unknown)),
 ];
+
+fn verified(w: &mut Bench, found: Found) -> Vec<Output> {
+    w.input(Input::Verified { id: X, database: name("db"), found })
+}
+
+fn ended(w: &mut Bench, session: SessionId, done: bool) -> Vec<Output> {
+    w.command(session, Command::BranchEnded { id: X, database: name("db"), done })
+}
+
+fn report(w: &mut Bench, report: BranchReport) -> Vec<Output> {
+    w.input(Input::BranchFinished { id: X, database: name("db"), report })
+}
+
+fn operate(w: &mut Bench, act: Act) -> Vec<Output> {
+    w.command(STRANGER, Command::Operate { id: X, act, detail: "by hand".into() })
+}
 
 fn resolved(w: &mut Bench, resolution: Resolution) -> Vec<Output> {
     w.input(Input::Resolved { id: X, resolution })

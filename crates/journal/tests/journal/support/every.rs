@@ -143,6 +143,12 @@ pub(crate) fn every_record() -> Vec<Record> {
                 },
             ],
         }),
+        Record::Operated(Operated {
+            id: x,
+            previous: Lsn(302),
+            note: Note { wall_ms: 308, text: "noted by an operator: seen".into() },
+            released: Some(name("billing")),
+        }),
         Record::Published(Published {
             producer: ProducerId(0xbb),
             sequence: 1 << 40,
@@ -217,6 +223,11 @@ pub(crate) fn every_record() -> Vec<Record> {
             decision,
             decided_wall_ms: 310,
             updaters: updaters(),
+            released: vec![name("archive")],
+            notes: vec![Note {
+                wall_ms: 311,
+                text: "archive released by an operator: gone".into(),
+            }],
         }));
     }
     records

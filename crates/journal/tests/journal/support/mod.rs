@@ -132,6 +132,8 @@ pub(crate) fn restated(begin: Begin, begin_lsn: Lsn, last: Lsn) -> Record {
         decision: None,
         decided_wall_ms: 0,
         updaters: Vec::new(),
+        released: vec![],
+        notes: vec![],
     })
 }
 

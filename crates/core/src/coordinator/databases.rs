@@ -1,0 +1,358 @@
+//! Databases as participants: the votes that callers give for them and what the databases say to
+//! that, finishing their branches, and what follows when one comes back.
+//!
+//! A client that holds the session of a branch finishes it there; its silence or the end of its
+//! stream hands the branch to the server. Both may act: every finish is idempotent.
+
+use alloc::format;
+use alloc::vec::Vec;
+
+use crate::command::{Caller, CommitRequest, DatabaseVote};
+use crate::ids::{Holder, Name, SessionId, TransactionId};
+use crate::input::{BranchReport, Found};
+use crate::output::{Output, Reply};
+use crate::record::{Participant, ParticipantKind, Reason, ReasonCode};
+use crate::refusal::{Code, Refusal};
+use crate::view::VoteKind;
+
+use super::collecting::pause_ms;
+use super::opening::ask;
+use super::transaction::{Branch, Phase, Transaction, Waiter};
+use super::{Context, Coordinator};
+
+impl Coordinator {
+    /// A database is registered or its state has changed: what waits for it goes on at once.
+    pub(crate) fn database(&mut self, cx: &mut Context<'_>, name: &Name, up: bool) {
+        let was_up = self.databases.insert(name.clone(), up).unwrap_or(false);
+        if up && !was_up {
+            self.resume_database(cx, name);
+        }
+    }
+
+    /// Databases with branches that are not finished, and how many.
+    pub(crate) fn open_databases(&self) -> Vec<(Name, usize)> {
+        let mut open = alloc::collections::BTreeMap::<Name, usize>::new();
+        for tx in self.transactions.values() {
+            let branches = tx.branches.iter().filter(|b| !b.is_service() && !b.finished);
+            let local = tx.local_database().filter(|_| tx.is_undecided());
+            for name in branches.map(|b| &b.participant.name).chain(local) {
+                *open.entry(name.clone()).or_default() += 1;
+            }
+        }
+        open.into_iter().collect()
+    }
+
+    /// Whether a participant can be in a transaction.
+    pub(super) fn check_database(&self, participant: &Participant) -> Result<(), Refusal> {
+        match participant.kind {
+            ParticipantKind::Service => Ok(()),
+            ParticipantKind::Database if self.databases.contains_key(&participant.name) => Ok(()),
+            ParticipantKind::Database => {
+                let detail = format!(
+                    "no database {} is registered in the server's configuration",
+                    participant.name
+                );
+                Err(Refusal::new(Code::UnknownDatabase, detail))
+            }
+        }
+    }
+
+    /// C4 for databases: votes apart from the commit.
+    pub(super) fn vote_for(
+        &mut self,
+        cx: &mut Context<'_>,
+        caller: Caller,
+        id: TransactionId,
+        votes: &[DatabaseVote],
+    ) {
+        let checked = match self.transactions.get(&id) {
+            None => {
+                let detail = format!("no transaction {id} is open");
+                Err(Refusal::new(Code::UnknownTransaction, detail))
+            }
+            Some(tx) => check_votes(&tx.branches, votes),
+        };
+        match checked {
+            Ok(()) => {
+                cx.effects.reply(caller, Reply::Done);
+                self.take_votes(cx, caller, id, votes);
+            }
+            Err(refusal) => cx.effects.refuse(caller, refusal),
+        }
+    }
+
+    /// C4 for databases: what a caller says counts at once if its library has seen the guarded
+    /// prepare succeed; else the database is asked (I2). Decides if it was the last.
+    pub(super) fn take_votes(
+        &mut self,
+        cx: &mut Context<'_>,
+        caller: Caller,
+        id: TransactionId,
+        votes: &[DatabaseVote],
+    ) {
+        for vote in votes {
+            let Some(tx) = self.transactions.get_mut(&id) else { return };
+            if !tx.is_undecided() {
+                return;
+            }
+            let Some(at) = tx.branch(&vote.database) else { continue };
+            let branch = &mut tx.branches[at];
+            if branch.vote.is_some() || branch.verifying {
+                continue;
+            }
+            branch.state_id = vote.holder.map(Holder::state_id);
+            branch.voted_ms.get_or_insert(cx.now.mono_ms);
+            if vote.finishes {
+                branch.session = Some(caller.session);
+                self.held.entry(caller.session).or_default().insert(id);
+            }
+            if vote.vouched {
+                branch.vote = Some(VoteKind::Yes);
+            } else {
+                branch.verifying = true;
+                self.verify(cx, id, at);
+            }
+        }
+        self.decide_if_ready(cx, id);
+        self.rearm(cx, id);
+    }
+
+    /// Asks a database whether it holds a branch prepared.
+    pub(super) fn verify(&mut self, cx: &mut Context<'_>, id: TransactionId, at: usize) {
+        let Some(tx) = self.transactions.get_mut(&id) else { return };
+        let branch = &mut tx.branches[at];
+        branch.attempts += 1;
+        branch.next_ms = None;
+        let database = branch.participant.name.clone();
+        cx.effects.emit(Output::Verify { id, database, local: false });
+    }
+
+    /// L3 for a caller who has not seen its commit succeed by the guard: the marker is looked for
+    /// first.
+    pub(super) fn check_marker(
+        &mut self,
+        cx: &mut Context<'_>,
+        caller: Caller,
+        id: TransactionId,
+        request: &CommitRequest,
+    ) {
+        let Some(tx) = self.transactions.get_mut(&id) else { return };
+        let Some(database) = tx.local_database().cloned() else { return };
+        if tx.checking.is_empty() {
+            cx.effects.emit(Output::Verify { id, database, local: true });
+        }
+        tx.checking.push(Waiter { caller, wait: request.wait, until_ms: None });
+    }
+
+    /// What a database said about a vote, or about the marker of a local transaction.
+    pub(crate) fn verified(
+        &mut self,
+        cx: &mut Context<'_>,
+        id: TransactionId,
+        database: &Name,
+        found: Found,
+    ) {
+        let Some(tx) = self.transactions.get_mut(&id) else { return };
+        if tx.is_local() {
+            return self.marker_checked(cx, id, found);
+        }
+        let Some(at) = tx.branch(database) else { return };
+        let branch = &mut tx.branches[at];
+        if !branch.verifying || tx.phase != Phase::Collecting {
+            return;
+        }
+        match found {
+            Found::Yes => {
+                branch.verifying = false;
+                branch.vote = Some(VoteKind::Yes);
+                branch.attempts = 0;
+                self.decide_if_ready(cx, id);
+            }
+            Found::No => {
+                branch.verifying = false;
+                branch.vote = Some(VoteKind::No);
+                let reason = Reason {
+                    participant: Some(database.clone()),
+                    ..Reason::new(
+                        ReasonCode::VotedNo,
+                        "the database does not hold it prepared, whatever its caller said",
+                        true,
+                    )
+                };
+                self.decide_abort(cx, id, reason);
+            }
+            Found::Unknown => {
+                let (first, longest) = cx.limits.retry_ms;
+                let pause = pause_ms(first, longest, branch.attempts, id);
+                branch.next_ms = Some(cx.now.mono_ms + pause);
+            }
+        }
+        self.rearm(cx, id);
+    }
+
+    fn marker_checked(&mut self, cx: &mut Context<'_>, id: TransactionId, found: Found) {
+        let Some(tx) = self.transactions.get_mut(&id) else { return };
+        // Given up meanwhile: then the tombstone decides, and they wait for that.
+        if tx.phase != Phase::Local || tx.checking.is_empty() {
+            return;
+        }
+        let waiting = core::mem::take(&mut tx.checking);
+        let refusal = match found {
+            Found::Yes => {
+                let items = u32::try_from(tx.staged.items()).unwrap_or(u32::MAX);
+                for Waiter { caller, wait, .. } in waiting {
+                    let (votes, vouched) = (Vec::new(), true);
+                    let request = CommitRequest { branches: 0, items, votes, vouched, wait };
+                    ask(tx, caller, &request);
+                }
+                return self.decide_commit(cx, id);
+            }
+            Found::No => {
+                let detail = format!("{id} has no marker: its local transaction has not committed");
+                Refusal::new(Code::MarkerNotWritten, detail)
+            }
+            Found::Unknown => {
+                let detail = format!("the database does not say whether {id} has committed");
+                Refusal::new(Code::Pending, detail)
+            }
+        };
+        for waiter in waiting {
+            cx.effects.refuse(waiter.caller, refusal.clone());
+        }
+    }
+
+    /// MY3: a client reports about a branch that it held.
+    pub(super) fn branch_ended(
+        &mut self,
+        cx: &mut Context<'_>,
+        caller: Caller,
+        id: TransactionId,
+        database: &Name,
+        done: bool,
+    ) {
+        let Some(tx) = self.transactions.get_mut(&id) else {
+            // C13: it ended here before.
+            return cx.effects.reply(caller, Reply::Done);
+        };
+        let Some(at) = tx.branch(database).filter(|at| !tx.branches[*at].is_service()) else {
+            let detail = format!("{database} is no database in {id}");
+            return cx.effects.refuse(caller, Refusal::new(Code::NotAParticipant, detail));
+        };
+        let branch = &mut tx.branches[at];
+        let decided = matches!(tx.phase, Phase::Committing | Phase::Failed);
+        if decided && !branch.finished && branch.session != Some(caller.session) {
+            let detail = format!("another stream held {database} for {id}, or none");
+            return cx.effects.refuse(caller, Refusal::new(Code::WrongState, detail));
+        }
+        cx.effects.reply(caller, Reply::Done);
+        if !decided || branch.finished {
+            return;
+        }
+        if done {
+            self.branch_finished(cx, id, at, true);
+        } else {
+            branch.session = None;
+            self.send_decision(cx, id, at);
+        }
+        self.rearm(cx, id);
+    }
+
+    /// A client's stream is gone: the server finishes what it held.
+    pub(super) fn take_over_held(&mut self, cx: &mut Context<'_>, session: SessionId) {
+        for id in self.held.remove(&session).unwrap_or_default() {
+            let Some(tx) = self.transactions.get_mut(&id) else { continue };
+            let decided = matches!(tx.phase, Phase::Committing | Phase::Failed);
+            let mine = |b: &Branch| !b.is_service() && b.session == Some(session) && !b.finished;
+            let found: Vec<usize> =
+                (0..tx.branches.len()).filter(|at| mine(&tx.branches[*at])).collect();
+            for at in found {
+                if let Some(tx) = self.transactions.get_mut(&id) {
+                    tx.branches[at].session = None;
+                }
+                if decided {
+                    self.send_decision(cx, id, at);
+                }
+            }
+            self.end_if_finished(cx, id);
+            self.rearm(cx, id);
+        }
+    }
+
+    /// The streams that held its branches hold them no longer.
+    pub(super) fn let_go(&mut self, tx: &Transaction) {
+        for session in tx.branches.iter().filter(|b| !b.is_service()).filter_map(|b| b.session) {
+            if let Some(held) = self.held.get_mut(&session) {
+                held.remove(&tx.id());
+                if held.is_empty() {
+                    self.held.remove(&session);
+                }
+            }
+        }
+    }
+
+    /// A branch in a database was finished, or could not be.
+    pub(crate) fn database_finished(
+        &mut self,
+        cx: &mut Context<'_>,
+        id: TransactionId,
+        database: &Name,
+        report: BranchReport,
+    ) {
+        let Some(tx) = self.transactions.get_mut(&id) else { return };
+        let Some(at) = tx.branch(database) else { return };
+        if !matches!(tx.phase, Phase::Committing | Phase::Failed) || tx.branches[at].finished {
+            return;
+        }
+        match report {
+            BranchReport::Done => self.branch_finished(cx, id, at, true),
+            // C11: it is sent again at its time, or when the database comes back.
+            BranchReport::Unknown => {}
+            BranchReport::Held(detail) => self.attention(cx, id, &detail),
+            BranchReport::Heuristic(detail) => {
+                tx.heuristic = true;
+                self.attention(cx, id, &detail);
+                self.branch_finished(cx, id, at, false);
+            }
+        }
+    }
+
+    /// A database came back: its branches and look-ups are tried at once.
+    fn resume_database(&mut self, cx: &mut Context<'_>, name: &Name) {
+        let mut ids: Vec<TransactionId> = self.transactions.keys().copied().collect();
+        ids.sort_unstable();
+        for id in ids {
+            let tx = &self.transactions[&id];
+            let at = tx.branch(name).filter(|at| !tx.branches[*at].is_service());
+            match (tx.phase, at) {
+                (Phase::Collecting, Some(at)) if tx.branches[at].next_ms.is_some() => {
+                    self.verify(cx, id, at);
+                }
+                // A client that holds its session has its time.
+                (Phase::Committing | Phase::Failed, Some(at))
+                    if tx.branches[at].session.is_none() =>
+                {
+                    self.send_decision(cx, id, at);
+                    self.end_if_finished(cx, id);
+                }
+                (Phase::Resolving, _) if tx.local_database() == Some(name) => {
+                    self.resolve_now(cx, id);
+                }
+                _ => {}
+            }
+            self.rearm(cx, id);
+        }
+    }
+}
+
+/// A caller may vote for databases that are in the transaction, and for nothing else.
+pub(super) fn check_votes(branches: &[Branch], votes: &[DatabaseVote]) -> Result<(), Refusal> {
+    for vote in votes {
+        let name = &vote.database;
+        let branch = branches.iter().find(|b| b.participant.name == *name);
+        if branch.is_none_or(Branch::is_service) {
+            let detail = format!("the vote is for {name}, which is no database in it");
+            return Err(Refusal::new(Code::NotAParticipant, detail));
+        }
+    }
+    Ok(())
+}
