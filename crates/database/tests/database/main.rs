@@ -1,0 +1,5 @@
+//! Real servers, one of each kind for all tests that need nothing special, started when the first
+//! test asks and ended with this process. Tests are named after the rows of the specification.
+
+mod postgres;
+mod servers;
