@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use thiserror::Error;
 
+use crate::mariadb::MariaDb;
 use crate::postgres::Postgres;
 use crate::{Database, Options};
 
@@ -34,6 +35,7 @@ pub enum ConnectError {
 pub fn connect(url: &str, options: Options) -> Result<Arc<dyn Database>, ConnectError> {
     match url.split_once("://").map(|(scheme, _)| scheme) {
         Some("postgres" | "postgresql") => Ok(Arc::new(Postgres::new(url, options)?)),
+        Some("mysql" | "mariadb") => Ok(Arc::new(MariaDb::new(url, options)?)),
         _ => Err(ConnectError::Scheme),
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! The server's side is the trait [`Database`], with one implementation for PostgreSQL and one for
 //! MariaDB, which [`connect`] picks by the URL. The application's side, the statements that its
-//! own connection runs, is in [`postgres::application`] and `mariadb::application`.
+//! own connection runs, is in [`postgres::application`] and [`mariadb::application`].
 //!
 //! This crate decides nothing about a transaction and knows no coordinator, journal or
 //! configuration file. It never takes silence, an error or an absence for an outcome: whether a
@@ -17,6 +17,7 @@ mod connect;
 pub mod doctor;
 pub mod errors;
 mod fault;
+pub mod mariadb;
 mod options;
 mod owner;
 mod participant;

@@ -3,6 +3,7 @@
 //! A driver's error means something only together with what was asked: a lost connection is a NO
 //! to PREPARE and says nothing about a COMMIT.
 
+pub mod mariadb;
 pub mod postgres;
 
 /// What was asked of the database.

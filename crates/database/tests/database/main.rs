@@ -1,5 +1,7 @@
 //! Real servers, one of each kind for all tests that need nothing special, started when the first
 //! test asks and ended with this process. Tests are named after the rows of the specification.
 
+mod mariadb;
 mod postgres;
+mod seam;
 mod servers;

@@ -4,16 +4,12 @@ mod conformance;
 mod prepare;
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use handfast_database::postgres::application;
 use handfast_database::{BranchId, Database, Options, connect};
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
 
-use crate::servers::{POSTGRES, next};
-
-/// Longer than any test may take.
-const LONG: Duration = Duration::from_secs(120);
+use crate::servers::{LONG, POSTGRES, next};
 
 /// A database of the test's own on the shared server, installed.
 struct Bench {
