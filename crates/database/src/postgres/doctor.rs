@@ -208,7 +208,7 @@ async fn role(connection: &mut PgConnection) -> Result<Finding, sqlx::Error> {
     let row = sqlx::query(
         "SELECT current_user::text, rolsuper, \
            (SELECT coalesce(string_agg(rolname::text, ', ' ORDER BY rolname), '') FROM pg_roles r \
-             WHERE NOT pg_has_role(current_user, r.oid, 'MEMBER') AND r.rolcanlogin \
+             WHERE NOT pg_has_role(current_user, r.oid, 'MEMBER') AND r.rolcanlogin AND NOT r.rolsuper \
                AND has_table_privilege(r.oid, to_regclass('public.handfast_branch'), 'INSERT')) \
          FROM pg_roles WHERE rolname = current_user",
     )

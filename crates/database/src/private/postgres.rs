@@ -6,7 +6,7 @@ use std::process::Stdio;
 use rustix::process::Signal;
 
 use super::server::Server;
-use super::{PrivateError, binaries};
+use super::{PrivateError, binaries, io_error};
 
 /// How a private PostgreSQL server is set up.
 #[derive(Clone, Debug)]
@@ -101,6 +101,16 @@ impl Postgres {
     #[must_use]
     pub fn url_of(&self, user: &str, database: &str) -> String {
         format!("postgres://{user}@127.0.0.1:{}/{database}", self.server.port)
+    }
+
+    /// Makes a standby of it, without a primary, from its next start on: in recovery and read-only
+    /// until it is promoted. To be called while it does not run.
+    ///
+    /// # Errors
+    /// [`PrivateError`] if the file that says so cannot be written.
+    pub fn make_standby(&self) -> Result<(), PrivateError> {
+        let signal = self.server.directory.join("data").join("standby.signal");
+        std::fs::write(signal, "").map_err(io_error("making a standby"))
     }
 
     /// The process id of the server, while it runs.
