@@ -9,7 +9,7 @@
 //!
 //! ```sql
 //! SAVEPOINT handfast; RELEASE SAVEPOINT handfast;
-//! SET LOCAL statement_timeout = 0; SET LOCAL synchronous_commit = on;
+//! SET LOCAL synchronous_commit = on;
 //! INSERT INTO public.handfast_branch (id, outcome) VALUES ('<id>', 'committed');
 //! PREPARE TRANSACTION 'handfast.<id>'   -- or COMMIT, for a local transaction
 //! ```
@@ -96,10 +96,9 @@ pub async fn roll_back(connection: &mut PgConnection) -> Result<(), sqlx::Error>
 
 /// One message: guard, marker, end. Returns the rows that the marker's INSERT reported.
 ///
-/// `statement_timeout` is lifted for the end itself: it would cut off the wait for a synchronous
-/// standby, and PostgreSQL reports a commit whose wait was cut off as a success. Waits for locks
-/// stay bounded. `synchronous_commit` has to be on, because the marker must not be visible before
-/// it is durable (PG11).
+/// `synchronous_commit` has to be on, because the marker must not be visible before it is durable
+/// (PG11). The deadline in `statement_timeout` does not cut off COMMIT's or PREPARE's wait for a
+/// synchronous standby: PostgreSQL takes the statement as over before that.
 async fn guarded(
     connection: &mut PgConnection,
     branch: &BranchId,
@@ -107,7 +106,7 @@ async fn guarded(
 ) -> Result<u64, sqlx::Error> {
     let sql = format!(
         "SAVEPOINT handfast; RELEASE SAVEPOINT handfast; \
-         SET LOCAL statement_timeout = 0; SET LOCAL synchronous_commit = on; \
+         SET LOCAL synchronous_commit = on; \
          INSERT INTO public.handfast_branch (id, outcome) VALUES ('{branch}', 'committed'); {end}"
     );
     let done = sqlx::raw_sql(AssertSqlSafe(sql)).execute(connection).await?;

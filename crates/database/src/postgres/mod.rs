@@ -60,8 +60,8 @@ impl Postgres {
     }
 }
 
-/// No `statement_timeout`: it would also end the wait for a synchronous standby, and a commit
-/// whose wait was ended reports success. The call's own bound does without that.
+/// No `statement_timeout`: it would end the wait of COMMIT PREPARED for a synchronous standby, which
+/// then reports success. The call's own bound does without that.
 fn pool(size: u32, options: &Options) -> PgPoolOptions {
     let lock_ms = options.lock_timeout.as_millis().max(1);
     PgPoolOptions::new()

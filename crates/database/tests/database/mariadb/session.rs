@@ -5,7 +5,7 @@ use std::time::Duration;
 use handfast_database::mariadb::application;
 use handfast_database::private::{MariaDb, MariaDbOptions};
 use handfast_database::{End, Finished, Holder, Options, connect};
-use sqlx::Connection;
+use sqlx::{AssertSqlSafe, Connection};
 
 use super::{Bench, is_unknown, run, work};
 use crate::servers::{MARIADB, MARIADB_BINLOG, branch, private_mariadb, until};
@@ -65,6 +65,37 @@ async fn my3_a_session_that_lives_is_ended_first() {
             assert_eq!(bench.database.finish(&id, end, Some(holder)).await, Finished::Done);
         }
     }
+}
+
+/// A session that takes its time to end, because it is busy with what cannot be interrupted: the
+/// branch is left alone until it is gone.
+#[tokio::test(flavor = "multi_thread")]
+async fn my3_the_branch_is_left_alone_until_the_session_is_gone() {
+    let bench = Bench::new().await;
+    let id = branch();
+    let (mut connection, holder) = bench.prepare_and_hold(&id).await;
+    // One row of many long hashes: KILL is looked for between rows only.
+    let hashes: Vec<String> =
+        (0..40).map(|n| format!("SHA2(REPEAT('{n}', 8000000), 512)")).collect();
+    let busy = format!("SELECT {}", hashes.join(","));
+    let session = tokio::spawn(async move {
+        // It is killed; what it answers is of no interest.
+        let _ = sqlx::raw_sql(AssertSqlSafe(busy)).fetch_all(&mut connection).await;
+    });
+    let sql = format!(
+        "SELECT COUNT(*) FROM information_schema.PROCESSLIST WHERE ID = {} AND COMMAND = 'Query'",
+        holder.connection
+    );
+    until("the session is busy", || async { bench.count(&sql).await == 1 }).await;
+
+    let mut impatient = Options::default();
+    impatient.session_gone_timeout = Duration::ZERO;
+    let impatient = connect(&bench.url, impatient).unwrap();
+    let finished = impatient.finish(&id, End::Commit, Some(holder)).await;
+    assert!(is_unknown(&finished), "{finished:?}");
+    assert_eq!(bench.database.finish(&id, End::Commit, Some(holder)).await, Finished::Done);
+    assert!(bench.work_is_visible(&id).await);
+    session.await.unwrap();
 }
 
 /// The session ends by itself at the very moment at which the server finishes its branch. The

@@ -147,8 +147,29 @@ async fn pg9_a_branch_that_somebody_else_finishes_now_is_unknown() {
     assert_eq!(waiting.bench.database.finish(&id, End::Commit, None).await, Finished::Done);
 }
 
-/// `statement_timeout` ends the wait for a synchronous standby, and what was not replicated then
-/// counts as committed. The deadline bounds the work, not that wait.
+/// The hazard because of which the server's own connections have no `statement_timeout`: it ends
+/// the wait for a synchronous standby, and what was not replicated is reported as committed.
+#[tokio::test(flavor = "multi_thread")]
+async fn pg11_a_statement_timeout_cuts_the_wait_of_commit_prepared() {
+    let mut waiting = Waiting::new().await;
+    let (cut, whole) = (branch(), branch());
+    waiting.bench.prepare(&cut).await;
+    waiting.bench.prepare(&whole).await;
+    waiting.set("nobody").await;
+    let mut connection = waiting.bench.connection().await;
+    run(&mut connection, "SET statement_timeout = 200").await;
+    run(&mut connection, &format!("COMMIT PREPARED '{}'", cut.gid())).await;
+    assert!(waiting.bench.work_is_visible(&cut).await, "the hazard itself");
+
+    let database = Arc::clone(&waiting.bench.database);
+    let ending = tokio::spawn(async move { database.finish(&whole, End::Commit, None).await });
+    waiting.somebody_waits("1 s").await;
+    assert!(!ending.is_finished());
+    waiting.set("").await;
+    assert_eq!(ending.await.unwrap(), Finished::Done);
+}
+
+/// The application's deadline becomes a `statement_timeout` and bounds the work, not that wait.
 #[tokio::test(flavor = "multi_thread")]
 async fn pg11_a_deadline_does_not_cut_the_wait_for_a_standby() {
     let mut waiting = Waiting::new().await;
