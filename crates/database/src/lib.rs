@@ -1,0 +1,115 @@
+//! Databases as participants of handfast transactions.
+//!
+//! The server's side is the trait [`Database`], with one implementation for PostgreSQL and one for
+//! MariaDB, which [`connect`] picks by the URL. The application's side, the statements that its
+//! own connection runs, is in [`postgres::application`] and [`mariadb::application`].
+//!
+//! This crate decides nothing about a transaction and knows no coordinator, journal or
+//! configuration file. It never takes silence, an error or an absence for an outcome: whether a
+//! branch committed is read from its marker. It never touches what is not named by one of our
+//! own [`BranchId`]s.
+
+mod application;
+pub mod branch;
+#[cfg(feature = "conformance")]
+pub mod conformance;
+mod connect;
+pub mod doctor;
+pub mod errors;
+mod fault;
+pub mod mariadb;
+mod options;
+mod owner;
+mod participant;
+mod pool;
+pub mod postgres;
+#[cfg(feature = "private")]
+pub mod private;
+mod verdict;
+
+use async_trait::async_trait;
+use handfast_core::input::Resolution;
+
+pub use application::ApplicationError;
+pub use branch::BranchId;
+pub use connect::{ConnectError, connect};
+pub use fault::Fault;
+pub use options::Options;
+pub use owner::{Claim, Contradiction, Owner};
+pub use participant::{End, Finished, Holder, Identity, Kind, Outcome, Prepared};
+
+/// One registered database, from the server's side.
+///
+/// Every call is bounded by [`Options::call_timeout`], idempotent, and may be dropped at any time:
+/// what it asked for may then have happened or not, and asking again says which. A connection
+/// whose call did not finish is closed, not used again.
+#[async_trait]
+pub trait Database: Send + Sync {
+    /// Which database it is.
+    fn kind(&self) -> Kind;
+
+    /// All prepared transactions: of this database in PostgreSQL, of the whole server in MariaDB,
+    /// which does not say to which database a transaction belongs.
+    ///
+    /// # Errors
+    /// [`Fault`]; a replica is one, because its list is not the truth.
+    async fn list(&self) -> Result<Vec<Prepared>, Fault>;
+
+    /// Ends a prepared branch as decided, or finds out that it has ended.
+    ///
+    /// `holder` is the session that prepared a MariaDB branch. It is killed if it is still there,
+    /// and the branch is touched only after it is gone (MY3).
+    async fn finish(&self, branch: &BranchId, end: End, holder: Option<Holder>) -> Finished;
+
+    /// What the markers say, in the order asked, read in a new statement on the primary. A marker
+    /// that says committed is durable when this returns.
+    ///
+    /// # Errors
+    /// [`Fault`]; nothing is known then, about any of them.
+    async fn outcomes(&self, branches: &[BranchId]) -> Result<Vec<Option<Outcome>>, Fault>;
+
+    /// Which of these branches are prepared, in the order asked: one look for all of them.
+    ///
+    /// # Errors
+    /// [`Fault`]; nothing is known then, about any of them.
+    async fn prepared(&self, branches: &[BranchId]) -> Result<Vec<bool>, Fault>;
+
+    /// Settles a local transaction whose outcome nobody knows, by the tombstone (L4 to L7). At
+    /// most one call per branch at once. `Committed` is durable when this returns.
+    async fn resolve(&self, branch: &BranchId) -> Resolution;
+
+    /// Deletes markers, by id and never otherwise. Returns how many there were.
+    ///
+    /// # Errors
+    /// [`Fault`]; some may be deleted.
+    async fn forget(&self, branches: &[BranchId]) -> Result<u64, Fault>;
+
+    /// Raises this store's row in `handfast_owner` by compare-and-set, or says what stands there.
+    ///
+    /// # Errors
+    /// [`Fault`]; the row may have been raised.
+    async fn claim(&self, owner: &Owner) -> Result<Claim, Fault>;
+
+    /// Makes the row ours whatever stands there: an operator's decision.
+    ///
+    /// # Errors
+    /// [`Fault`]; it may have been done.
+    async fn adopt(&self, owner: &Owner) -> Result<(), Fault>;
+
+    /// Whether this database may be trusted, and with what. A database that does not answer is a
+    /// finding, not an error.
+    async fn check(&self) -> doctor::Report;
+
+    /// Creates what is missing and lets an application's role insert markers and nothing else.
+    /// Returns one sentence for each thing done.
+    ///
+    /// # Errors
+    /// [`Fault`]; some of it may be done, and doing it again is harmless.
+    async fn install(&self, application_role: Option<&str>) -> Result<Vec<String>, Fault>;
+
+    /// Which server answers, and which of its lives it is in.
+    ///
+    /// # Errors
+    /// [`Fault`].
+    async fn identity(&self) -> Result<Identity, Fault>;
+}

@@ -1,0 +1,255 @@
+//! MariaDB, from the server's side: one implementation of [`Database`].
+//!
+//! Rows MY1 to MY15 of the specification. It never takes an OK to `XA COMMIT` for a commit: only
+//! the marker says that (MY4).
+
+pub mod application;
+mod doctor;
+mod finish;
+mod install;
+mod marker;
+mod owner;
+mod session;
+
+use std::str::FromStr;
+use std::sync::Mutex;
+
+use async_trait::async_trait;
+use handfast_core::input::Resolution;
+use sqlx::mysql::{MySqlConnectOptions, MySqlPool, MySqlPoolOptions};
+use sqlx::{AssertSqlSafe, Executor, MySqlConnection, Row};
+
+use crate::doctor::Report;
+use crate::errors::mariadb::fault;
+use crate::pool::{self, within};
+use crate::{
+    BranchId, Claim, ConnectError, Database, End, Fault, Finished, Holder, Identity, Kind, Options,
+    Outcome, Owner, Prepared,
+};
+
+type Lease = pool::Lease<sqlx::MySql>;
+
+/// A MariaDB database.
+pub struct MariaDb {
+    work: MySqlPool,
+    resolutions: MySqlPool,
+    options: Options,
+    /// The server that the last [`Database::identity`] saw. Branches are finished on no other
+    /// (MY8), until the caller has looked again.
+    server: Mutex<Option<u64>>,
+}
+
+impl MariaDb {
+    pub(crate) fn new(url: &str, options: Options) -> Result<Self, ConnectError> {
+        let connect = MySqlConnectOptions::from_str(url)
+            .map_err(|error| ConnectError::Url(error.to_string()))?;
+        if connect.get_database().is_none() {
+            return Err(ConnectError::NoDatabase);
+        }
+        let pool = |size| pool(size, &options).connect_lazy_with(connect.clone());
+        let (work, resolutions) = (pool(options.pool), pool(options.resolve_pool));
+        Ok(Self { work, resolutions, options, server: Mutex::new(None) })
+    }
+
+    async fn within<T>(&self, work: impl Future<Output = Result<T, Fault>>) -> Result<T, Fault> {
+        within(self.options.call_timeout, work).await
+    }
+
+    async fn lease(&self) -> Result<Lease, Fault> {
+        Lease::new(&self.work).await.map_err(|error| fault(&error))
+    }
+
+    fn expected_server(&self) -> Option<u64> {
+        *self.server.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    fn expect_server(&self, server: u64) {
+        *self.server.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(server);
+    }
+}
+
+/// `lock_wait_timeout` is for metadata locks, and a day long by default.
+fn pool(size: u32, options: &Options) -> MySqlPoolOptions {
+    let row_lock_s = options.lock_timeout.as_secs().max(1);
+    let table_lock_s = options.call_timeout.as_secs().max(1);
+    MySqlPoolOptions::new()
+        .max_connections(size.max(1))
+        .acquire_timeout(options.call_timeout)
+        .idle_timeout(options.idle_timeout)
+        .after_connect(move |connection, _| {
+            let set = format!(
+                "SET SESSION autocommit = 1, innodb_lock_wait_timeout = {row_lock_s}, \
+                 lock_wait_timeout = {table_lock_s}"
+            );
+            Box::pin(async move {
+                connection.execute(sqlx::raw_sql(AssertSqlSafe(set))).await?;
+                Ok(())
+            })
+        })
+}
+
+/// Refuses a server that is read-only, or another one than before (MY8).
+async fn on_primary(connection: &mut MySqlConnection, expected: Option<u64>) -> Result<(), Fault> {
+    let row = sqlx::raw_sql("SELECT CAST(@@global.read_only AS CHAR), @@global.server_id")
+        .fetch_one(connection)
+        .await
+        .map_err(|error| fault(&error))?;
+    let read_only: String = row.try_get(0).map_err(|error| fault(&error))?;
+    let server: u64 = row.try_get(1).map_err(|error| fault(&error))?;
+    if !matches!(read_only.as_str(), "0" | "OFF") {
+        return Err(Fault::NotPrimary("it is read-only".to_owned()));
+    }
+    match expected {
+        Some(expected) if expected != server => {
+            Err(Fault::NotPrimary(format!("server_id is {server} and was {expected}")))
+        }
+        _ => Ok(()),
+    }
+}
+
+#[async_trait]
+impl Database for MariaDb {
+    fn kind(&self) -> Kind {
+        Kind::MariaDb
+    }
+
+    async fn list(&self) -> Result<Vec<Prepared>, Fault> {
+        self.within(async {
+            let mut lease = self.lease().await?;
+            on_primary(&mut lease, self.expected_server()).await?;
+            let xids = finish::listed(&mut lease).await?;
+            lease.give_back();
+            Ok(xids.into_iter().map(listed).collect())
+        })
+        .await
+    }
+
+    async fn finish(&self, branch: &BranchId, end: End, holder: Option<Holder>) -> Finished {
+        let finished = self.within(async {
+            let mut lease = self.lease().await?;
+            on_primary(&mut lease, self.expected_server()).await?;
+            if let Some(holder) = holder {
+                session::end(&mut lease, holder, self.options.session_gone_timeout).await?;
+            }
+            finish::finish(lease, branch, end).await
+        });
+        finished.await.unwrap_or_else(|fault| Finished::Unknown(fault.to_string()))
+    }
+
+    async fn outcomes(&self, branches: &[BranchId]) -> Result<Vec<Option<Outcome>>, Fault> {
+        self.within(async {
+            let mut lease = self.lease().await?;
+            on_primary(&mut lease, self.expected_server()).await?;
+            let outcomes = marker::read(&mut lease, branches).await?;
+            lease.give_back();
+            Ok(outcomes)
+        })
+        .await
+    }
+
+    async fn prepared(&self, branches: &[BranchId]) -> Result<Vec<bool>, Fault> {
+        self.within(async {
+            let mut lease = self.lease().await?;
+            on_primary(&mut lease, self.expected_server()).await?;
+            let xids = finish::listed(&mut lease).await?;
+            lease.give_back();
+            let ours: std::collections::HashSet<BranchId> =
+                xids.iter().filter_map(|xid| BranchId::from_xid(xid)).collect();
+            Ok(branches.iter().map(|branch| ours.contains(branch)).collect())
+        })
+        .await
+    }
+
+    async fn resolve(&self, branch: &BranchId) -> Resolution {
+        let resolution = self.within(async {
+            let mut lease = Lease::new(&self.resolutions).await.map_err(|error| fault(&error))?;
+            on_primary(&mut lease, self.expected_server()).await?;
+            marker::resolve(lease, branch).await
+        });
+        resolution.await.unwrap_or_else(|fault| {
+            tracing::debug!(%branch, %fault, "a local transaction is not resolved yet");
+            Resolution::Unknown
+        })
+    }
+
+    async fn forget(&self, branches: &[BranchId]) -> Result<u64, Fault> {
+        self.within(async {
+            let mut lease = self.lease().await?;
+            let deleted = marker::forget(&mut lease, branches).await?;
+            lease.give_back();
+            Ok(deleted)
+        })
+        .await
+    }
+
+    async fn claim(&self, owner: &Owner) -> Result<Claim, Fault> {
+        self.within(async {
+            let mut lease = self.lease().await?;
+            on_primary(&mut lease, self.expected_server()).await?;
+            let claim = owner::claim(&mut lease, owner).await?;
+            lease.give_back();
+            Ok(claim)
+        })
+        .await
+    }
+
+    async fn adopt(&self, owner: &Owner) -> Result<(), Fault> {
+        self.within(async {
+            let mut lease = self.lease().await?;
+            on_primary(&mut lease, self.expected_server()).await?;
+            owner::adopt(&mut lease, owner).await?;
+            lease.give_back();
+            Ok(())
+        })
+        .await
+    }
+
+    async fn check(&self) -> Report {
+        let mut findings = Vec::new();
+        let checked = self.within(async {
+            let mut lease = self.lease().await?;
+            let version = doctor::check(&mut lease, &mut findings).await?;
+            lease.give_back();
+            Ok(version)
+        });
+        match checked.await {
+            Ok(version) => Report::new(Kind::MariaDb, version, findings),
+            Err(fault) => Report::failed(Kind::MariaDb, findings, &fault),
+        }
+    }
+
+    async fn install(&self, application_role: Option<&str>) -> Result<Vec<String>, Fault> {
+        self.within(async {
+            let mut lease = self.lease().await?;
+            let done = install::install(&mut lease, application_role).await?;
+            lease.give_back();
+            Ok(done)
+        })
+        .await
+    }
+
+    async fn identity(&self) -> Result<Identity, Fault> {
+        self.within(async {
+            let mut lease = self.lease().await?;
+            let started = session::server_start(&mut lease).await.map_err(|error| fault(&error))?;
+            let row = sqlx::raw_sql("SELECT @@global.server_id, @@hostname, @@port")
+                .fetch_one(&mut *lease)
+                .await
+                .map_err(|error| fault(&error))?;
+            let named = |row: &sqlx::mysql::MySqlRow| -> Result<(u64, String, u64), sqlx::Error> {
+                Ok((row.try_get(0)?, row.try_get(1)?, row.try_get(2)?))
+            };
+            let (id, host, port) = named(&row).map_err(|error| fault(&error))?;
+            lease.give_back();
+            self.expect_server(id);
+            Ok(Identity { server: format!("{id} at {host}:{port}"), incarnation: started })
+        })
+        .await
+    }
+}
+
+fn listed(xid: String) -> Prepared {
+    let branch = BranchId::from_xid(&xid);
+    let foreign = branch.is_none().then_some(xid);
+    Prepared { branch, foreign, age: None, user: None, waiting: None }
+}

@@ -1,0 +1,78 @@
+//! The session that prepared a branch, and how it ends before anybody else touches the branch.
+//!
+//! In the instant of a disconnect, `XA COMMIT` from another session answers OK without committing
+//! (MY3). Only after the session has left the server's list of threads is the branch detached.
+
+use std::time::Duration;
+
+use sqlx::{AssertSqlSafe, MySqlConnection, Row};
+use tokio::time::{Instant, sleep};
+
+use crate::errors::mariadb::{NO_SUCH_THREAD, fault, message, number};
+use crate::{Fault, Holder};
+
+/// `KILL` of another user's session without the privilege.
+const KILL_DENIED: u16 = 1095;
+const FIRST_POLL: Duration = Duration::from_millis(1);
+const LONGEST_POLL: Duration = Duration::from_millis(50);
+
+/// Ends a session, if the server is still the one that it belonged to, and waits until it is gone.
+///
+/// `KILL` itself is asked whether it is, because it searches all threads: the process list leaves
+/// out a thread whose socket is closed already, and those of other users without a privilege.
+pub(super) async fn end(
+    connection: &mut MySqlConnection,
+    holder: Holder,
+    bound: Duration,
+) -> Result<(), Fault> {
+    if server_start(connection).await.map_err(|error| fault(&error))? != holder.server_start {
+        return Ok(());
+    }
+    let until = Instant::now() + bound;
+    let mut pause = FIRST_POLL;
+    loop {
+        let kill = format!("KILL CONNECTION {}", holder.connection);
+        let killed = sqlx::raw_sql(AssertSqlSafe(kill)).execute(&mut *connection).await;
+        match killed {
+            Ok(_) => {}
+            Err(error) if number(&error) == Some(NO_SUCH_THREAD) => return Ok(()),
+            Err(error) if number(&error) == Some(KILL_DENIED) => {
+                return Err(Fault::Refused {
+                    code: KILL_DENIED.to_string(),
+                    message: format!(
+                        "the session that prepared the branch still lives, and may not be killed \
+                         without CONNECTION ADMIN: {}",
+                        message(&error)
+                    ),
+                    retryable: true,
+                });
+            }
+            Err(error) => return Err(fault(&error)),
+        }
+        if Instant::now() >= until {
+            return Err(Fault::TimedOut(bound));
+        }
+        sleep(pause).await;
+        pause = (pause * 2).min(LONGEST_POLL);
+    }
+}
+
+/// When the server started, in Unix seconds. Both numbers are taken at the start of the same
+/// statement, so the difference is the same every time, whatever clock the session was given.
+pub(super) async fn server_start(connection: &mut MySqlConnection) -> Result<u64, sqlx::Error> {
+    let row = sqlx::raw_sql(
+        "SELECT CAST(CAST(UNIX_TIMESTAMP() AS SIGNED) - CAST(VARIABLE_VALUE AS SIGNED) AS SIGNED) \
+         FROM information_schema.GLOBAL_STATUS WHERE VARIABLE_NAME = 'UPTIME'",
+    )
+    .fetch_one(connection)
+    .await?;
+    let start: i64 = row.try_get(0)?;
+    Ok(u64::try_from(start).unwrap_or(0))
+}
+
+/// This session's own name, which its vote carries.
+pub(super) async fn own(connection: &mut MySqlConnection) -> Result<Holder, sqlx::Error> {
+    let server_start = server_start(connection).await?;
+    let row = sqlx::raw_sql("SELECT CONNECTION_ID()").fetch_one(connection).await?;
+    Ok(Holder { connection: row.try_get(0)?, server_start })
+}

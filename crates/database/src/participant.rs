@@ -1,0 +1,112 @@
+//! What the seam says about branches: plain data.
+
+use std::fmt;
+use std::time::Duration;
+
+use handfast_core::input::BranchReport;
+
+use crate::branch::BranchId;
+
+/// Which database it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Kind {
+    /// PostgreSQL 13 or later.
+    Postgres,
+    /// MariaDB 10.6 or later.
+    MariaDb,
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Postgres => "PostgreSQL",
+            Self::MariaDb => "MariaDB",
+        })
+    }
+}
+
+/// How a branch is to end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum End {
+    /// Its transaction was decided to commit.
+    Commit,
+    /// Its transaction was decided to abort.
+    Abort,
+}
+
+/// What a marker says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Outcome {
+    /// The branch's work and its marker were committed together.
+    Committed,
+    /// A tombstone: the branch can never commit.
+    Aborted,
+}
+
+impl Outcome {
+    pub(crate) fn parse(text: &str) -> Option<Self> {
+        match text {
+            "committed" => Some(Self::Committed),
+            "aborted" => Some(Self::Aborted),
+            _ => None,
+        }
+    }
+}
+
+/// How finishing a branch went.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Finished {
+    /// It ended as asked, now or before.
+    Done,
+    /// Nobody knows yet: try again. The text says what stood in the way.
+    Unknown(String),
+    /// MariaDB answered OK without doing it and keeps its locks until it restarts (MY4): not
+    /// done, and not a heuristic. Needs attention and a retry after the restart.
+    Held(String),
+    /// Somebody ended it against the decision.
+    Heuristic(String),
+}
+
+impl From<Finished> for BranchReport {
+    fn from(finished: Finished) -> Self {
+        match finished {
+            Finished::Done => Self::Done,
+            Finished::Unknown(_) | Finished::Held(_) => Self::Unknown,
+            Finished::Heuristic(what) => Self::Heuristic(what),
+        }
+    }
+}
+
+/// The session that prepared a MariaDB branch (MY3). It comes with the vote.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Holder {
+    /// `CONNECTION_ID()`.
+    pub connection: u64,
+    /// When the server started, in Unix seconds: connection ids of an earlier start mean nothing.
+    pub server_start: u64,
+}
+
+/// One prepared transaction that a database lists.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Prepared {
+    /// The branch, if the name is one of ours.
+    pub branch: Option<BranchId>,
+    /// The name, if it is not: to be reported and never touched.
+    pub foreign: Option<String>,
+    /// Since when, where the database knows it (PostgreSQL).
+    pub age: Option<Duration>,
+    /// Who prepared it, where the database knows it (PostgreSQL).
+    pub user: Option<String>,
+    /// How many sessions wait for it at this moment, where the database knows it (PostgreSQL).
+    pub waiting: Option<u64>,
+}
+
+/// Which server answers, and which of its lives it is in. When this changes, every open branch
+/// has to be looked up again (PG10).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Identity {
+    /// PostgreSQL's system identifier; MariaDB's `server_id` with its host name and port.
+    pub server: String,
+    /// PostgreSQL's timeline; when the MariaDB server started, in Unix seconds.
+    pub incarnation: u64,
+}

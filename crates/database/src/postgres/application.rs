@@ -1,0 +1,137 @@
+//! PostgreSQL, from the application's side: what its own connection runs.
+//!
+//! These are functions on a bare connection. An `sqlx::Transaction` does not fit: it would believe
+//! that the transaction is still open after the prepare. Only the simple query protocol is used,
+//! and only `SET LOCAL`, so a pooler such as PgBouncer in transaction mode may stand in between
+//! (PG12).
+//!
+//! Without this crate the same statements do, in one message:
+//!
+//! ```sql
+//! SAVEPOINT handfast; RELEASE SAVEPOINT handfast;
+//! SET LOCAL synchronous_commit = on;
+//! INSERT INTO public.handfast_branch (id, outcome) VALUES ('<id>', 'committed');
+//! PREPARE TRANSACTION 'handfast.<id>'   -- or COMMIT, for a local transaction
+//! ```
+//!
+//! The savepoint is a guard. In a block that has failed, or with no block open, PREPARE and COMMIT
+//! *succeed* and prepare nothing, or an empty branch; SAVEPOINT fails in both cases, and what
+//! follows it in the message is not run.
+
+use std::time::Duration;
+
+use sqlx::{AssertSqlSafe, PgConnection};
+
+use crate::BranchId;
+use crate::application::{ApplicationError, milliseconds};
+use crate::errors::postgres::{code, may_pass, meaning, message};
+use crate::errors::{Meaning, Step};
+
+/// Opens the transaction. The remaining deadline bounds each of its statements, each wait for a
+/// lock (X4), and the time it may sit idle, so that a stopped application does not hold its locks
+/// or a resolution back.
+///
+/// # Errors
+/// The driver's; no transaction is open then, or the connection is lost.
+pub async fn begin(connection: &mut PgConnection, remaining: Duration) -> Result<(), sqlx::Error> {
+    let ms = milliseconds(remaining);
+    let sql = format!(
+        "BEGIN; SET LOCAL statement_timeout = {ms}; SET LOCAL lock_timeout = {ms}; \
+         SET LOCAL idle_in_transaction_session_timeout = {ms}"
+    );
+    sqlx::raw_sql(AssertSqlSafe(sql)).execute(connection).await?;
+    Ok(())
+}
+
+/// The guarded prepare: a YES vote if it succeeds. The connection is free for other work
+/// afterwards.
+///
+/// # Errors
+/// Always [`ApplicationError::No`]; a connection that was lost is one too, because no vote was
+/// given (PG3). The work is rolled back, or will be by the auditor.
+pub async fn prepare(
+    connection: &mut PgConnection,
+    branch: &BranchId,
+) -> Result<(), ApplicationError> {
+    let end = format!("PREPARE TRANSACTION '{}'", branch.gid());
+    match guarded(connection, branch, &end).await {
+        Ok(1) => Ok(()),
+        Ok(rows) => {
+            // A trigger or rule swallowed the marker. A branch without one must not be voted for.
+            let undo = format!("ROLLBACK PREPARED '{}'", branch.gid());
+            let undone = sqlx::raw_sql(AssertSqlSafe(undo)).execute(connection).await;
+            Err(no_marker(rows, undone.is_err()))
+        }
+        Err(error) => Err(refused(connection, Step::Prepare, &error).await),
+    }
+}
+
+/// The guarded COMMIT of a local transaction.
+///
+/// # Errors
+/// [`ApplicationError::No`] if it is certain that nothing was committed, else
+/// [`ApplicationError::Unknown`]: then the server has to resolve it.
+pub async fn commit_local(
+    connection: &mut PgConnection,
+    branch: &BranchId,
+) -> Result<(), ApplicationError> {
+    match guarded(connection, branch, "COMMIT").await {
+        Ok(1) => Ok(()),
+        Ok(_) => Err(ApplicationError::Unknown {
+            code: String::new(),
+            message: "committed, but a trigger or rule swallowed the marker".to_owned(),
+        }),
+        Err(error) => Err(refused(connection, Step::CommitLocal, &error).await),
+    }
+}
+
+/// Rolls back what is open.
+///
+/// # Errors
+/// The driver's; the connection has to be closed then, which rolls back too.
+pub async fn roll_back(connection: &mut PgConnection) -> Result<(), sqlx::Error> {
+    sqlx::raw_sql("ROLLBACK").execute(connection).await?;
+    Ok(())
+}
+
+/// One message: guard, marker, end. Returns the rows that the marker's INSERT reported.
+///
+/// `synchronous_commit` has to be on, because the marker must not be visible before it is durable
+/// (PG11). The deadline in `statement_timeout` does not cut off COMMIT's or PREPARE's wait for a
+/// synchronous standby: PostgreSQL takes the statement as over before that.
+async fn guarded(
+    connection: &mut PgConnection,
+    branch: &BranchId,
+    end: &str,
+) -> Result<u64, sqlx::Error> {
+    let sql = format!(
+        "SAVEPOINT handfast; RELEASE SAVEPOINT handfast; \
+         SET LOCAL synchronous_commit = on; \
+         INSERT INTO public.handfast_branch (id, outcome) VALUES ('{branch}', 'committed'); {end}"
+    );
+    let done = sqlx::raw_sql(AssertSqlSafe(sql)).execute(connection).await?;
+    Ok(done.rows_affected())
+}
+
+async fn refused(
+    connection: &mut PgConnection,
+    step: Step,
+    error: &sqlx::Error,
+) -> ApplicationError {
+    let text = code(error).unwrap_or_default().to_owned();
+    if meaning(step, error) != Meaning::No {
+        return ApplicationError::Unknown { code: text, message: message(error) };
+    }
+    let discard = roll_back(connection).await.is_err();
+    let retryable = may_pass(&text);
+    ApplicationError::No { code: text, message: message(error), retryable, discard }
+}
+
+fn no_marker(rows: u64, discard: bool) -> ApplicationError {
+    ApplicationError::No {
+        code: String::new(),
+        message: format!("the marker's INSERT reported {rows} rows instead of 1"),
+        retryable: false,
+        discard,
+    }
+}

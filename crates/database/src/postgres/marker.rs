@@ -1,0 +1,104 @@
+//! Markers and tombstones, from the server's side. Every statement is its own transaction.
+
+use std::collections::HashMap;
+
+use handfast_core::input::Resolution;
+use sqlx::{PgConnection, Row};
+
+use super::Lease;
+use crate::errors::postgres::{fault, meaning};
+use crate::errors::{Meaning, Step};
+use crate::{BranchId, Fault, Outcome};
+
+/// Most ids in one statement.
+const CHUNK: usize = 1000;
+
+/// What the markers say. Those that say committed are durable when this returns: a commit with
+/// `synchronous_commit` off is visible first and could still vanish in a crash (PG11). A later
+/// commit that waits for its own record waits for all earlier ones.
+pub(super) async fn read(
+    connection: &mut PgConnection,
+    branches: &[BranchId],
+) -> Result<Vec<Option<Outcome>>, Fault> {
+    let mut found = HashMap::new();
+    for chunk in branches.chunks(CHUNK) {
+        let ids = texts(chunk);
+        let rows = sqlx::query("SELECT id, outcome FROM public.handfast_branch WHERE id = ANY($1)")
+            .bind(&ids)
+            .fetch_all(&mut *connection)
+            .await
+            .map_err(|error| fault(&error))?;
+        for row in rows {
+            let (id, outcome) = decode(&row).map_err(|error| fault(&error))?;
+            let known = Outcome::parse(&outcome)
+                .ok_or_else(|| Fault::Unexpected(format!("a marker says {outcome:?}")))?;
+            found.insert(id, known);
+        }
+    }
+    // One of them is enough, because the log is one.
+    if let Some((id, _)) = found.iter().find(|(_, outcome)| **outcome == Outcome::Committed) {
+        touch(connection, id).await?;
+    }
+    Ok(branches.iter().map(|branch| found.get(&branch.to_string()).copied()).collect())
+}
+
+/// L4 to L7.
+pub(super) async fn resolve(mut lease: Lease, branch: &BranchId) -> Result<Resolution, Fault> {
+    let id = branch.to_string();
+    let inserted =
+        sqlx::query("INSERT INTO public.handfast_branch (id, outcome) VALUES ($1, 'aborted')")
+            .bind(&id)
+            .execute(&mut *lease)
+            .await;
+    let resolution = match inserted {
+        Ok(done) if done.rows_affected() == 1 => Resolution::Tombstone,
+        Ok(_) => return Err(Fault::Unexpected("the tombstone was not inserted".to_owned())),
+        Err(error) if meaning(Step::Resolve, &error) == Meaning::Done => {
+            match touch(&mut lease, &id).await? {
+                Some(Outcome::Committed) => Resolution::Committed,
+                Some(Outcome::Aborted) => Resolution::Aborted,
+                // Deleted in between: the next attempt inserts.
+                None => Resolution::Unknown,
+            }
+        }
+        Err(error) => return Err(fault(&error)),
+    };
+    lease.give_back();
+    Ok(resolution)
+}
+
+pub(super) async fn forget(
+    connection: &mut PgConnection,
+    branches: &[BranchId],
+) -> Result<u64, Fault> {
+    let mut deleted = 0;
+    for chunk in branches.chunks(CHUNK) {
+        deleted += sqlx::query("DELETE FROM public.handfast_branch WHERE id = ANY($1)")
+            .bind(texts(chunk))
+            .execute(&mut *connection)
+            .await
+            .map_err(|error| fault(&error))?
+            .rows_affected();
+    }
+    Ok(deleted)
+}
+
+/// Reads one marker by writing to it, with a commit that is durable when it is answered.
+async fn touch(connection: &mut PgConnection, id: &str) -> Result<Option<Outcome>, Fault> {
+    let outcome: Option<String> = sqlx::query_scalar(
+        "UPDATE public.handfast_branch SET at = clock_timestamp() WHERE id = $1 RETURNING outcome",
+    )
+    .bind(id)
+    .fetch_optional(connection)
+    .await
+    .map_err(|error| fault(&error))?;
+    Ok(outcome.as_deref().and_then(Outcome::parse))
+}
+
+fn texts(branches: &[BranchId]) -> Vec<String> {
+    branches.iter().map(BranchId::to_string).collect()
+}
+
+fn decode(row: &sqlx::postgres::PgRow) -> Result<(String, String), sqlx::Error> {
+    Ok((row.try_get(0)?, row.try_get(1)?))
+}

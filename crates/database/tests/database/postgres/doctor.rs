@@ -1,0 +1,78 @@
+//! What the doctor says about PostgreSQL.
+
+use handfast_database::Options;
+use handfast_database::doctor::Grade;
+use handfast_database::private::PostgresOptions;
+
+use super::{Bench, run};
+use crate::servers::private_postgres;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_as_it_should_be_is_good() {
+    let report = Bench::new().await.database.check().await;
+    assert_eq!(report.grade, Grade::Good, "{report:#?}");
+    assert!(!report.version.is_empty());
+    assert!(report.allows_local() && report.allows_distributed());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn missing_tables_are_found_and_made() {
+    let bench = Bench::new().await;
+    run(&mut bench.connection().await, "DROP TABLE handfast_branch").await;
+    let report = bench.database.check().await;
+    assert_eq!(report.grade, Grade::Fail);
+    assert!(report.finding("tables").unwrap().fixable);
+    let done = bench.database.install(None).await.unwrap();
+    assert_eq!(done, ["Created the table public.handfast_branch."]);
+    assert_eq!(bench.database.check().await.grade, Grade::Good);
+    assert!(bench.database.install(None).await.unwrap().is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pg11_settings_that_lose_commits_are_refused() {
+    let server = private_postgres(
+        &PostgresOptions::default()
+            .with_max_prepared_transactions(5)
+            .with_setting("fsync=off")
+            .with_setting("full_page_writes=off"),
+    );
+    let bench = Bench::on(&server, Options::default()).await;
+    let report = bench.database.check().await;
+    for check in ["fsync", "full_page_writes"] {
+        assert_eq!(report.finding(check).unwrap().grade, Grade::Fail, "{report:#?}");
+    }
+    assert_eq!(report.finding("max_prepared_transactions").unwrap().grade, Grade::Warn);
+    assert!(!report.allows_local());
+    // Every finding that is not good says what to do.
+    let silent =
+        |f: &&handfast_database::doctor::Finding| f.grade > Grade::Good && f.remedy.is_empty();
+    assert_eq!(report.findings.iter().find(silent), None);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rights_and_the_markers_table_are_looked_at() {
+    let bench = Bench::new().await;
+    let role = format!("poor_{}", bench.name);
+    let mut root = bench.connection().await;
+    run(&mut root, &format!("CREATE ROLE {role} LOGIN")).await;
+    let database = handfast_database::connect(&bench.url_of(&role), Options::default()).unwrap();
+    let report = database.check().await;
+    assert_eq!(report.finding("rights").unwrap().grade, Grade::Fail, "{report:#?}");
+    run(&mut root, "ALTER TABLE handfast_branch SET UNLOGGED").await;
+    let report = bench.database.check().await;
+    assert_eq!(report.finding("marker").unwrap().grade, Grade::Fail, "{report:#?}");
+    run(&mut root, "ALTER TABLE handfast_branch SET LOGGED").await;
+    run(&mut root, "ALTER TABLE handfast_branch DROP CONSTRAINT handfast_branch_pkey").await;
+    let report = bench.database.check().await;
+    assert_eq!(report.finding("marker").unwrap().grade, Grade::Fail, "{report:#?}");
+    run(
+        &mut root,
+        "ALTER DATABASE {} SET default_transaction_read_only = on"
+            .replace("{}", &bench.name)
+            .as_str(),
+    )
+    .await;
+    let database = handfast_database::connect(&bench.url, Options::default()).unwrap();
+    let report = database.check().await;
+    assert_eq!(report.finding("primary").unwrap().grade, Grade::Fail, "{report:#?}");
+}
