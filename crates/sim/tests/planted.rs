@@ -47,7 +47,7 @@ planted! {
     forget_before_end: ForgetBeforeEnd by ["I6"];
     decision_not_repeated: DecisionNotRepeated by ["I13"];
     yes_taken_for_no: YesTakenForNo by ["I3"];
-    ticks_lost: TicksLost by ["I13"];
+    ticks_lost: TicksLost by ["I13", "I7"];
     failed_event_delivered: FailedEventDelivered by ["I8"];
     delivery_skipped: DeliverySkipped by ["I7"];
     two_of_a_key: TwoOfAKey by ["I11"];

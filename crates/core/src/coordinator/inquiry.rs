@@ -26,6 +26,8 @@ pub(super) enum Question {
     Commit(Caller),
     /// Everything about it.
     Show(Caller),
+    /// May an operator do something about it?
+    Operate(Caller),
     /// What was decided about a database's branch?
     Branch { caller: Caller, database: Name },
     /// A participant has prepared it.
@@ -186,6 +188,10 @@ impl Coordinator {
                     Some(view) => cx.effects.reply(caller, Reply::Transaction(view)),
                     None => cx.effects.refuse(caller, unknown(id)),
                 },
+                Question::Operate(caller) => cx.effects.refuse(
+                    caller,
+                    parts.state().map_or_else(|| unknown(id), |_| super::operator::decided(id)),
+                ),
                 Question::Branch { caller, database } => {
                     let decision = branch_decision(&parts, &database, chain.whole);
                     cx.effects.reply(caller, Reply::Branch(decision));

@@ -11,6 +11,7 @@ use crate::record::{Note, Operated, Reason, ReasonCode, Record};
 use crate::refusal::{Code, Refusal};
 
 use super::collecting::{clipped, resolving};
+use super::inquiry::Question;
 use super::transaction::Phase;
 use super::{Context, Coordinator};
 
@@ -25,8 +26,7 @@ impl Coordinator {
         detail: String,
     ) {
         let Some(tx) = self.transactions.get_mut(&id) else {
-            let detail = format!("no transaction {id} is open");
-            return cx.effects.refuse(caller, Refusal::new(Code::UnknownTransaction, detail));
+            return self.ask_log(cx, id, Question::Operate(caller));
         };
         let detail = clipped(detail);
         match act {
@@ -125,6 +125,6 @@ fn undecided(id: TransactionId) -> Refusal {
     Refusal::new(Code::Pending, format!("{id} is not decided yet: it can be aborted"))
 }
 
-fn decided(id: TransactionId) -> Refusal {
+pub(super) fn decided(id: TransactionId) -> Refusal {
     Refusal::new(Code::Closed, format!("{id} is decided, and nobody takes that back"))
 }

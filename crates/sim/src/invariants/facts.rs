@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use handfast_core::Stats;
-use handfast_core::command::{Caller, Command};
+use handfast_core::command::{Act, Caller, Command};
 use handfast_core::event::{Body, DeliveryRef};
 use handfast_core::ids::{
     KeyHash, Lsn, Name, Now, Offset, SessionId, StateId, SubscriptionId, TopicId, TransactionId,
@@ -66,6 +66,8 @@ pub struct Intent {
     pub commits: Vec<(usize, usize)>,
     /// Somebody asked to abort it.
     pub abort_asked: bool,
+    /// An operator wanted it to fail.
+    pub operator_asked: bool,
     /// When it fails, on the monotonic clock.
     pub deadline_ms: u64,
     /// Services and databases in it.
@@ -376,6 +378,12 @@ impl Facts {
                     && !decided
                 {
                     intent.commits.push((request.branches as usize, request.items as usize));
+                }
+                Asked::About(*id)
+            }
+            Command::Operate { id, act: Act::Abort, .. } => {
+                if let Some(intent) = self.intents.get_mut(id) {
+                    intent.operator_asked = true;
                 }
                 Asked::About(*id)
             }

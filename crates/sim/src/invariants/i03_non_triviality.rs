@@ -40,6 +40,9 @@ fn has_cause(facts: &Facts, abort: &Abort) -> bool {
         ReasonCode::Aborted => {
             intent.is_some_and(|i| i.abort_asked) || facts.restarted.contains(&id)
         }
+        ReasonCode::Operator => {
+            intent.is_some_and(|i| i.operator_asked) || facts.restarted.contains(&id)
+        }
         ReasonCode::DeadlinePassed => intent.is_none_or(|i| i.deadline_ms <= facts.now.mono_ms),
         ReasonCode::Incomplete => intent.is_some_and(|i| {
             let counted = (i.branches, i.items);

@@ -80,7 +80,7 @@ impl World {
     }
 
     /// Is it prepared? Of a local transaction: is its marker visible?
-    fn look_up(&self, id: TransactionId, database: &Name, local: bool) -> Found {
+    fn look_up(&mut self, id: TransactionId, database: &Name, local: bool) -> Found {
         let branch = (database.clone(), id);
         let there = match self.index(database).filter(|at| self.databases[*at].up) {
             None => return Found::Unknown,
@@ -88,7 +88,13 @@ impl World {
             Some(_) => self.facts.prepared.contains(&branch),
         };
         let believed = self.fault == Some(Fault::VoteNotVerified);
-        if there || believed { Found::Yes } else { Found::No }
+        if there || believed {
+            return Found::Yes;
+        }
+        if !local {
+            self.facts.refusals.insert(branch);
+        }
+        Found::No
     }
 
     pub(super) fn finish(
