@@ -3,6 +3,8 @@
 //! The implementation brings a [`Fixture`]: a database and the application's side of it, in terms
 //! that both databases share. The suite panics at the first thing that is not as the seam says.
 
+use std::time::Duration;
+
 use async_trait::async_trait;
 use handfast_core::ids::{Lsn, Name, StoreId, TransactionId};
 use handfast_core::input::Resolution;
@@ -57,6 +59,7 @@ pub async fn run(fixture: &dyn Fixture, seed: u64) {
     a_local_commit_is_found_by_its_marker(fixture, seed).await;
     an_open_local_transaction_is_unknown(fixture, seed).await;
     many_branches_are_looked_up_at_once(fixture, seed).await;
+    a_call_may_be_dropped_at_any_time(fixture, seed).await;
     a_foreign_one_is_reported_and_left_alone(fixture).await;
     the_owner_row_is_compared_before_it_is_set(fixture, seed).await;
     the_identity_stays_while_the_server_does(fixture).await;
@@ -203,6 +206,25 @@ async fn many_branches_are_looked_up_at_once(fixture: &dyn Fixture, seed: u64) {
     assert_eq!(database.forget(&[]).await, Ok(0));
     assert_eq!(database.finish(&prepared, End::Abort, holder).await, Finished::Done);
     assert_eq!(database.forget(&ids).await, Ok(2));
+}
+
+/// More calls are dropped than any pool has connections, at moments all over the call.
+async fn a_call_may_be_dropped_at_any_time(fixture: &dyn Fixture, seed: u64) {
+    let database = fixture.database();
+    let id = branch(seed, 61);
+    fixture.prepare(&id).await;
+    let local = branch(seed, 62);
+    for round in 0..60 {
+        let moment = Duration::from_micros(round * 50);
+        // What they answer in time, if they do, is tested elsewhere.
+        let _ = tokio::time::timeout(moment, database.finish(&id, End::Commit, None)).await;
+        let _ = tokio::time::timeout(moment, database.resolve(&local)).await;
+        let _ = tokio::time::timeout(moment, database.list()).await;
+    }
+    until_done(database, &id, End::Commit).await;
+    assert!(fixture.work_is_visible(&id).await);
+    let resolution = database.resolve(&local).await;
+    assert!(matches!(resolution, Resolution::Tombstone | Resolution::Aborted), "{resolution:?}");
 }
 
 async fn a_foreign_one_is_reported_and_left_alone(fixture: &dyn Fixture) {

@@ -2,6 +2,8 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
@@ -139,7 +141,23 @@ impl Postgres {
         self.run()
     }
 
+    /// After a kill the memory that the processes shared can be in use for a moment after the last
+    /// of them is gone from the list; only PostgreSQL itself knows when it is free.
     fn run(&mut self) -> Result<(), PrivateError> {
+        let until = Instant::now() + Duration::from_secs(30);
+        loop {
+            match self.run_once() {
+                Err(PrivateError::Failed { tail, .. })
+                    if tail.contains("is still in use") && Instant::now() < until =>
+                {
+                    thread::sleep(Duration::from_millis(50));
+                }
+                started => return started,
+            }
+        }
+    }
+
+    fn run_once(&mut self) -> Result<(), PrivateError> {
         let ready = self.ready.clone();
         self.server.start(&self.program, &self.arguments, |server| {
             let mut command = server.command(&ready);

@@ -144,6 +144,10 @@ impl Server {
             // If the guard is gone, nobody removes the directory either.
             let _ = stdin.write_all(b"keep\n");
         }
+        // Stopped first: one that it started between the look and the kill would live on for a
+        // moment and keep the next server from starting.
+        let _ = kill_process(running.server, Signal::STOP);
+        wait_until(|| !matches!(state(running.server), Some('R' | 'S' | 'D')));
         let children = children(running.server);
         for process in [running.server].into_iter().chain(children.iter().copied()) {
             // One that has ended already is as it should be.
@@ -203,9 +207,12 @@ fn stat(process: &str) -> Option<(char, i32)> {
     Some((fields.next()?.chars().next()?, fields.next()?.parse().ok()?))
 }
 
+fn state(process: Pid) -> Option<char> {
+    stat(&process.as_raw_nonzero().to_string()).map(|(state, _)| state)
+}
+
 fn is_alive(process: Pid) -> bool {
-    let id = process.as_raw_nonzero().to_string();
-    stat(&id).is_some_and(|(state, _)| !matches!(state, 'Z' | 'X'))
+    state(process).is_some_and(|state| !matches!(state, 'Z' | 'X'))
 }
 
 /// PostgreSQL's own processes are in sessions of their own, which no signal to a group reaches.

@@ -163,6 +163,7 @@ async fn my3_a_session_that_may_not_be_killed_leaves_the_branch_unknown() {
     let finished = weak.finish(&id, End::Commit, Some(holder)).await;
     assert!(is_unknown(&finished), "{finished:?}");
     assert!(bench.is_prepared(&id).await);
+    assert!(weak.identity().await.is_ok() && weak.list().await.is_ok());
     // The session ends on its own: then nobody has to be killed.
     connection.close().await.unwrap();
     bench.session_is_gone(holder).await;
@@ -249,6 +250,50 @@ async fn my5_a_marker_that_is_locked_is_no_heuristic() {
     assert_eq!(bench.database.finish(&id, End::Abort, None).await, Finished::Done);
     // The probe left nothing behind.
     assert_eq!(bench.database.outcomes(&[id]).await, Ok(vec![None]));
+}
+
+/// The numbers in the table are those that a real server sends.
+#[tokio::test(flavor = "multi_thread")]
+async fn x1_a_real_server_sends_the_numbers_of_the_table() {
+    use handfast_database::errors::mariadb::{meaning, number};
+    use handfast_database::errors::{Meaning, Step};
+
+    const OTHER: usize = 0;
+    const INSIDE: usize = 1;
+    const OWNER: usize = 2;
+    let bench = Bench::new().await;
+    let id = branch();
+    let (owner, holder) = bench.prepare_and_hold(&id).await;
+    let mut other = bench.connection().await;
+    run(&mut other, "INSERT INTO handfast_branch (id, outcome) VALUES ('stands', 'aborted')").await;
+    run(&mut other, "SET SESSION innodb_lock_wait_timeout = 0").await;
+    let mut inside = bench.connection().await;
+    run(&mut inside, "START TRANSACTION; INSERT INTO work (id) VALUES ('x')").await;
+    let tombstone =
+        |id: &str| format!("INSERT INTO handfast_branch (id, outcome) VALUES ('{id}', 'aborted')");
+    let (commit, never) =
+        (format!("XA COMMIT {}", id.xid()), format!("XA COMMIT {}", branch().xid()));
+    let killed = format!("KILL CONNECTION {}", u32::MAX);
+    let mut connections = [other, inside, owner];
+    for (connection, sql, expected, step, means) in [
+        (OTHER, commit, 1397, Step::Finish, Meaning::NotThere),
+        (OTHER, never.clone(), 1397, Step::Finish, Meaning::NotThere),
+        (INSIDE, never, 1400, Step::Finish, Meaning::Unknown),
+        (OWNER, "SELECT * FROM work".to_owned(), 1399, Step::Finish, Meaning::Unknown),
+        (OTHER, tombstone("stands"), 1062, Step::Resolve, Meaning::Done),
+        (OTHER, tombstone(&id.to_string()), 1205, Step::Resolve, Meaning::Unknown),
+        (OTHER, tombstone("stands"), 1062, Step::Prepare, Meaning::No),
+        (OTHER, killed, 1094, Step::Finish, Meaning::Unknown),
+    ] {
+        let context = sql.clone();
+        let error = sqlx::raw_sql(AssertSqlSafe(sql))
+            .execute(&mut connections[connection])
+            .await
+            .unwrap_err();
+        assert_eq!(number(&error), Some(expected), "{context}: {error}");
+        assert_eq!(meaning(step, &error), means, "{context}: {error}");
+    }
+    assert_eq!(bench.database.finish(&id, End::Abort, Some(holder)).await, Finished::Done);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -44,6 +44,7 @@ async fn pg6_a_member_finishes_in_the_role_that_prepared() {
         assert_eq!(member.finish(&id, end, None).await, Finished::Done, "{end:?}");
         assert_eq!(stranger.finish(&id, end, None).await, Finished::Done, "{end:?}");
     }
+    assert!(member.identity().await.is_ok() && member.list().await.is_ok());
     assert_eq!(member.check().await.finding("role").unwrap().grade, Grade::Good);
     let report = stranger.check().await;
     assert_eq!(report.finding("role").unwrap().grade, Grade::FailDistributed, "{report:#?}");
@@ -87,6 +88,47 @@ async fn pg7_no_timeout_ends_a_prepared_branch_and_the_list_says_who_waits() {
     assert_eq!(bench.database.finish(&id, End::Commit, None).await, Finished::Done);
     waiter.await.unwrap();
     assert_eq!(bench.count("SELECT n::bigint FROM work WHERE id = 'row'").await, 2);
+}
+
+/// The codes in the table are those that a real server sends.
+#[tokio::test(flavor = "multi_thread")]
+async fn x1_a_real_server_sends_the_codes_of_the_table() {
+    use handfast_database::errors::postgres::{code, meaning};
+    use handfast_database::errors::{Meaning, Step};
+
+    const ROOT: usize = 0;
+    const PLAIN: usize = 1;
+    const ELSEWHERE: usize = 2;
+    let (bench, other) = (Bench::new().await, Bench::new().await);
+    let role = format!("codes_{}", bench.name);
+    let id = branch();
+    bench.prepare(&id).await;
+    let commit = format!("COMMIT PREPARED '{}'", id.gid());
+    let mut root = bench.connection().await;
+    run(&mut root, &format!("CREATE ROLE {role} LOGIN")).await;
+    run(&mut root, "INSERT INTO handfast_branch VALUES ('stands', 'aborted')").await;
+    run(&mut root, "SET lock_timeout = 100").await;
+    let plain = PgConnection::connect(&bench.url_of(&role)).await.unwrap();
+    let elsewhere = other.connection().await;
+    let tombstone = |id: &str| format!("INSERT INTO handfast_branch VALUES ('{id}', 'aborted')");
+    let mut connections = [root, plain, elsewhere];
+    for (connection, sql, expected, step, means) in [
+        (ROOT, "COMMIT PREPARED 'x'".to_owned(), "42704", Step::Finish, Meaning::NotThere),
+        (PLAIN, commit.clone(), "42501", Step::Finish, Meaning::Unknown),
+        (ELSEWHERE, commit, "0A000", Step::Finish, Meaning::Unknown),
+        (ROOT, tombstone("stands"), "23505", Step::Resolve, Meaning::Done),
+        (ROOT, tombstone(&id.to_string()), "55P03", Step::Resolve, Meaning::Unknown),
+        (ROOT, tombstone("stands"), "23505", Step::CommitLocal, Meaning::No),
+        (ROOT, "SAVEPOINT a".to_owned(), "25P01", Step::Prepare, Meaning::No),
+    ] {
+        let error = sqlx::raw_sql(AssertSqlSafe(sql))
+            .execute(&mut connections[connection])
+            .await
+            .unwrap_err();
+        assert_eq!(code(&error), Some(expected), "{error}");
+        assert_eq!(meaning(step, &error), means, "{error}");
+    }
+    assert_eq!(bench.database.finish(&id, End::Abort, None).await, Finished::Done);
 }
 
 /// A commit that waits for a synchronous standby keeps its branch busy, so this server has one
