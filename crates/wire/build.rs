@@ -15,11 +15,12 @@ use prost_types::{DescriptorProto, FileDescriptorProto, FileDescriptorSet};
 
 const PACKAGE: &str = "handfast.v1";
 const EVENT: &str = ".handfast.v1.Event";
-const FILES: [&str; 5] = [
+const FILES: [&str; 6] = [
     "handfast/v1/common.proto",
     "handfast/v1/transactions.proto",
     "handfast/v1/participants.proto",
     "handfast/v1/events.proto",
+    "handfast/v1/databases.proto",
     "handfast/v1/server.proto",
 ];
 

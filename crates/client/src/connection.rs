@@ -259,6 +259,10 @@ impl Connection {
         stub!(self, raw::participants_client::ParticipantsClient)
     }
 
+    pub(crate) fn databases(&self) -> v1::databases_client::DatabasesClient<Channel> {
+        stub!(self, v1::databases_client::DatabasesClient)
+    }
+
     pub(crate) fn server(&self) -> v1::server_client::ServerClient<Channel> {
         stub!(self, v1::server_client::ServerClient)
     }

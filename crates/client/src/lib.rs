@@ -40,6 +40,7 @@ mod connection;
 mod error;
 mod event;
 mod lanes;
+mod operator;
 mod publish;
 pub mod service;
 mod session;
@@ -60,6 +61,7 @@ pub use admin::{
 pub use connection::{Builder, Handfast, ServerInfo};
 pub use error::{Blame, Error, Fault, Reason, Refusal, TransactionError};
 pub use event::{Attribute, Data, Event};
+pub use operator::{DatabaseFinding, InDoubt, PreparedTransaction, RegisteredDatabase, Resolve};
 pub use publish::Published;
 pub use subscribe::{
     Answering, Delivery, Events, Gap, Item, Read, ReadItem, Start, StoredEvent, Subscribe,

@@ -24,7 +24,7 @@ const TEXT_LENGTH: usize = 32 + 1 + 16 + 1 + 8;
 pub struct BranchId {
     /// The transaction; the time in it is when the transaction began.
     pub transaction: TransactionId,
-    /// The first 8 bytes of the [`StoreId`] of the server that coordinates it.
+    /// The last 8 bytes, which are random, of the [`StoreId`] of the server that coordinates it.
     pub store: u64,
     /// A hash of the name under which the database is registered: a transaction with branches in
     /// two databases of one server needs two ids there (MY9).
@@ -36,13 +36,13 @@ impl BranchId {
     /// arguments give the same id, in this and every later version.
     #[must_use]
     pub fn new(transaction: TransactionId, store: StoreId, database: &Name) -> Self {
-        Self { transaction, store: store_prefix(store), branch: fnv1a(database.as_str()) }
+        Self { transaction, store: store_suffix(store), branch: fnv1a(database.as_str()) }
     }
 
     /// Whether the branch belongs to this store.
     #[must_use]
     pub fn belongs_to(&self, store: StoreId) -> bool {
-        self.store == store_prefix(store)
+        self.store == store_suffix(store)
     }
 
     /// The name of the prepared transaction in PostgreSQL: under 200 bytes (PG5).
@@ -130,8 +130,8 @@ impl FromStr for BranchId {
     }
 }
 
-fn store_prefix(store: StoreId) -> u64 {
-    (store.0 >> 64) as u64
+fn store_suffix(store: StoreId) -> u64 {
+    store.0 as u64
 }
 
 /// FNV-1a, 32 bits (draft-eastlake-fnv): stable for ever, which the standard library's hash is not.
@@ -151,7 +151,7 @@ mod tests {
     use alloc::string::ToString;
 
     fn branch() -> BranchId {
-        let store = StoreId(0x1122_3344_5566_7788_99aa_bbcc_ddee_ff00);
+        let store = StoreId(0x99aa_bbcc_ddee_ff00_1122_3344_5566_7788);
         let name = Name::new("orders").unwrap();
         BranchId::new(TransactionId(0x0192_f0a1_b2c3_7d4e_8f90_a1b2_c3d4_e5f6), store, &name)
     }
@@ -202,7 +202,7 @@ mod tests {
 
     #[test]
     fn a_branch_knows_its_store() {
-        assert!(branch().belongs_to(StoreId(0x1122_3344_5566_7788 << 64)));
-        assert!(!branch().belongs_to(StoreId(0x1122_3344_5566_7789 << 64)));
+        assert!(branch().belongs_to(StoreId(0x1122_3344_5566_7788)));
+        assert!(!branch().belongs_to(StoreId(0x1122_3344_5566_7789)));
     }
 }

@@ -137,6 +137,14 @@ impl Holder {
     }
 }
 
+impl StoreId {
+    /// Unix time in milliseconds at which the store was made: its id is a UUIDv7.
+    #[must_use]
+    pub fn unix_ms(self) -> u64 {
+        (self.0 >> 80) as u64
+    }
+}
+
 impl TransactionId {
     /// Unix time in milliseconds at which the id was made (the first 48 bits of a UUIDv7).
     #[must_use]

@@ -85,6 +85,20 @@ pub enum Input {
         /// Whether it answers.
         up: bool,
     },
+    /// What a registered database may not be used for, and why.
+    DatabaseRefused {
+        /// Its name.
+        name: Name,
+        /// Why it takes no local transactions.
+        local: Option<String>,
+        /// Why it takes no part in distributed ones.
+        distributed: Option<String>,
+    },
+    /// A database is registered no longer.
+    DatabaseGone {
+        /// Its name.
+        name: Name,
+    },
     /// A branch in a database was finished, or could not be.
     BranchFinished {
         /// The transaction.

@@ -157,6 +157,10 @@ impl Core {
             Input::Database { name, up } => {
                 self.with_coordinator(now, |c, cx| c.database(cx, &name, up));
             }
+            Input::DatabaseRefused { name, local, distributed } => {
+                self.coordinator.database_refused(name, local, distributed);
+            }
+            Input::DatabaseGone { name } => self.coordinator.database_gone(&name),
             Input::BranchFinished { id, database, report } => {
                 self.with_coordinator(now, |c, cx| c.database_finished(cx, id, &database, report));
             }

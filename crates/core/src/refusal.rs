@@ -73,6 +73,8 @@ codes! {
     LocalTransaction = "local_transaction", final;
     /// No database of this name is registered.
     UnknownDatabase = "unknown_database", final;
+    /// The database is registered, but may not be trusted with this.
+    DatabaseRefused = "database_refused", later;
     /// The transaction is being resolved; ask again later.
     Pending = "pending", later;
     /// There is no marker: the local commit that is reported did not happen, or came too late.

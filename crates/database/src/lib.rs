@@ -10,7 +10,6 @@
 //! own [`BranchId`]s.
 
 mod application;
-pub mod branch;
 #[cfg(feature = "conformance")]
 pub mod conformance;
 mod connect;
@@ -31,12 +30,13 @@ use async_trait::async_trait;
 use handfast_core::input::Resolution;
 
 pub use application::ApplicationError;
-pub use branch::BranchId;
 pub use connect::{ConnectError, connect};
 pub use fault::Fault;
+pub use handfast_core::branch::{self, BranchId};
+pub use handfast_core::ids::Holder;
 pub use options::Options;
 pub use owner::{Claim, Contradiction, Owner};
-pub use participant::{End, Finished, Holder, Identity, Kind, Outcome, Prepared};
+pub use participant::{End, Finished, Identity, Kind, Outcome, Prepared};
 
 /// One registered database, from the server's side.
 ///

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use handfast_core::input::BranchReport;
 
-use crate::branch::BranchId;
+use crate::BranchId;
 
 /// Which database it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -71,19 +71,11 @@ impl From<Finished> for BranchReport {
     fn from(finished: Finished) -> Self {
         match finished {
             Finished::Done => Self::Done,
-            Finished::Unknown(_) | Finished::Held(_) => Self::Unknown,
+            Finished::Unknown(_) => Self::Unknown,
+            Finished::Held(what) => Self::Held(what),
             Finished::Heuristic(what) => Self::Heuristic(what),
         }
     }
-}
-
-/// The session that prepared a MariaDB branch (MY3). It comes with the vote.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Holder {
-    /// `CONNECTION_ID()`.
-    pub connection: u64,
-    /// When the server started, in Unix seconds: connection ids of an earlier start mean nothing.
-    pub server_start: u64,
 }
 
 /// One prepared transaction that a database lists.

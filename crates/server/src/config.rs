@@ -3,10 +3,12 @@
 //! A [`File`] has everything optional; [`Config::load`] merges it with the rest, checks the values
 //! and makes a [`Config`] of them, once. Nothing reads the environment or the file after that.
 
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
-use std::{fs, io};
+use std::{fmt, fs, io};
 
+use handfast_core::ids::Name;
 use handfast_core::limits::{DEADLINE_MS, Limits};
 use handfast_journal::Options as JournalOptions;
 use serde::Deserialize;
@@ -35,6 +37,40 @@ pub struct Config {
     pub limits: Limits,
     /// The journal's options.
     pub journal: JournalOptions,
+    /// Databases that take part in transactions, by name.
+    pub databases: Vec<DatabaseConfig>,
+}
+
+/// A registered database.
+#[derive(Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct DatabaseConfig {
+    /// The name by which transactions call it.
+    pub name: Name,
+    /// Where it is, and with which role the server finishes what was prepared there.
+    pub url: String,
+    /// Connections at most; none: the default.
+    pub pool: Option<u32>,
+}
+
+impl DatabaseConfig {
+    /// The URL without its password.
+    #[must_use]
+    pub fn shown_url(&self) -> String {
+        let Some((scheme, rest)) = self.url.split_once("://") else { return String::new() };
+        let authority = rest.split(['/', '?']).next().unwrap_or_default();
+        let Some((user, _)) = authority.rsplit_once('@') else { return self.url.clone() };
+        let shown = user.split(':').next().unwrap_or_default();
+        // What follows `?` may hold a password too.
+        let rest = rest[user.len()..].split('?').next().unwrap_or_default();
+        format!("{scheme}://{shown}{rest}")
+    }
+}
+
+impl fmt::Debug for DatabaseConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} at {}", self.name, self.shown_url())
+    }
 }
 
 /// What was given on the command line.
@@ -64,6 +100,21 @@ pub struct File {
     /// The journal's options.
     #[serde(default)]
     pub journal: JournalFile,
+    /// Databases that take part in transactions, by name.
+    #[serde(default)]
+    pub databases: BTreeMap<String, DatabaseFile>,
+}
+
+/// A table `databases.NAME`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DatabaseFile {
+    /// `postgres://` or `mariadb://`, with user, password, host, port and database.
+    pub url: Option<String>,
+    /// An environment variable that holds the URL, so that no password is in the file.
+    pub url_env: Option<String>,
+    /// Connections at most.
+    pub pool: Option<u32>,
 }
 
 /// The table `limits`; see [`Limits`], whose field of the same name it sets.
@@ -167,6 +218,7 @@ impl Config {
             log: log.unwrap_or_else(|| LOG.to_owned()),
             limits: limits(&file.limits)?,
             journal: journal(&file.journal)?,
+            databases: databases(file.databases, &env)?,
         })
     }
 }
@@ -249,6 +301,34 @@ fn limits(file: &LimitsFile) -> Result<Limits, Error> {
         return Err(wrong("key `limits.retry_max_ms`", problem));
     }
     Ok(limits)
+}
+
+fn databases(
+    files: BTreeMap<String, DatabaseFile>,
+    env: impl Fn(&str) -> Option<OsString>,
+) -> Result<Vec<DatabaseConfig>, Error> {
+    let one = |(name, file): (String, DatabaseFile)| {
+        let key = format!("key `databases.{name}");
+        let name = Name::new(&name).map_err(|why| wrong(format!("{key}`"), why.to_string()))?;
+        let url = match (file.url, file.url_env) {
+            (Some(url), None) => url,
+            (None, Some(variable)) => {
+                let value = env(&variable).and_then(|value| value.into_string().ok());
+                value.ok_or_else(|| {
+                    wrong(format!("{key}.url_env`"), format!("{variable} is not set"))
+                })?
+            }
+            (None, None) => return Err(wrong(format!("{key}`"), "needs `url` or `url_env`")),
+            (Some(_), Some(_)) => {
+                return Err(wrong(format!("{key}`"), "has both `url` and `url_env`"));
+            }
+        };
+        if file.pool == Some(0) {
+            return Err(wrong(format!("{key}.pool`"), "is at least 1"));
+        }
+        Ok(DatabaseConfig { name, url, pool: file.pool })
+    };
+    files.into_iter().map(one).collect()
 }
 
 fn journal(file: &JournalFile) -> Result<JournalOptions, Error> {

@@ -6,6 +6,7 @@
 
 pub mod cli;
 pub mod config;
+pub mod databases;
 mod demo;
 pub mod grpc;
 pub mod health;
@@ -15,6 +16,7 @@ pub mod node;
 use axum::Router;
 use handfast_core::limits::Limits;
 
+pub use databases::Databases;
 pub use node::Node;
 
 /// The version of the server.
@@ -22,6 +24,13 @@ pub const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 /// Everything that is served on one port: gRPC and HTTP. `limits` are those of the node, to be
 /// told to clients.
-pub fn routes(node: &Node, health: &health::Health, limits: &Limits) -> Router {
-    grpc::routes(node, health, limits).merge(http::routes(node, health)).fallback(http::not_found)
+pub fn routes(
+    node: &Node,
+    databases: &Databases,
+    health: &health::Health,
+    limits: &Limits,
+) -> Router {
+    grpc::routes(node, databases, health, limits)
+        .merge(http::routes(node, health))
+        .fallback(http::not_found)
 }

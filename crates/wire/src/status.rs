@@ -57,7 +57,7 @@ pub fn grpc_code(code: Code) -> tonic::Code {
         | Code::NoSpace
         | Code::TopicFull
         | Code::LimitReached => tonic::Code::ResourceExhausted,
-        Code::Draining | Code::Pending => tonic::Code::Unavailable,
+        Code::Draining | Code::Pending | Code::DatabaseRefused => tonic::Code::Unavailable,
         Code::UnknownTransaction
         | Code::UnknownDatabase
         | Code::UnknownTopic

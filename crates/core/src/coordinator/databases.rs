@@ -4,7 +4,9 @@
 //! A client that holds the session of a branch finishes it there; its silence or the end of its
 //! stream hands the branch to the server. Both may act: every finish is idempotent.
 
+use alloc::collections::BTreeMap;
 use alloc::format;
+use alloc::string::String;
 use alloc::vec::Vec;
 
 use crate::command::{Caller, CommitRequest, DatabaseVote};
@@ -20,18 +22,46 @@ use super::opening::ask;
 use super::transaction::{Branch, Phase, Transaction, Waiter};
 use super::{Context, Coordinator};
 
+/// A registered database.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Registered {
+    /// It answers.
+    up: bool,
+    /// Why it takes no local transactions.
+    local: Option<String>,
+    /// Why it takes no part in distributed ones.
+    distributed: Option<String>,
+}
+
 impl Coordinator {
     /// A database is registered or its state has changed: what waits for it goes on at once.
     pub(crate) fn database(&mut self, cx: &mut Context<'_>, name: &Name, up: bool) {
-        let was_up = self.databases.insert(name.clone(), up).unwrap_or(false);
+        let registered = self.databases.entry(name.clone()).or_default();
+        let was_up = core::mem::replace(&mut registered.up, up);
         if up && !was_up {
             self.resume_database(cx, name);
         }
     }
 
+    /// What a database may not be used for from now on. What is under way goes on.
+    pub(crate) fn database_refused(
+        &mut self,
+        name: Name,
+        local: Option<String>,
+        distributed: Option<String>,
+    ) {
+        let registered = self.databases.entry(name).or_default();
+        (registered.local, registered.distributed) = (local, distributed);
+    }
+
+    /// A database is registered no longer.
+    pub(crate) fn database_gone(&mut self, name: &Name) {
+        self.databases.remove(name);
+    }
+
     /// Databases with branches that are not finished, and how many.
     pub(crate) fn open_databases(&self) -> Vec<(Name, usize)> {
-        let mut open = alloc::collections::BTreeMap::<Name, usize>::new();
+        let mut open = BTreeMap::<Name, usize>::new();
         for tx in self.transactions.values() {
             let branches = tx.branches.iter().filter(|b| !b.is_service() && !b.finished);
             let local = tx.local_database().filter(|_| tx.is_undecided());
@@ -42,17 +72,26 @@ impl Coordinator {
         open.into_iter().collect()
     }
 
-    /// Whether a participant can be in a transaction.
-    pub(super) fn check_database(&self, participant: &Participant) -> Result<(), Refusal> {
-        match participant.kind {
-            ParticipantKind::Service => Ok(()),
-            ParticipantKind::Database if self.databases.contains_key(&participant.name) => Ok(()),
-            ParticipantKind::Database => {
-                let detail = format!(
-                    "no database {} is registered in the server's configuration",
-                    participant.name
-                );
-                Err(Refusal::new(Code::UnknownDatabase, detail))
+    /// Whether a participant can be in a transaction of this kind.
+    pub(super) fn check_database(
+        &self,
+        participant: &Participant,
+        local: bool,
+    ) -> Result<(), Refusal> {
+        if participant.kind == ParticipantKind::Service {
+            return Ok(());
+        }
+        let name = &participant.name;
+        let Some(registered) = self.databases.get(name) else {
+            let detail = format!("no database {name} is registered in the server's configuration");
+            return Err(Refusal::new(Code::UnknownDatabase, detail));
+        };
+        match if local { &registered.local } else { &registered.distributed } {
+            None => Ok(()),
+            Some(why) => {
+                let kind = if local { "local" } else { "distributed" };
+                let detail = format!("database {name} takes no {kind} transactions: {why}");
+                Err(Refusal::new(Code::DatabaseRefused, detail))
             }
         }
     }

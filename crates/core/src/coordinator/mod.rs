@@ -35,6 +35,7 @@ use crate::output::Output;
 use crate::record::{Reason, ReasonCode, Record};
 
 use collecting::deadline_reason;
+use databases::Registered;
 use inquiry::Question;
 use keys::Keys;
 use services::Services;
@@ -62,8 +63,8 @@ pub(crate) struct Coordinator {
     /// Transactions with a branch that a client will finish on its own database session.
     held: HashMap<SessionId, BTreeSet<TransactionId>>,
     services: Services,
-    /// Registered databases, and whether each answers.
-    databases: BTreeMap<Name, bool>,
+    /// Registered databases.
+    databases: BTreeMap<Name, Registered>,
     keys: Keys,
     timers: Timers,
     /// When collected `forget`s are sent.

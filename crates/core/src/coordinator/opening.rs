@@ -105,14 +105,14 @@ impl Coordinator {
         let mut participants: Vec<Participant> =
             branches.iter().map(|b| b.participant.clone()).collect();
         for participant in &participants {
-            self.check_database(participant)?;
+            self.check_database(participant, false)?;
         }
         if let Some(database) = &local {
             if !branches.is_empty() || commit.is_some() {
                 return Err(local_refusal());
             }
             let database = Participant { name: database.clone(), kind: ParticipantKind::Database };
-            self.check_database(&database)?;
+            self.check_database(&database, true)?;
             participants.push(database);
             branches.clear();
         }
@@ -240,7 +240,7 @@ impl Coordinator {
         let tx = self.growing(id)?;
         let added = checked_branches(&tx.branches, branches)?;
         for branch in &added {
-            self.check_database(&branch.participant)?;
+            self.check_database(&branch.participant, false)?;
         }
         let work: usize = added.iter().filter_map(|b| b.work.as_ref()).map(Bytes::len).sum();
         if work as u64 > cx.room {

@@ -9,6 +9,7 @@ use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use handfast_core::ids::Name;
 use tokio::runtime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
@@ -16,9 +17,10 @@ use tracing_subscriber::EnvFilter;
 
 use super::progress::Bar;
 use super::{Exit, Failure, store};
-use crate::config::{Config, Flags};
+use crate::config::{Config, DatabaseConfig, Flags};
+use crate::databases::{self, Databases};
 use crate::health::Health;
-use crate::node::{Info, Node, NodeOptions};
+use crate::node::{Info, Node, NodeOptions, NodeStopped};
 use crate::{VERSION, grpc};
 
 /// How long transactions that are deciding may take when the server is told to stop.
@@ -38,14 +40,19 @@ pub(crate) struct Args {
     /// Configuration file (TOML) [env: HANDFAST_CONFIG]
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
+    /// Wait no longer for this database, which is gone for good: nobody knows how its branches
+    /// ended, and their transactions say so for ever. May be given more than once
+    #[arg(long, value_name = "NAME", value_parser = name)]
+    release_database: Vec<Name>,
     /// No banner and no progress
     #[arg(long, short)]
     quiet: bool,
 }
 
 pub(super) fn run(args: Args) -> Result<(), Failure> {
-    let Args { data_dir, listen, config, quiet } = args;
-    let config = Config::load(Flags { config, data_dir, listen }, |name| std::env::var_os(name))
+    let Args { data_dir, listen, config, release_database: released, quiet } = args;
+    let flags = Flags { config, data_dir, listen };
+    let config = Config::load(flags.clone(), |name| std::env::var_os(name))
         .map_err(|error| Failure::new(Exit::Usage, error))?;
     start_logging(&config.log)?;
     let listener = bind(&config.listen)?;
@@ -54,7 +61,7 @@ pub(super) fn run(args: Args) -> Result<(), Failure> {
         .thread_name("handfast-io")
         .build()
         .map_err(|error| Failure::new(Exit::Failed, format!("cannot start threads: {error}")))?;
-    runtime.block_on(serve(config, listener, quiet))
+    runtime.block_on(serve(Start { config, flags, released, quiet }, listener))
 }
 
 /// Log lines go to stderr.
@@ -86,15 +93,27 @@ fn bind(listen: &str) -> Result<TcpListener, Failure> {
     })
 }
 
-async fn serve(config: Config, listener: TcpListener, quiet: bool) -> Result<(), Failure> {
+/// What [`serve`] was started with.
+struct Start {
+    config: Config,
+    /// To read the configuration again by.
+    flags: Flags,
+    /// Databases that are not waited for any more.
+    released: Vec<Name>,
+    quiet: bool,
+}
+
+async fn serve(start: Start, listener: TcpListener) -> Result<(), Failure> {
+    let Start { config, flags, released, quiet } = start;
     let failed = |error: io::Error| Failure::new(Exit::Failed, error);
     let mut signals = Signals::new().map_err(failed)?;
     let address = listener.local_addr().map_err(failed)?;
-    let limits = config.limits.clone();
+    let (limits, configured) = (config.limits.clone(), config.databases.clone());
     let node = open(config, quiet, &mut signals).await?;
+    let databases = register(&node, &configured, &released).await?;
 
     let health = Health::serving().await;
-    let routes = crate::routes(&node, &health, &limits);
+    let routes = crate::routes(&node, &databases, &health, &limits);
     let (close, closed) = oneshot::channel::<()>();
     let mut door = tokio::spawn(grpc::serve_tcp(routes, listener, async {
         // Both ends of it mean the same.
@@ -105,17 +124,22 @@ async fn serve(config: Config, listener: TcpListener, quiet: bool) -> Result<(),
         let _ = banner(address, node.info());
     }
 
-    tokio::select! {
-        () = signals.next() => {}
-        ended = node.stopped() => return Err(fault(ended)),
-        ended = &mut door => {
-            let problem = match ended {
-                Ok(Ok(())) => "it was closed".to_owned(),
-                Ok(Err(error)) => error.to_string(),
-                Err(error) => error.to_string(),
-            };
-            let message = format!("cannot serve {address} any longer: {problem}");
-            return Err(Failure::new(Exit::Failed, message));
+    loop {
+        tokio::select! {
+            told = signals.told() => match told {
+                Told::Stop => break,
+                Told::Reload => reload(&flags, &databases),
+            },
+            ended = node.stopped() => return Err(fault(ended)),
+            ended = &mut door => {
+                let problem = match ended {
+                    Ok(Ok(())) => "it was closed".to_owned(),
+                    Ok(Err(error)) => error.to_string(),
+                    Err(error) => error.to_string(),
+                };
+                let message = format!("cannot serve {address} any longer: {problem}");
+                return Err(Failure::new(Exit::Failed, message));
+            }
         }
     }
 
@@ -150,6 +174,52 @@ async fn open(config: Config, quiet: bool, signals: &mut Signals) -> Result<Node
         }),
         // Whatever opening has done so far is done again, or finished, by the next opening.
         () = signals.next() => exit_at_once(),
+    }
+}
+
+fn name(text: &str) -> Result<Name, String> {
+    Name::new(text).map_err(|why| why.to_string())
+}
+
+/// Registers the configured databases. A store with unfinished branches in others does not start
+/// (X5), unless it was told to release them.
+async fn register(
+    node: &Node,
+    configured: &[DatabaseConfig],
+    released: &[Name],
+) -> Result<Databases, Failure> {
+    let failed = |problem: String| Failure::new(Exit::Failed, problem);
+    let stopped = |error: NodeStopped| failed(error.to_string());
+    let missing = databases::missing(node, configured).await.map_err(stopped)?;
+    let unexpected = missing.iter().filter(|(name, _)| !released.contains(name));
+    let unexpected: Vec<String> = unexpected
+        .map(|(name, branches)| format!("{name} ({branches} unfinished branches)"))
+        .collect();
+    if !unexpected.is_empty() {
+        node.shutdown(GRACE).await;
+        return Err(failed(format!(
+            "the configuration does not name {}; add it, or start with --release-database NAME if \
+             it is gone for good",
+            unexpected.join(", ")
+        )));
+    }
+    let registered =
+        Databases::start(node, configured).map_err(|problem| Failure::new(Exit::Usage, problem))?;
+    for (name, _) in &missing {
+        databases::release(node, name).await.map_err(stopped)?;
+    }
+    Ok(registered)
+}
+
+/// SIGHUP: the databases of the configuration file are taken anew; the rest needs a new start.
+fn reload(flags: &Flags, databases: &Databases) {
+    let config = Config::load(flags.clone(), |name| std::env::var_os(name));
+    let reloaded = config
+        .map_err(|error| error.to_string())
+        .and_then(|config| databases.reload(&config.databases));
+    match reloaded {
+        Ok(()) => tracing::info!("the databases of the configuration were taken anew"),
+        Err(problem) => tracing::error!("nothing was changed: {problem}"),
     }
 }
 
@@ -190,16 +260,32 @@ fn absolute(dir: &Path) -> PathBuf {
     std::path::absolute(dir).unwrap_or_else(|_| dir.to_path_buf())
 }
 
-/// SIGTERM and SIGINT.
+/// What a signal asks for.
+enum Told {
+    Stop,
+    Reload,
+}
+
+/// SIGTERM and SIGINT, and SIGHUP.
 struct Signals {
     terminate: Signal,
     interrupt: Signal,
+    hangup: Signal,
 }
 
 impl Signals {
     fn new() -> io::Result<Self> {
         let terminate = signal(SignalKind::terminate())?;
-        Ok(Self { terminate, interrupt: signal(SignalKind::interrupt())? })
+        let hangup = signal(SignalKind::hangup())?;
+        Ok(Self { terminate, interrupt: signal(SignalKind::interrupt())?, hangup })
+    }
+
+    async fn told(&mut self) -> Told {
+        tokio::select! {
+            _ = self.terminate.recv() => Told::Stop,
+            _ = self.interrupt.recv() => Told::Stop,
+            _ = self.hangup.recv() => Told::Reload,
+        }
     }
 
     async fn next(&mut self) {

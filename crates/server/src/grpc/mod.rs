@@ -4,6 +4,7 @@
 //! batches of commands, whatever is queued for the stream becomes one frame. No task is made per
 //! transaction, and no rule of the protocol is in here.
 
+mod databases;
 mod events;
 mod memory;
 mod participants;
@@ -22,6 +23,7 @@ use handfast_core::command::Command;
 use handfast_core::limits::Limits;
 use handfast_core::output::Reply;
 use handfast_core::refusal::Refusal;
+use handfast_wire::raw::databases_server::DatabasesServer;
 use handfast_wire::raw::events_server::EventsServer;
 use handfast_wire::raw::participants_server::ParticipantsServer;
 use handfast_wire::raw::server_server::ServerServer;
@@ -33,6 +35,7 @@ use tonic::service::Routes;
 use tonic_health::pb::health_server::HealthServer;
 use tonic_health::server::HealthService;
 
+use crate::databases::Databases;
 use crate::health::Health;
 use crate::node::{Node, NodeStopped};
 
@@ -40,16 +43,17 @@ pub use memory::Memory;
 pub use transport::{HALF_OPEN_AFTER, serve, serve_tcp};
 
 /// Full names of the services of the contract.
-pub const SERVICES: [&str; 4] = [
+pub const SERVICES: [&str; 5] = [
     TransactionsServer::<transactions::Service>::NAME,
     ParticipantsServer::<participants::Service>::NAME,
     EventsServer::<events::Service>::NAME,
+    DatabasesServer::<databases::Service>::NAME,
     ServerServer::<server::Service>::NAME,
 ];
 
 /// All gRPC services over a node, to be merged with other routes and served by [`serve`] or
 /// [`serve_tcp`]. `limits` are those of the node, to be told to clients.
-pub fn routes(node: &Node, health: &Health, limits: &Limits) -> Router {
+pub fn routes(node: &Node, databases: &Databases, health: &Health, limits: &Limits) -> Router {
     macro_rules! sized {
         ($server:ident, $service:expr) => {
             $server::new($service)
@@ -66,6 +70,7 @@ pub fn routes(node: &Node, health: &Health, limits: &Limits) -> Router {
     Routes::new(sized!(TransactionsServer, transactions::Service(node.clone())))
         .add_service(sized!(ParticipantsServer, participants::Service(node.clone())))
         .add_service(sized!(EventsServer, events::Service(node.clone())))
+        .add_service(sized!(DatabasesServer, databases::Service(databases.clone())))
         .add_service(sized!(ServerServer, server::Service::new(node, health, limits)))
         .add_service(HealthServer::new(HealthService::from_health_reporter(health.reporter())))
         .add_service(reflection().build_v1().expect(sound))

@@ -39,5 +39,5 @@ pub(crate) fn transaction_id() -> TransactionId {
 
 /// A name for a new store.
 pub(crate) fn store_id() -> StoreId {
-    StoreId(uuid::Uuid::new_v4().as_u128())
+    StoreId(uuid::Uuid::now_v7().as_u128())
 }

@@ -10,6 +10,7 @@ mod transactions;
 use std::time::Duration;
 
 use handfast_core::limits::Limits;
+use handfast_server::Databases;
 use handfast_server::grpc::Memory;
 use handfast_server::health::Health;
 use handfast_server::node::{Node, NodeOptions};
@@ -30,6 +31,7 @@ const NEVER: Duration = Duration::from_secs(60);
 /// A node with its door, and a client.
 struct World {
     node: Node,
+    databases: Databases,
     health: Health,
     channel: Channel,
     _dir: TempDir,
@@ -45,14 +47,15 @@ impl World {
         let options = NodeOptions::default().with_limits(limits.clone());
         let node = Node::open(&dir.path().join("store"), options, &mut |_| {}).unwrap();
         let health = Health::serving().await;
-        let memory = Memory::serve(handfast_server::routes(&node, &health, &limits));
+        let databases = Databases::start(&node, &[]).unwrap();
+        let memory = Memory::serve(handfast_server::routes(&node, &databases, &health, &limits));
         let channel = Endpoint::from_static("http://memory").connect_with_connector_lazy(
             tower::service_fn(move |_| {
                 let connection = memory.connect();
                 async move { Ok::<_, std::io::Error>(TokioIo::new(connection)) }
             }),
         );
-        Self { node, health, channel, _dir: dir }
+        Self { node, databases, health, channel, _dir: dir }
     }
 
     fn transactions(&self) -> TransactionsClient<Channel> {

@@ -112,7 +112,8 @@ async fn reflection_lists_every_service() {
 async fn http_is_on_the_same_port() {
     let world = World::new().await;
     world.topic("orders").await;
-    let routes = handfast_server::routes(&world.node, &world.health, &Limits::default());
+    let routes =
+        handfast_server::routes(&world.node, &world.databases, &world.health, &Limits::default());
     let get = async |path: &str| {
         let request = Request::get(path).body(Body::empty()).unwrap();
         let response = routes.clone().oneshot(request).await.unwrap();
@@ -154,7 +155,8 @@ async fn a_stopped_node_is_no_refusal() {
 #[tokio::test]
 async fn a_call_that_is_not_known_is_unimplemented() {
     let world = World::new().await;
-    let routes = handfast_server::routes(&world.node, &world.health, &Limits::default());
+    let routes =
+        handfast_server::routes(&world.node, &world.databases, &world.health, &Limits::default());
     let request = Request::post("/handfast.v1.Transactions/Guess")
         .header("content-type", "application/grpc")
         .body(Body::empty())

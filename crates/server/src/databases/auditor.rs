@@ -1,0 +1,164 @@
+//! The auditor: lists what is prepared in a database, joins it to the journal, and ends what is
+//! decided or was never this store's to leave. Everything else it only reports.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use handfast_core::branch::BranchId;
+use handfast_core::command::Command;
+use handfast_core::output::{BranchDecision, Reply};
+use handfast_database::{End, Finished, Prepared};
+use tokio::time::sleep;
+
+use super::Shared;
+
+/// An unknown branch is rolled back only when two scans, so far apart, both see it.
+const TWICE: Duration = Duration::from_secs(2);
+/// For so long after its begin is "the log has never heard of it" a proof: outcomes are kept for
+/// an hour after END, and a deadline is at most an hour.
+const PROOF: Duration = Duration::from_secs(3_600);
+
+/// What a prepared transaction is to this store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Label {
+    /// Ours, and decided: it is being finished.
+    Decided {
+        /// To commit.
+        commit: bool,
+    },
+    /// Ours, and not decided: it is left until the deadline.
+    Undecided,
+    /// Ours by its name, and the log has never heard of it, or no longer.
+    Unknown,
+    /// Of another handfast store, or another database of this one.
+    Elsewhere,
+    /// Somebody else's: never touched.
+    Foreign,
+}
+
+impl Label {
+    /// One word for programs.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Decided { commit: true } => "committing",
+            Self::Decided { commit: false } => "aborting",
+            Self::Undecided => "undecided",
+            Self::Unknown => "unknown",
+            Self::Elsewhere => "elsewhere",
+            Self::Foreign => "foreign",
+        }
+    }
+}
+
+/// One prepared transaction, as the auditor sees it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct InDoubt {
+    /// What the database has.
+    pub prepared: Prepared,
+    /// What it is to this store.
+    pub label: Label,
+    /// How long it has been in doubt, by the database or by its transaction's begin.
+    pub age: Option<Duration>,
+}
+
+/// One audit.
+pub(super) async fn audit(shared: &Shared) -> Result<(), String> {
+    let mut seen = scan(shared).await?;
+    let strays = |seen: &[InDoubt]| -> Vec<BranchId> {
+        let unknown = seen.iter().filter(|row| row.label == Label::Unknown);
+        unknown.filter_map(|row| row.prepared.branch).filter(|b| is_provable(shared, b)).collect()
+    };
+    let before: Vec<(BranchId, bool)> = seen.iter().filter_map(decided).collect();
+    let unknown = strays(&seen);
+    if !before.is_empty() || !unknown.is_empty() {
+        // What is only just being finished is gone by then.
+        sleep(TWICE).await;
+        let again = scan(shared).await?;
+        for (branch, commit) in again.iter().filter_map(decided) {
+            if before.contains(&(branch, commit)) {
+                end(shared, branch, commit).await;
+            }
+        }
+        for branch in strays(&again) {
+            if unknown.contains(&branch) {
+                tracing::warn!(
+                    database = %shared.name,
+                    transaction = %branch.transaction,
+                    "rolls back a prepared branch that the log has never heard of"
+                );
+                end(shared, branch, false).await;
+            }
+        }
+        seen = again;
+    }
+    let mut status = shared.status();
+    status.in_doubt = seen;
+    status.audited = Some(SystemTime::now());
+    Ok(())
+}
+
+fn decided(row: &InDoubt) -> Option<(BranchId, bool)> {
+    match row.label {
+        Label::Decided { commit } => row.prepared.branch.map(|branch| (branch, commit)),
+        Label::Undecided | Label::Unknown | Label::Elsewhere | Label::Foreign => None,
+    }
+}
+
+/// Ends a branch as decided. Idempotent, so that the core may be doing the same.
+async fn end(shared: &Shared, branch: BranchId, commit: bool) {
+    let end = if commit { End::Commit } else { End::Abort };
+    match shared.database.finish(&branch, end, None).await {
+        Finished::Done => {}
+        Finished::Unknown(why) | Finished::Held(why) | Finished::Heuristic(why) => {
+            tracing::warn!(
+                database = %shared.name,
+                transaction = %branch.transaction,
+                "the auditor could not end a branch: {why}"
+            );
+        }
+    }
+}
+
+/// "Never heard of it" proves that it was never decided: its id was made by this store, within the
+/// time for which outcomes are kept.
+fn is_provable(shared: &Shared, branch: &BranchId) -> bool {
+    let created = shared.node.info().store.unix_ms();
+    let begun = branch.transaction.unix_ms();
+    begun >= created && age(branch).is_some_and(|age| age < PROOF)
+}
+
+fn age(branch: &BranchId) -> Option<Duration> {
+    let begun = UNIX_EPOCH + Duration::from_millis(branch.transaction.unix_ms());
+    SystemTime::now().duration_since(begun).ok()
+}
+
+async fn scan(shared: &Shared) -> Result<Vec<InDoubt>, String> {
+    let list = shared.database.list().await.map_err(|fault| fault.to_string())?;
+    let mut rows = Vec::with_capacity(list.len());
+    for prepared in list {
+        let label = match prepared.branch {
+            None => Label::Foreign,
+            Some(branch) => label(shared, &branch).await?,
+        };
+        let age = prepared.age.or_else(|| prepared.branch.as_ref().and_then(age));
+        rows.push(InDoubt { prepared, label, age });
+    }
+    Ok(rows)
+}
+
+async fn label(shared: &Shared, branch: &BranchId) -> Result<Label, String> {
+    let id = branch.transaction;
+    // The same server may be registered under two names, or by two stores.
+    if *branch != BranchId::new(id, shared.node.info().store, &shared.name) {
+        return Ok(Label::Elsewhere);
+    }
+    let database = shared.name.clone();
+    let reply = shared.node.call(Command::InquireBranch { id, database }).await;
+    match reply.map_err(|stopped| stopped.to_string())? {
+        Reply::Branch(BranchDecision::Commit) => Ok(Label::Decided { commit: true }),
+        Reply::Branch(BranchDecision::Abort) => Ok(Label::Decided { commit: false }),
+        Reply::Branch(BranchDecision::Pending) => Ok(Label::Undecided),
+        Reply::Branch(BranchDecision::Unknown) => Ok(Label::Unknown),
+        other => Err(format!("the node gave another answer: {other:?}")),
+    }
+}

@@ -1,0 +1,86 @@
+//! How a database is, for the core and for people.
+
+use std::time::SystemTime;
+
+use handfast_database::Identity;
+use handfast_database::doctor::Report;
+
+use super::InDoubt;
+
+/// Whether a database can be asked anything.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Condition {
+    /// It has not answered yet.
+    Starting,
+    /// It answers, may be trusted, and is this store's.
+    Up,
+    /// It does not answer; it is tried again.
+    Down(String),
+    /// It answers, but may not be trusted.
+    Refused(String),
+    /// Its owner row contradicts this store: nothing is resolved there.
+    NotOurs(String),
+}
+
+impl Condition {
+    /// One word for programs.
+    #[must_use]
+    pub fn as_str(&self) -> &'static str {
+        match self {
+            Self::Starting => "starting",
+            Self::Up => "up",
+            Self::Down(_) => "down",
+            Self::Refused(_) => "refused",
+            Self::NotOurs(_) => "not_ours",
+        }
+    }
+
+    /// Why it is not up.
+    #[must_use]
+    pub fn why(&self) -> Option<&str> {
+        match self {
+            Self::Starting | Self::Up => None,
+            Self::Down(why) | Self::Refused(why) | Self::NotOurs(why) => Some(why),
+        }
+    }
+}
+
+/// What is known of a database.
+#[derive(Clone, Debug)]
+pub struct Status {
+    /// How it is.
+    pub condition: Condition,
+    /// Since when it is so.
+    pub since: SystemTime,
+    /// The last check; none: not yet.
+    pub report: Option<Report>,
+    /// Which server answered last.
+    pub identity: Option<Identity>,
+    /// What is prepared in it, from the last audit.
+    pub in_doubt: Vec<InDoubt>,
+    /// When that was; none: not yet.
+    pub audited: Option<SystemTime>,
+}
+
+impl Status {
+    pub(super) fn new() -> Self {
+        Self {
+            condition: Condition::Starting,
+            since: SystemTime::now(),
+            report: None,
+            identity: None,
+            in_doubt: Vec::new(),
+            audited: None,
+        }
+    }
+
+    /// Takes another condition; says whether it is another kind of condition than before.
+    pub(super) fn turn(&mut self, condition: Condition) -> bool {
+        let turned = self.condition.as_str() != condition.as_str();
+        if turned {
+            self.since = SystemTime::now();
+        }
+        self.condition = condition;
+        turned
+    }
+}

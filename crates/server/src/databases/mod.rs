@@ -1,0 +1,295 @@
+//! Registered databases: the server's own connections, which finish what applications prepared.
+//!
+//! One task serves each database, whatever the number of transactions in it. Nothing is decided
+//! here: the core says what is to be done and is told how it went; a database that does not answer,
+//! may not be trusted, or belongs to another store is asked nothing and answers "unknown".
+
+mod auditor;
+mod condition;
+mod worker;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use handfast_core::command::{Act, Command};
+use handfast_core::ids::Name;
+use handfast_core::input::Input;
+use handfast_core::output::Reply;
+use handfast_database::{Database, Kind, Options, Owner, connect};
+use tokio::sync::{Notify, mpsc};
+use tokio::task::JoinHandle;
+
+use crate::config::DatabaseConfig;
+use crate::node::{DatabaseJob, DatabaseJobs, Node, NodeStopped};
+
+pub use auditor::{InDoubt, Label};
+pub use condition::{Condition, Status};
+
+/// All registered databases. Cheap to clone.
+#[derive(Clone)]
+pub struct Databases(Arc<Inner>);
+
+struct Inner {
+    node: Node,
+    host: String,
+    entries: Mutex<BTreeMap<Name, Entry>>,
+}
+
+struct Entry {
+    shared: Arc<Shared>,
+    jobs: mpsc::UnboundedSender<DatabaseJob>,
+    task: JoinHandle<()>,
+}
+
+/// What the task of a database shares with those who look at it.
+struct Shared {
+    name: Name,
+    config: DatabaseConfig,
+    node: Node,
+    host: String,
+    database: Arc<dyn Database>,
+    status: Mutex<Status>,
+    /// Look again, now.
+    again: Notify,
+}
+
+impl Shared {
+    fn status(&self) -> MutexGuard<'_, Status> {
+        // Whoever panicked while holding it has at most left a field of the past.
+        self.status.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What the store says about itself in the database.
+    fn owner(&self) -> Owner {
+        let info = self.node.info();
+        Owner {
+            store: info.store,
+            host: self.host.clone(),
+            epoch: u64::from(info.epoch),
+            durable_lsn: handfast_core::ids::Lsn(*self.node.durable_changed().borrow()),
+        }
+    }
+}
+
+/// One database as people see it.
+#[derive(Clone, Debug)]
+pub struct View {
+    /// The name under which it is registered.
+    pub name: Name,
+    /// What it is.
+    pub kind: Kind,
+    /// Its URL without the password.
+    pub url: String,
+    /// How it is.
+    pub status: Status,
+}
+
+/// Why a database could not be adopted.
+#[derive(Debug, thiserror::Error)]
+pub enum AdoptError {
+    /// There is none of this name.
+    #[error("no database {0} is registered")]
+    Unknown(Name),
+    /// The database did not do it.
+    #[error("{0}")]
+    Fault(String),
+}
+
+impl Databases {
+    /// Registers the databases of a configuration and serves them. Needs a tokio runtime.
+    ///
+    /// # Errors
+    /// The first URL that cannot be one, with its database's name; nothing is registered then.
+    pub fn start(node: &Node, configs: &[DatabaseConfig]) -> Result<Self, String> {
+        let inner =
+            Inner { node: node.clone(), host: host(), entries: Mutex::new(BTreeMap::new()) };
+        let this = Self(Arc::new(inner));
+        this.reload(configs)?;
+        if let Some(jobs) = node.database_jobs() {
+            tokio::spawn(dispatch(Arc::clone(&this.0), jobs));
+        }
+        Ok(this)
+    }
+
+    /// Takes another configuration: new databases are added, changed ones are connected anew, and
+    /// those that are gone are let go of unless a branch in them is not finished.
+    ///
+    /// # Errors
+    /// As [`Databases::start`]. Says otherwise which databases it kept, and why.
+    pub fn reload(&self, configs: &[DatabaseConfig]) -> Result<(), String> {
+        let mut made = Vec::new();
+        for config in configs {
+            let same = self.entries().get(&config.name).is_some_and(|e| e.shared.config == *config);
+            if !same {
+                made.push(self.shared(config)?);
+            }
+        }
+        for shared in made {
+            self.register(shared);
+        }
+        let wanted: BTreeSet<&Name> = configs.iter().map(|config| &config.name).collect();
+        let gone: Vec<Name> =
+            self.entries().keys().filter(|name| !wanted.contains(name)).cloned().collect();
+        if !gone.is_empty() {
+            tokio::spawn(let_go(Arc::clone(&self.0), gone));
+        }
+        Ok(())
+    }
+
+    fn shared(&self, config: &DatabaseConfig) -> Result<Shared, String> {
+        let mut options = Options::default();
+        if let Some(pool) = config.pool {
+            options = options.with_pool(pool);
+        }
+        let database = connect(&config.url, options)
+            .map_err(|error| format!("database {}: {error}", config.name))?;
+        Ok(Shared {
+            name: config.name.clone(),
+            config: config.clone(),
+            node: self.0.node.clone(),
+            host: self.0.host.clone(),
+            status: Mutex::new(Status::new()),
+            database,
+            again: Notify::new(),
+        })
+    }
+
+    fn register(&self, shared: Shared) {
+        let shared = Arc::new(shared);
+        let name = shared.name.clone();
+        let (jobs, inbox) = mpsc::unbounded_channel();
+        // It is known from now on; whether it may be used is known when it has answered.
+        let known = Input::Database { name: name.clone(), up: false };
+        // A node that has stopped needs no databases.
+        let _ = self.0.node.databases_said(vec![known]);
+        let task = tokio::spawn(worker::run(Arc::clone(&shared), inbox));
+        if let Some(old) = self.entries().insert(name, Entry { shared, jobs, task }) {
+            // What it was doing is asked again of the new one.
+            old.task.abort();
+        }
+    }
+
+    /// Every database, by name.
+    #[must_use]
+    pub fn list(&self) -> Vec<View> {
+        let view = |entry: &Entry| View {
+            name: entry.shared.name.clone(),
+            kind: entry.shared.database.kind(),
+            url: entry.shared.config.shown_url(),
+            status: entry.shared.status().clone(),
+        };
+        self.entries().values().map(view).collect()
+    }
+
+    /// Makes a database this store's, whatever its owner row says: an operator's decision.
+    ///
+    /// # Errors
+    /// [`AdoptError`].
+    pub async fn adopt(&self, name: &Name) -> Result<(), AdoptError> {
+        let shared = self.entries().get(name).map(|entry| Arc::clone(&entry.shared));
+        let shared = shared.ok_or_else(|| AdoptError::Unknown(name.clone()))?;
+        let adopted = shared.database.adopt(&shared.owner()).await;
+        adopted.map_err(|fault| AdoptError::Fault(fault.to_string()))?;
+        tracing::warn!(database = %name, "adopted by an operator");
+        shared.again.notify_one();
+        Ok(())
+    }
+
+    fn entries(&self) -> MutexGuard<'_, BTreeMap<Name, Entry>> {
+        // A panic between two of its changes would have left whole entries.
+        self.0.entries.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Entry {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+/// Hands each job to the task of its database. Ends with the node.
+async fn dispatch(inner: Arc<Inner>, mut jobs: DatabaseJobs) {
+    let mut batch = Vec::new();
+    while jobs.recv_many(&mut batch, 1_024).await > 0 {
+        let mut unknown = Vec::new();
+        {
+            let entries = inner.entries.lock().unwrap_or_else(PoisonError::into_inner);
+            for (name, job) in batch.drain(..) {
+                let sent = entries.get(&name).map(|entry| entry.jobs.send(job));
+                if !matches!(sent, Some(Ok(()))) {
+                    unknown.push(worker::unknown(&name, job));
+                }
+            }
+        }
+        if !unknown.is_empty() && inner.node.databases_said(unknown).is_err() {
+            return;
+        }
+    }
+}
+
+/// Lets go of databases that are configured no longer, unless something in them is open.
+async fn let_go(inner: Arc<Inner>, names: Vec<Name>) {
+    let Ok(open) = inner.node.open_databases().await else { return };
+    for name in names {
+        if let Some((_, branches)) = open.iter().find(|(open, _)| *open == name) {
+            tracing::warn!(
+                database = %name,
+                "is configured no longer, but stays: {branches} branches in it are not finished"
+            );
+            continue;
+        }
+        // From now on nothing new begins in it.
+        if inner.node.databases_said(vec![Input::DatabaseGone { name: name.clone() }]).is_err() {
+            return;
+        }
+        inner.entries.lock().unwrap_or_else(PoisonError::into_inner).remove(&name);
+        tracing::info!(database = %name, "is configured no longer");
+    }
+}
+
+/// Databases with unfinished branches that a configuration does not name (X5).
+///
+/// # Errors
+/// [`NodeStopped`].
+pub async fn missing(
+    node: &Node,
+    configs: &[DatabaseConfig],
+) -> Result<Vec<(Name, usize)>, NodeStopped> {
+    let mut open = node.open_databases().await?;
+    open.retain(|(name, _)| configs.iter().all(|config| config.name != *name));
+    Ok(open)
+}
+
+/// Waits no longer for the branches of a database that is gone for good (X6): an operator's step.
+/// Local transactions in it stay, because only it could say how they ended.
+///
+/// # Errors
+/// [`NodeStopped`].
+pub async fn release(node: &Node, name: &Name) -> Result<(), NodeStopped> {
+    let mut after = None;
+    loop {
+        let list = Command::ListTransactions { after, limit: 1_000 };
+        let Reply::Transactions(views) = node.call(list).await? else { return Ok(()) };
+        let Some(last) = views.last() else { return Ok(()) };
+        after = Some(last.id);
+        for view in views {
+            if view.branches.iter().any(|branch| branch.participant == *name) {
+                let detail = "told so when the server was started".to_owned();
+                let act = Act::Release(name.clone());
+                let operate = Command::Operate { id: view.id, act, detail };
+                // Refused where that branch has finished.
+                let reply = node.call(operate).await?;
+                tracing::warn!(transaction = %view.id, database = %name, ?reply, "released");
+            }
+        }
+    }
+}
+
+/// What tells this machine from another one on which the store might be copied.
+fn host() -> String {
+    let read = |path| std::fs::read_to_string(path).ok();
+    let name = read("/etc/machine-id").or_else(|| read("/proc/sys/kernel/hostname"));
+    name.map(|name| name.trim().to_owned()).filter(|name| !name.is_empty()).unwrap_or_else(|| {
+        std::env::var("HOSTNAME").unwrap_or_else(|_| "a host without a name".to_owned())
+    })
+}
