@@ -37,6 +37,8 @@
 mod admin;
 mod backoff;
 mod connection;
+#[cfg(any(feature = "mariadb", feature = "postgres"))]
+pub mod database;
 mod error;
 mod event;
 mod lanes;

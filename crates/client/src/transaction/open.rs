@@ -10,7 +10,7 @@ use handfast_wire::v1::transaction_reply::Result as Answer;
 use handfast_wire::{ids, raw, v1};
 
 use super::outcome::{foreign, outcome};
-use super::{Committed, Outcome, Parts, Wait};
+use super::{Absence, Committed, Outcome, Parts, Wait};
 use crate::connection::Handfast;
 use crate::error::{Error, Fault, Reason, TransactionError};
 use crate::event::Event;
@@ -259,11 +259,11 @@ impl OpenTransaction {
         };
         match answered {
             Ok(answered) => match outcome(answered.answer) {
-                Ok(outcome) => self.handfast.settle(outcome, wait, terms).await,
-                Err(_) => self.handfast.find_out(self.id, wait, terms).await,
+                Ok(outcome) => self.handfast.settle(outcome, wait, terms, Absence::Failed).await,
+                Err(_) => self.handfast.find_out(self.id, wait, terms, Absence::Failed).await,
             },
             Err(Unanswered { sent: true, .. }) => {
-                self.handfast.find_out(self.id, wait, terms).await
+                self.handfast.find_out(self.id, wait, terms, Absence::Failed).await
             }
             Err(Unanswered { error: Error::Refused(refusal), .. }) => Err(refusal.into()),
             Err(Unanswered { sent: false, error }) => {
@@ -371,6 +371,6 @@ fn count(length: usize) -> u32 {
 }
 
 /// At least 1, because zero would mean the default.
-pub(super) fn millis(duration: Duration) -> u64 {
+pub(crate) fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX).max(1)
 }
