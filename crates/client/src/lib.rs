@@ -37,7 +37,7 @@
 mod admin;
 mod backoff;
 mod connection;
-#[cfg(any(feature = "mariadb", feature = "postgres"))]
+#[cfg(feature = "_databases")]
 pub mod database;
 mod error;
 mod event;

@@ -4,7 +4,10 @@
 use std::future::Future;
 use std::time::Duration;
 
-use handfast_database::{ApplicationError, BranchId};
+use handfast_database::{ApplicationError, BranchId, Holder};
+
+use super::join::Place;
+use super::lease::Lease;
 
 type Answer<T, E> = Result<T, E>;
 
@@ -34,6 +37,31 @@ pub trait Engine: sqlx::Database {
     fn roll_back(
         connection: &mut Self::Connection,
     ) -> impl Future<Output = Answer<(), sqlx::Error>> + Send;
+
+    /// Opens a branch, bounded by what is left of its transaction's deadline. Says which session
+    /// holds it, where that matters.
+    fn start(
+        connection: &mut Self::Connection,
+        branch: &BranchId,
+        remaining: Duration,
+    ) -> impl Future<Output = Answer<Option<Holder>, sqlx::Error>> + Send;
+
+    /// The guarded prepare.
+    fn prepare(
+        connection: &mut Self::Connection,
+        branch: &BranchId,
+    ) -> impl Future<Output = Answer<(), ApplicationError>> + Send;
+
+    /// Rolls a branch back that was not prepared.
+    fn roll_back_branch(
+        connection: &mut Self::Connection,
+        branch: &BranchId,
+    ) -> impl Future<Output = Answer<(), sqlx::Error>> + Send;
+
+    /// What becomes of a connection on which a branch was prepared.
+    fn prepared(lease: Lease<Self>, place: Place)
+    where
+        Self: Sized;
 
     /// SQLSTATE or error number, empty if the database said nothing, and its words.
     fn words(error: &sqlx::Error) -> (String, String);

@@ -12,9 +12,9 @@ use tokio::time::timeout;
 use super::engine::Engine;
 
 /// Rolling back may take this long; then the connection is closed.
-const UNDO: Duration = Duration::from_secs(5);
+pub(super) const UNDO: Duration = Duration::from_secs(5);
 
-pub(super) struct Lease<D: Database> {
+pub struct Lease<D: Database> {
     // Some until it is given back or dropped.
     connection: Option<PoolConnection<D>>,
 }

@@ -4,10 +4,13 @@ use std::time::Duration;
 
 use handfast_database::errors::mariadb::{message, number};
 use handfast_database::mariadb::application;
-use handfast_database::{ApplicationError, BranchId};
+use handfast_database::{ApplicationError, BranchId, Holder};
 use sqlx::{MySql, MySqlConnection, Row};
 
 use super::engine::Engine;
+use super::finisher::Held;
+use super::join::Place;
+use super::lease::Lease;
 
 impl Engine for MySql {
     async fn begin_local(
@@ -59,6 +62,43 @@ impl Engine for MySql {
 
     async fn roll_back(connection: &mut MySqlConnection) -> Result<(), sqlx::Error> {
         application::roll_back(connection).await
+    }
+
+    async fn start(
+        connection: &mut MySqlConnection,
+        branch: &BranchId,
+        remaining: Duration,
+    ) -> Result<Option<Holder>, sqlx::Error> {
+        // Once it has prepared, a session answers nothing else.
+        let holder = application::holder(connection).await?;
+        application::start(connection, branch, remaining).await?;
+        Ok(Some(holder))
+    }
+
+    async fn prepare(
+        connection: &mut MySqlConnection,
+        branch: &BranchId,
+    ) -> Result<(), ApplicationError> {
+        application::prepare(connection, branch).await
+    }
+
+    async fn roll_back_branch(
+        connection: &mut MySqlConnection,
+        branch: &BranchId,
+    ) -> Result<(), sqlx::Error> {
+        application::roll_back_branch(connection, branch).await
+    }
+
+    fn prepared(lease: Lease<Self>, place: Place) {
+        let Place { handfast, id, database, branch, stream, deadline } = place;
+        match stream {
+            Some(stream) => {
+                let finisher = handfast.inner.finisher.clone();
+                finisher.hold(Held::new(handfast, id, database, branch, stream, deadline, lease));
+            }
+            // No stream would bring the decision: the server finishes it, once this is closed.
+            None => drop(lease),
+        }
     }
 
     fn words(error: &sqlx::Error) -> (String, String) {

@@ -25,6 +25,9 @@
 
 mod engine;
 mod error;
+#[cfg(feature = "mariadb")]
+pub(crate) mod finisher;
+mod join;
 mod lease;
 mod local;
 #[cfg(feature = "mariadb")]
@@ -33,6 +36,8 @@ mod mariadb;
 mod postgres;
 
 pub use error::{Error, Failure, Step};
+pub use join::Branch;
+pub(crate) use join::Databases;
 pub use local::{Local, LocalOptions, LocalTransaction};
 pub use sqlx;
 

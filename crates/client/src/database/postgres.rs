@@ -5,10 +5,12 @@ use std::time::Duration;
 use handfast_database::errors::postgres::{code, meaning, message};
 use handfast_database::errors::{Meaning, Step};
 use handfast_database::postgres::application;
-use handfast_database::{ApplicationError, BranchId};
+use handfast_database::{ApplicationError, BranchId, Holder};
 use sqlx::{PgConnection, Postgres};
 
 use super::engine::Engine;
+use super::join::Place;
+use super::lease::Lease;
 
 impl Engine for Postgres {
     async fn begin_local(
@@ -41,6 +43,33 @@ impl Engine for Postgres {
 
     async fn roll_back(connection: &mut PgConnection) -> Result<(), sqlx::Error> {
         application::roll_back(connection).await
+    }
+
+    async fn start(
+        connection: &mut PgConnection,
+        _: &BranchId,
+        remaining: Duration,
+    ) -> Result<Option<Holder>, sqlx::Error> {
+        application::begin(connection, remaining).await.map(|()| None)
+    }
+
+    async fn prepare(
+        connection: &mut PgConnection,
+        branch: &BranchId,
+    ) -> Result<(), ApplicationError> {
+        application::prepare(connection, branch).await
+    }
+
+    async fn roll_back_branch(
+        connection: &mut PgConnection,
+        _: &BranchId,
+    ) -> Result<(), sqlx::Error> {
+        application::roll_back(connection).await
+    }
+
+    fn prepared(lease: Lease<Self>, _: Place) {
+        // What is prepared belongs to no session.
+        lease.give_back();
     }
 
     fn words(error: &sqlx::Error) -> (String, String) {

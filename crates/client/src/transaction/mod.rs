@@ -20,7 +20,7 @@ pub use handfast_core::command::Wait;
 pub use open::{BeginOptions, OpenTransaction};
 pub use outcome::{Committed, Outcome, State};
 pub(crate) use outcome::{Absence, foreign, outcome as read_outcome};
-#[cfg(any(feature = "mariadb", feature = "postgres"))]
+#[cfg(feature = "_databases")]
 pub(crate) use open::millis;
 
 /// Everything that a transaction does, to be run in one call with

@@ -27,7 +27,7 @@ pub(crate) enum Absence {
     /// It was never decided to commit.
     Failed,
     /// Nothing: its database may have committed, whatever the log says.
-    #[cfg(any(feature = "mariadb", feature = "postgres"))]
+    #[cfg(feature = "_databases")]
     Unknown,
 }
 
