@@ -1,18 +1,20 @@
 //! Databases of the test's own on private servers, and a server that answers as it should.
 
 use std::path::PathBuf;
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use handfast_core::ids::{Name, StoreId, TransactionId};
+use handfast_core::input::Resolution;
 use handfast_database::private::{MariaDb, MariaDbOptions, Postgres, PostgresOptions};
 use handfast_database::{BranchId, Database, Options, connect};
 use handfast_wire::raw::transaction_request::Call;
 use handfast_wire::v1::transaction_reply::Result as Answer;
 use handfast_wire::{ids, v1};
+use sqlx::mysql::MySqlPoolOptions;
+use sqlx::postgres::PgPoolOptions;
 use sqlx::{AssertSqlSafe, Connection, MySqlConnection, MySqlPool, PgConnection, PgPool};
-use std::sync::Arc;
 
 use crate::fake::Session;
 
@@ -46,6 +48,7 @@ static MARIADB: LazyLock<MariaDb> = LazyLock::new(|| {
 /// A PostgreSQL database with the tables of handfast and a table `work (id text, n int)`.
 pub(crate) struct Pg {
     pub(crate) pool: PgPool,
+    pub(crate) url: String,
     /// What the server has in its hands.
     pub(crate) database: Arc<dyn Database>,
 }
@@ -59,19 +62,22 @@ impl Pg {
         let url = POSTGRES.url_of("postgres", &name);
         let database = connect(&url, Options::default()).unwrap();
         database.install(None).await.unwrap();
-        let pool = PgPool::connect(&url).await.unwrap();
+        let pool = PgPoolOptions::new().max_connections(2).connect(&url).await.unwrap();
         sqlx::raw_sql("CREATE TABLE work (id text PRIMARY KEY, n int)").execute(&pool).await.unwrap();
-        Self { pool, database }
+        Self { pool, url, database }
     }
 
+    /// Over a connection of its own.
     pub(crate) async fn count(&self, sql: &'static str) -> i64 {
-        sqlx::query_scalar(sql).fetch_one(&self.pool).await.unwrap()
+        let mut connection = PgConnection::connect(&self.url).await.unwrap();
+        sqlx::query_scalar(sql).fetch_one(&mut connection).await.unwrap()
     }
 }
 
 /// The same in MariaDB.
 pub(crate) struct Maria {
     pub(crate) pool: MySqlPool,
+    pub(crate) url: String,
     pub(crate) database: Arc<dyn Database>,
 }
 
@@ -84,14 +90,27 @@ impl Maria {
         let url = MARIADB.url_of("root", &name);
         let database = connect(&url, Options::default()).unwrap();
         database.install(None).await.unwrap();
-        let pool = MySqlPool::connect(&url).await.unwrap();
+        // One connection, so that who has it can be seen.
+        let pool = MySqlPoolOptions::new().max_connections(1).connect(&url).await.unwrap();
         let table = "CREATE TABLE work (id varchar(64) PRIMARY KEY, n int)";
         sqlx::raw_sql(table).execute(&pool).await.unwrap();
-        Self { pool, database }
+        Self { pool, url, database }
     }
 
-    pub(crate) async fn count(&self, sql: &'static str) -> i64 {
-        sqlx::query_scalar(sql).fetch_one(&self.pool).await.unwrap()
+    /// Over a connection of its own.
+    pub(crate) async fn count(&self, sql: &str) -> i64 {
+        let mut connection = MySqlConnection::connect(&self.url).await.unwrap();
+        sqlx::query_scalar(AssertSqlSafe(sql)).fetch_one(&mut connection).await.unwrap()
+    }
+
+    /// Whether a session is there.
+    pub(crate) async fn lives(&self, session: u64) -> bool {
+        let sql = "SELECT COUNT(*) FROM information_schema.PROCESSLIST WHERE ID = ";
+        self.count(&format!("{sql}{session}")).await == 1
+    }
+
+    pub(crate) async fn is_prepared(&self, branch: &BranchId) -> bool {
+        self.database.prepared(&[*branch]).await.unwrap() == [true]
     }
 }
 
@@ -155,4 +174,21 @@ pub(crate) async fn begin_local(
     let Call::BeginLocal(begin) = call else { panic!("{call:?}") };
     session.answer(request, begun(id, &[&begin.database])).await;
     begin
+}
+
+/// What the server does with a local transaction that it is asked to give up.
+pub(crate) async fn resolve(
+    session: &mut Session,
+    id: TransactionId,
+    name: &str,
+    database: &Arc<dyn Database>,
+) {
+    let (request, call) = session.call().await;
+    assert!(matches!(call, Call::Abort(_)), "{call:?}");
+    let answer = match database.resolve(&branch(id, name)).await {
+        Resolution::Committed => committed(id),
+        Resolution::Tombstone | Resolution::Aborted => failed(id, "aborted"),
+        Resolution::Unknown => panic!("not resolved"),
+    };
+    session.answer(request, answer).await;
 }

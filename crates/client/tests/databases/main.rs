@@ -5,4 +5,6 @@ mod bench;
 #[expect(dead_code, reason = "this binary needs a part of it")]
 #[path = "../network/fake.rs"]
 mod fake;
+mod join;
 mod local;
+mod proxy;
