@@ -37,6 +37,8 @@
 mod admin;
 mod backoff;
 mod connection;
+#[cfg(feature = "_databases")]
+pub mod database;
 mod error;
 mod event;
 mod lanes;

@@ -19,7 +19,9 @@ use crate::subscribe::Delivery;
 pub use handfast_core::command::Wait;
 pub use open::{BeginOptions, OpenTransaction};
 pub use outcome::{Committed, Outcome, State};
-pub(crate) use outcome::{foreign, outcome as read_outcome};
+pub(crate) use outcome::{Absence, foreign, outcome as read_outcome};
+#[cfg(feature = "_databases")]
+pub(crate) use open::millis;
 
 /// Everything that a transaction does, to be run in one call with
 /// [`Handfast::run`](crate::Handfast::run) or [`Handfast::transaction`](crate::Handfast::transaction).
