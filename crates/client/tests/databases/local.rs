@@ -328,10 +328,7 @@ async fn after_the_database_has_committed_nothing_is_called_a_failure() {
             session.answer(request, failed(id, "aborted")).await;
         }
         let error = ran.await.unwrap().unwrap_err();
-        assert!(
-            matches!(error, Error::Transaction(TransactionError::Unknown { .. })),
-            "{error:?}"
-        );
+        assert!(matches!(error, Error::Transaction(TransactionError::Unknown { .. })), "{error:?}");
         assert!(!error.has_no_side_effects() && !error.is_retryable());
     }
 }

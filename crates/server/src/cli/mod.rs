@@ -22,6 +22,7 @@ mod subscription;
 mod tail;
 mod timeline;
 mod topic;
+mod torture;
 mod tx;
 
 use std::process::ExitCode;
@@ -45,6 +46,9 @@ enum Command {
     Demo(demo::Args),
     #[command(subcommand, hide = true)]
     DemoPart(demo::PartArgs),
+    Torture(torture::Args),
+    #[command(hide = true)]
+    TorturePart(crate::torture::part::Args),
     Tx(tx::Args),
     Topic(topic::Args),
     Subscription(subscription::Args),
@@ -70,6 +74,8 @@ pub fn run() -> ExitCode {
         Command::Serve(args) => serve::run(args),
         Command::Demo(args) => demo::run(args),
         Command::DemoPart(args) => demo::run_part(args),
+        Command::Torture(args) => torture::run(args),
+        Command::TorturePart(args) => torture::run_part(&args),
         Command::Tx(args) => tx::run(&args),
         Command::Topic(args) => topic::run(&args),
         Command::Subscription(args) => subscription::run(&args),
