@@ -11,21 +11,35 @@ export CARGO_TERM_COLOR=${CARGO_TERM_COLOR:-auto}
 
 step() { printf '\n== %s\n' "$*"; }
 
+# Whether one of these programs is there; a path may be a pattern.
+has() {
+  local program
+  # Unquoted on purpose: patterns are expanded here, after an installation may have made them match.
+  for program in $*; do
+    command -v "$program" >/dev/null && return
+  done
+  return 1
+}
+
 # A program that has to be there, and the Debian package that brings it.
 need() {
-  local program=$1 package=$2
-  command -v "$program" >/dev/null && return
+  local package=$1
+  shift
+  has "$@" && return
   if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
     step "installing $package"
     apt-get update -qq
     DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$package" >/dev/null
-    command -v "$program" >/dev/null && return
+    has "$@" && return
   fi
-  echo "missing: $program (Debian package $package). Install it and run ./test.sh again." >&2
+  echo "missing: $* (Debian package $package). Install it and run ./test.sh again." >&2
   exit 2
 }
 
-need cc build-essential
+need build-essential cc
+# Tests start servers of their own with these, and never touch one that runs.
+need postgresql '/usr/lib/postgresql/*/bin/postgres'
+need mariadb-server mariadbd /usr/sbin/mariadbd
 if ! command -v cargo >/dev/null; then
   echo "missing: cargo. Install Rust $(sed -n 's/^channel = "\(.*\)"/\1/p' rust-toolchain.toml) with rustfmt and clippy." >&2
   exit 2
@@ -45,6 +59,9 @@ if [ "${1:-}" = quick ]; then
   exit
 fi
 cargo test --release --workspace --all-features --locked
+
+step "torture, with kills"
+target/release/handfast torture --transfers 1000 --kills 12 --seed 1 --quiet --json
 
 step "the demo, with kills"
 handfast=target/release/handfast

@@ -13,6 +13,8 @@ use super::Shared;
 
 /// An unknown branch is rolled back only when two scans, so far apart, both see it.
 const TWICE: Duration = Duration::from_secs(2);
+/// So long after the first look the session that prepared a branch is no longer about to end.
+const ENDING: Duration = Duration::from_millis(500);
 /// For so long after its begin is "the log has never heard of it" a proof: outcomes are kept for
 /// an hour after END, and a deadline is at most an hour.
 const PROOF: Duration = Duration::from_secs(3_600);
@@ -79,8 +81,8 @@ pub(super) async fn audit(shared: &Shared) -> Result<(), String> {
     let before: Vec<(BranchId, bool)> = seen.iter().filter_map(decided).collect();
     let unknown = strays(&seen);
     if !before.is_empty() || !unknown.is_empty() {
-        // What is only just being finished is gone by then.
-        sleep(TWICE).await;
+        // What is only just being finished, or whose session is only just ending, is gone by then.
+        sleep(if unknown.is_empty() { ENDING } else { TWICE }).await;
         let again = scan(shared).await?;
         for (branch, commit) in again.iter().filter_map(decided) {
             if before.contains(&(branch, commit)) {

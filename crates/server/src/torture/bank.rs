@@ -113,11 +113,11 @@ pub(super) async fn locked_sum(
     mariadb: &mut MySqlConnection,
 ) -> Result<i64, sqlx::Error> {
     let mut orders = postgres.begin().await?;
-    sqlx::query("SET LOCAL lock_timeout = 3000").execute(&mut *orders).await?;
+    sqlx::query("SET LOCAL lock_timeout = 8000").execute(&mut *orders).await?;
     let sql = "SELECT amount FROM torture_account ORDER BY number FOR SHARE";
     let first: Vec<(i64,)> = sqlx::query_as(sql).fetch_all(&mut *orders).await?;
     let mut ledger = mariadb.begin().await?;
-    sqlx::query("SET innodb_lock_wait_timeout = 3").execute(&mut *ledger).await?;
+    sqlx::query("SET innodb_lock_wait_timeout = 8").execute(&mut *ledger).await?;
     let sql = "SELECT amount FROM torture_account ORDER BY number LOCK IN SHARE MODE";
     let second: Vec<(i64,)> = sqlx::query_as(sql).fetch_all(&mut *ledger).await?;
     ledger.rollback().await?;

@@ -14,11 +14,11 @@ use super::bank::{self, ACCOUNTS, START};
 use super::{Problem, Urls};
 
 /// Pause between two reads of all balances, which hold up every transfer.
-const READ: Duration = Duration::from_millis(50);
+const READ: Duration = Duration::from_millis(20);
 /// Pause between two looks at what is prepared.
 const LOOK: Duration = Duration::from_millis(100);
 /// A read that takes longer than this waits for a database that is gone.
-const PATIENCE: Duration = Duration::from_secs(15);
+const PATIENCE: Duration = Duration::from_secs(20);
 
 /// What was seen.
 #[derive(Debug, Default)]
@@ -37,7 +37,12 @@ pub(super) struct Seen {
 pub(super) async fn sums(urls: Urls, seen: Arc<Seen>, stop: watch::Receiver<bool>) {
     let expected = 2 * ACCOUNTS * START;
     while !*stop.borrow() {
-        match timeout(PATIENCE, sum(&urls)).await {
+        sleep(READ).await;
+        // A database that was killed a moment ago is not there to be read.
+        let Ok(Ok((mut postgres, mut mariadb))) = timeout(PATIENCE, open(&urls)).await else {
+            continue;
+        };
+        match timeout(PATIENCE, bank::locked_sum(&mut postgres, &mut mariadb)).await {
             Ok(Ok(sum)) => {
                 seen.reads.fetch_add(1, Ordering::Relaxed);
                 if sum != expected {
@@ -48,15 +53,18 @@ pub(super) async fn sums(urls: Urls, seen: Arc<Seen>, stop: watch::Receiver<bool
                 seen.blocked.fetch_add(1, Ordering::Relaxed);
             }
         }
-        sleep(READ).await;
     }
 }
 
 /// All money, as of one moment.
 pub(super) async fn sum(urls: &Urls) -> Result<i64, sqlx::Error> {
-    let mut postgres = PgConnection::connect(&urls.postgres).await?;
-    let mut mariadb = MySqlConnection::connect(&urls.mariadb).await?;
+    let (mut postgres, mut mariadb) = open(urls).await?;
     bank::locked_sum(&mut postgres, &mut mariadb).await
+}
+
+async fn open(urls: &Urls) -> Result<(PgConnection, MySqlConnection), sqlx::Error> {
+    let postgres = PgConnection::connect(&urls.postgres).await?;
+    Ok((postgres, MySqlConnection::connect(&urls.mariadb).await?))
 }
 
 /// The two databases, to list what is prepared.
