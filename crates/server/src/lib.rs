@@ -32,6 +32,6 @@ pub fn routes(
     limits: &Limits,
 ) -> Router {
     grpc::routes(node, databases, health, limits)
-        .merge(http::routes(node, health))
+        .merge(http::routes(node, databases, health))
         .fallback(http::not_found)
 }

@@ -12,7 +12,10 @@ use crate::demo::parts::{self, Part};
 use crate::demo::plan::{Plan, Side};
 use crate::demo::report::Report;
 use crate::demo::{self, Done, Failed, Options, Problem};
+use crate::torture::{self, Urls};
 
+/// Transfers that are under way at once over databases.
+const CLIENTS: usize = 16;
 /// Transfers that are made up when there is no file.
 const TRANSFERS: u32 = 2_000;
 
@@ -37,6 +40,12 @@ pub(crate) struct Args {
     /// Put everything into this empty directory and leave it there
     #[arg(long, value_name = "DIR")]
     dir: Option<PathBuf>,
+    /// Keep the accounts in this PostgreSQL and in a MariaDB: the demo's tables are made anew there
+    #[arg(long, value_name = "URL", requires = "mariadb", conflicts_with_all = ["input", "dir"])]
+    postgres: Option<String>,
+    /// See --postgres
+    #[arg(long, value_name = "URL", requires = "postgres")]
+    mariadb: Option<String>,
     /// Leave the temporary directory where it is
     #[arg(long)]
     keep: bool,
@@ -46,11 +55,18 @@ pub(crate) struct Args {
 }
 
 pub(super) fn run(args: Args) -> Result<(), Failure> {
-    let Args { transfers, kills, seed, input, dir, keep, json } = args;
+    let Args { transfers, kills, seed, input, dir, postgres, mariadb, keep, json } = args;
     let seed = seed.unwrap_or_else(|| {
         let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         u64::from(since.subsec_nanos()) % 1_000_000
     });
+    if let Some((postgres, mariadb)) = postgres.zip(mariadb) {
+        let urls = Some(Urls { postgres, mariadb });
+        let transfers = transfers.unwrap_or(TRANSFERS).into();
+        let options =
+            torture::Options { urls, transfers, kills, clients: CLIENTS, seed, quiet: false };
+        return super::torture::conduct(options, json);
+    }
     let plan = match input {
         Some(path) => Plan::from_csv(&path),
         None => Ok(Plan::from_seed(seed, transfers.unwrap_or(TRANSFERS))),

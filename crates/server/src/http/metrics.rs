@@ -9,27 +9,31 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::counter::ConstCounter;
-use prometheus_client::metrics::gauge::ConstGauge;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
 
 use crate::VERSION;
+use crate::databases::{Condition, Databases, View};
 use crate::node::{Node, NodeStats};
 
 /// The type of what a scrape answers.
 const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 /// What a scrape needs.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(super) struct Metrics {
     node: Node,
+    databases: Databases,
     started_seconds: f64,
 }
 
 impl Metrics {
-    pub(super) fn new(node: &Node) -> Self {
+    pub(super) fn new(node: &Node, databases: &Databases) -> Self {
         let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        Self { node: node.clone(), started_seconds: since.as_secs_f64() }
+        let (node, databases) = (node.clone(), databases.clone());
+        Self { node, databases, started_seconds: since.as_secs_f64() }
     }
 }
 
@@ -39,7 +43,8 @@ pub(super) async fn scrape(State(metrics): State<Metrics>) -> Response {
         return (StatusCode::SERVICE_UNAVAILABLE, "the node has stopped\n").into_response();
     };
     let durable_lsn = *metrics.node.durable_changed().borrow();
-    match render(&stats, durable_lsn, metrics.started_seconds) {
+    let databases = metrics.databases.list();
+    match render(&stats, &databases, durable_lsn, metrics.started_seconds) {
         Ok(body) => super::text(CONTENT_TYPE, body),
         Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")).into_response(),
     }
@@ -47,6 +52,7 @@ pub(super) async fn scrape(State(metrics): State<Metrics>) -> Response {
 
 fn render(
     stats: &NodeStats,
+    databases: &[View],
     durable_lsn: u64,
     started_seconds: f64,
 ) -> Result<String, std::fmt::Error> {
@@ -61,6 +67,7 @@ fn render(
     ours.register("build", "The version of the server", Info::new([("version", VERSION)]));
     transactions(ours, stats);
     journal(ours, stats, durable_lsn);
+    of_databases(ours, databases);
     gauge(ours, "sessions", "Open streams of clients", stats.sessions as u64);
     gauge(ours, "instances", "Attached instances of services", stats.core.instances as u64);
     let mut body = String::new();
@@ -126,6 +133,27 @@ fn journal(ours: &mut Registry, stats: &NodeStats, durable_lsn: u64) {
     gauge(ours, "low_space", "1: the store is so full that new work is refused", low);
 }
 
+/// Labels are the names in the configuration and the auditor's few words, so both are bounded.
+type Labels = Vec<(&'static str, String)>;
+
+fn of_databases(ours: &mut Registry, databases: &[View]) {
+    if databases.is_empty() {
+        return;
+    }
+    let (up, in_doubt) = (Family::<Labels, Gauge>::default(), Family::<Labels, Gauge>::default());
+    for View { name, status, .. } in databases {
+        let database = ("database", name.to_string());
+        let is_up = i64::from(status.condition == Condition::Up);
+        up.get_or_create(&vec![database.clone()]).set(is_up);
+        for row in &status.in_doubt {
+            let label = ("label", row.label.as_str().to_owned());
+            in_doubt.get_or_create(&vec![database.clone(), label]).inc();
+        }
+    }
+    ours.register("database_up", "1: the database answers, is trusted and is ours", up);
+    ours.register("in_doubt", "Prepared transactions in databases, at the last audit", in_doubt);
+}
+
 fn counter(registry: &mut Registry, name: &str, help: &str, value: u64) {
     registry.register(name, help, ConstCounter::new(value));
 }
@@ -136,11 +164,15 @@ fn gauge(registry: &mut Registry, name: &str, help: &str, value: u64) {
 
 #[cfg(test)]
 mod tests {
+    use handfast_core::ids::Name;
+    use handfast_database::{Kind, Prepared};
+
     use super::*;
+    use crate::databases::{InDoubt, Label, Status};
 
     #[test]
     fn what_is_not_known_is_absent() {
-        let body = render(&NodeStats::default(), 7, 1.5).expect("a string takes everything");
+        let body = render(&NodeStats::default(), &[], 7, 1.5).expect("a string takes everything");
         for line in [
             "handfast_transactions_begun_total 0",
             "handfast_journal_durable_lsn 7",
@@ -152,5 +184,38 @@ mod tests {
             assert!(body.lines().any(|l| l == line), "{line:?} is not in\n{body}");
         }
         assert!(!body.contains("last_group"), "there was no group yet:\n{body}");
+    }
+
+    #[test]
+    fn databases_have_a_line_each_and_one_for_what_is_in_doubt() {
+        let row = |label| InDoubt {
+            prepared: Prepared {
+                branch: None,
+                foreign: None,
+                age: None,
+                user: None,
+                waiting: None,
+            },
+            label,
+            age: None,
+        };
+        let status = Status {
+            condition: Condition::Up,
+            since: UNIX_EPOCH,
+            report: None,
+            identity: None,
+            in_doubt: vec![row(Label::Foreign), row(Label::Undecided), row(Label::Foreign)],
+            audited: Some(UNIX_EPOCH),
+        };
+        let name = Name::new("orders").expect("a name");
+        let view = View { name, kind: Kind::Postgres, url: String::new(), status };
+        let body = render(&NodeStats::default(), &[view], 7, 1.5).expect("a string takes it all");
+        for line in [
+            r#"handfast_database_up{database="orders"} 1"#,
+            r#"handfast_in_doubt{database="orders",label="foreign"} 2"#,
+            r#"handfast_in_doubt{database="orders",label="undecided"} 1"#,
+        ] {
+            assert!(body.lines().any(|l| l == line), "{line}: {body}");
+        }
     }
 }

@@ -10,12 +10,13 @@ use axum::routing::get;
 use tonic::Status;
 
 use crate::VERSION;
+use crate::databases::Databases;
 use crate::health::Health;
 use crate::node::Node;
 
 /// The routes, to be merged with those of gRPC.
-pub fn routes(node: &Node, health: &Health) -> Router {
-    let metrics = metrics::Metrics::new(node);
+pub fn routes(node: &Node, databases: &Databases, health: &Health) -> Router {
+    let metrics = metrics::Metrics::new(node, databases);
     Router::new()
         .route("/", get(about))
         .route("/livez", get(live))

@@ -42,7 +42,12 @@ pub(crate) struct Report {
     pub(crate) unknown: u64,
     pub(crate) kills: Kills,
     pub(crate) markers: Markers,
+    /// All accounts together, before and after.
+    pub(crate) money_before: i64,
+    pub(crate) money_after: i64,
     pub(crate) events: u64,
+    /// Effects that are there more than once.
+    pub(crate) duplicates: u64,
     /// Reads of all balances, and how many of them did not find all the money.
     pub(crate) reads: u64,
     pub(crate) wrong_sums: u64,
@@ -94,8 +99,12 @@ impl Report {
         line(
             "money",
             format!(
-                "read {} times, wrong {} times, {} reads blocked",
-                self.reads, self.wrong_sums, self.reads_blocked
+                "{} before, {} after; read {} times, wrong {} times, {} reads blocked",
+                self.money_before,
+                self.money_after,
+                self.reads,
+                self.wrong_sums,
+                self.reads_blocked
             ),
         );
         line("longest in doubt", format!("{} ms, kills included", self.longest_in_doubt_ms));
