@@ -158,6 +158,13 @@ async fn a_local_commit_is_found_by_its_marker(fixture: &dyn Fixture, seed: u64)
     assert_eq!(database.resolve(&id).await, Resolution::Committed);
     assert_eq!(database.outcomes(&[id]).await, Ok(vec![Some(Outcome::Committed)]));
     assert!(fixture.work_is_visible(&id).await);
+    let began = id.transaction.unix_ms();
+    let old = async |of: &BranchId, before| database.old_markers(of, before).await;
+    let found = old(&id, began + 1).await.expect("a list");
+    assert!(found.contains(&(id, Outcome::Committed)), "{found:?}");
+    assert!(!old(&id, began).await.expect("a list").iter().any(|(found, _)| *found == id));
+    let elsewhere = BranchId { store: id.store ^ 1, ..id };
+    assert_eq!(old(&elsewhere, began + 1).await, Ok(vec![]));
     assert_eq!(database.forget(&[id, branch(seed, 42)]).await, Ok(1));
     assert_eq!(database.forget(&[id]).await, Ok(0));
     assert_eq!(database.outcomes(&[id]).await, Ok(vec![None]));

@@ -38,6 +38,17 @@ pub use options::Options;
 pub use owner::{Claim, Contradiction, Owner};
 pub use participant::{End, Finished, Identity, Kind, Outcome, Prepared};
 
+/// Most markers that one look for old ones gives.
+pub const OLD_MARKERS: usize = 1_000;
+
+/// The bounds of a look for old markers: ids begin with the time at which their transaction began,
+/// so the oldest are the first, and end with what names the store and the database.
+fn old_markers_of(of: &BranchId, began_before_ms: u64) -> (String, String) {
+    let bound = handfast_core::ids::TransactionId(u128::from(began_before_ms) << 80);
+    let bound = BranchId { transaction: bound, store: 0, branch: 0 }.to_string();
+    (bound, format!("{}.{:016x}.{:08x}", "_".repeat(32), of.store, of.branch))
+}
+
 /// One registered database, from the server's side.
 ///
 /// Every call is bounded by [`Options::call_timeout`], idempotent, and may be dropped at any time:
@@ -77,6 +88,18 @@ pub trait Database: Send + Sync {
     /// Settles a local transaction whose outcome nobody knows, by the tombstone (L4 to L7). At
     /// most one call per branch at once. `Committed` is durable when this returns.
     async fn resolve(&self, branch: &BranchId) -> Resolution;
+
+    /// Markers and tombstones of the same store and registered database as `of`, whose
+    /// transactions began before a Unix time in milliseconds: the oldest of them, at most
+    /// [`OLD_MARKERS`].
+    ///
+    /// # Errors
+    /// [`Fault`].
+    async fn old_markers(
+        &self,
+        of: &BranchId,
+        began_before_ms: u64,
+    ) -> Result<Vec<(BranchId, Outcome)>, Fault>;
 
     /// Deletes markers, by id and never otherwise. Returns how many there were.
     ///

@@ -9,7 +9,7 @@ use sqlx::{AssertSqlSafe, MySqlConnection, Row};
 use super::{Lease, finish};
 use crate::errors::mariadb::{DUPLICATE, LOCK_TIMEOUT, fault, meaning, number};
 use crate::errors::{Meaning, Step};
-use crate::{BranchId, Fault, Outcome};
+use crate::{BranchId, Fault, OLD_MARKERS, Outcome, old_markers_of};
 
 /// Most ids in one statement.
 const CHUNK: usize = 1000;
@@ -91,6 +91,31 @@ pub(super) async fn probe(mut lease: Lease, branch: &BranchId) -> Result<Key, Fa
             _ => Err(fault(&error)),
         },
     }
+}
+
+pub(super) async fn old(
+    connection: &mut MySqlConnection,
+    of: &BranchId,
+    began_before_ms: u64,
+) -> Result<Vec<(BranchId, Outcome)>, Fault> {
+    let (bound, pattern) = old_markers_of(of, began_before_ms);
+    // Both have the fixed alphabet of ids, and `_`.
+    let sql = format!(
+        "SELECT id, CAST(outcome AS CHAR) FROM handfast_branch \
+         WHERE id < '{bound}' AND id LIKE '{pattern}' ORDER BY id LIMIT {OLD_MARKERS}"
+    );
+    let rows = sqlx::raw_sql(AssertSqlSafe(sql))
+        .fetch_all(connection)
+        .await
+        .map_err(|error| fault(&error))?;
+    let mut found = Vec::with_capacity(rows.len());
+    for row in rows {
+        let (id, outcome) = decode(&row).map_err(|error| fault(&error))?;
+        if let Ok(id) = id.parse() {
+            found.push((id, finish::outcome(&outcome)?));
+        }
+    }
+    Ok(found)
 }
 
 pub(super) async fn forget(

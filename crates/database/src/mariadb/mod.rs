@@ -172,6 +172,20 @@ impl Database for MariaDb {
         })
     }
 
+    async fn old_markers(
+        &self,
+        of: &BranchId,
+        began_before_ms: u64,
+    ) -> Result<Vec<(BranchId, Outcome)>, Fault> {
+        self.within(async {
+            let mut lease = self.lease().await?;
+            let found = marker::old(&mut lease, of, began_before_ms).await?;
+            lease.give_back();
+            Ok(found)
+        })
+        .await
+    }
+
     async fn forget(&self, branches: &[BranchId]) -> Result<u64, Fault> {
         self.within(async {
             let mut lease = self.lease().await?;

@@ -8,7 +8,7 @@ use sqlx::{PgConnection, Row};
 use super::Lease;
 use crate::errors::postgres::{fault, meaning};
 use crate::errors::{Meaning, Step};
-use crate::{BranchId, Fault, Outcome};
+use crate::{BranchId, Fault, OLD_MARKERS, Outcome, old_markers_of};
 
 /// Most ids in one statement.
 const CHUNK: usize = 1000;
@@ -65,6 +65,29 @@ pub(super) async fn resolve(mut lease: Lease, branch: &BranchId) -> Result<Resol
     };
     lease.give_back();
     Ok(resolution)
+}
+
+pub(super) async fn old(
+    connection: &mut PgConnection,
+    of: &BranchId,
+    began_before_ms: u64,
+) -> Result<Vec<(BranchId, Outcome)>, Fault> {
+    let (bound, pattern) = old_markers_of(of, began_before_ms);
+    let sql = "SELECT id, outcome FROM public.handfast_branch WHERE id < $1 AND id LIKE $2 \
+               ORDER BY id LIMIT $3";
+    let rows = sqlx::query(sql)
+        .bind(bound)
+        .bind(pattern)
+        .bind(i64::try_from(OLD_MARKERS).unwrap_or(i64::MAX))
+        .fetch_all(connection)
+        .await
+        .map_err(|error| fault(&error))?;
+    let mut found = Vec::with_capacity(rows.len());
+    for row in rows {
+        let (id, outcome) = decode(&row).map_err(|error| fault(&error))?;
+        found.extend(id.parse().ok().zip(Outcome::parse(&outcome)));
+    }
+    Ok(found)
 }
 
 pub(super) async fn forget(

@@ -6,6 +6,7 @@
 
 mod auditor;
 mod condition;
+mod sweeper;
 mod worker;
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -21,7 +21,7 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
 
 use super::condition::Condition;
-use super::{Shared, auditor};
+use super::{Shared, auditor, sweeper};
 use crate::node::DatabaseJob;
 
 /// Jobs that are under way at once; more connections than that are never of use.
@@ -32,6 +32,8 @@ const TOGETHER: usize = 256;
 const PAUSE: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
 /// How often the owner row is raised, and the database checked again.
 const CLAIM: Duration = Duration::from_secs(60);
+/// How often old markers are swept.
+const SWEEP: Duration = Duration::from_secs(600);
 /// How often the auditor looks.
 const AUDIT: Duration = Duration::from_secs(2);
 
@@ -45,6 +47,8 @@ enum Done {
     Looked { condition: Condition, report: Option<Report>, identity: Option<Identity> },
     /// The auditor has been there.
     Audited(Result<(), String>),
+    /// Old markers were swept; there may be more.
+    Swept(Result<bool, Fault>),
 }
 
 /// What must not be under way twice at once.
@@ -62,6 +66,8 @@ pub(super) async fn run(shared: Arc<Shared>, mut inbox: mpsc::UnboundedReceiver<
         pause: PAUSE.0,
         next_look: Instant::now(),
         next_audit: Instant::now(),
+        sweeping: false,
+        next_sweep: Instant::now(),
     };
     let mut batch = Vec::new();
     loop {
@@ -93,6 +99,8 @@ struct Worker {
     pause: Duration,
     next_look: Instant,
     next_audit: Instant,
+    sweeping: bool,
+    next_sweep: Instant,
 }
 
 impl Worker {
@@ -120,8 +128,9 @@ impl Worker {
     fn next_timer(&self) -> Instant {
         let look = if self.looking { None } else { Some(self.next_look) };
         let audit = if self.auditing || !self.is_up() { None } else { Some(self.next_audit) };
+        let sweep = if self.sweeping || !self.is_up() { None } else { Some(self.next_sweep) };
         let far = Instant::now() + CLAIM;
-        look.into_iter().chain(audit).min().unwrap_or(far)
+        look.into_iter().chain(audit).chain(sweep).min().unwrap_or(far)
     }
 
     fn start_what_is_due(&mut self) {
@@ -134,6 +143,11 @@ impl Worker {
             self.auditing = true;
             let shared = Arc::clone(&self.shared);
             self.running.push(async move { Done::Audited(auditor::audit(&shared).await) }.boxed());
+        }
+        if !self.sweeping && self.next_sweep <= now && self.is_up() {
+            self.sweeping = true;
+            let shared = Arc::clone(&self.shared);
+            self.running.push(async move { Done::Swept(sweeper::sweep(&shared).await) }.boxed());
         }
         self.start_jobs();
     }
@@ -196,6 +210,14 @@ impl Worker {
                         inputs.extend(self.recognised(&identity));
                     }
                     inputs.extend(self.looked(condition, report));
+                }
+                Done::Swept(result) => {
+                    self.sweeping = false;
+                    let more = matches!(result, Ok(true));
+                    self.next_sweep = Instant::now() + if more { PAUSE.0 } else { SWEEP };
+                    if let Err(fault) = result {
+                        tracing::info!(database = %self.shared.name, "no sweep: {fault}");
+                    }
                 }
                 Done::Audited(result) => {
                     self.auditing = false;

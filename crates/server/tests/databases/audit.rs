@@ -1,11 +1,12 @@
 //! The auditor: what is prepared and belongs to nobody any more is freed; what is somebody else's
 //! is only reported.
 
-use handfast_core::branch::BranchId;
-use handfast_core::ids::{Name, StoreId};
-use handfast_database::{Options, connect, postgres};
-use handfast_wire::v1;
 use std::time::Duration;
+
+use handfast_core::branch::BranchId;
+use handfast_core::ids::{Name, StoreId, TransactionId};
+use handfast_database::{Options, Outcome, connect, postgres};
+use handfast_wire::v1;
 
 use crate::world::World;
 
@@ -61,5 +62,48 @@ async fn what_is_somebody_elses_is_reported_and_never_touched() {
     for gid in [other.gid(), foreign] {
         let sql = format!("ROLLBACK PREPARED '{gid}'");
         sqlx::raw_sql(sqlx::AssertSqlSafe(sql)).execute(&mut db).await.unwrap();
+    }
+}
+
+/// Markers that nobody can ask for any more go by their id; others' and young ones stay.
+#[tokio::test]
+async fn old_markers_are_swept_and_nobody_elses() {
+    let mut world = World::new().await;
+    let begun = world.begin(&["orders", "ledger"]).await.unwrap();
+    let now_ms = begun.branch("orders").transaction.unix_ms();
+    let days = |days: u64| TransactionId(u128::from(now_ms - days * 86_400_000) << 80);
+    world.kill();
+    for database in ["orders", "ledger"] {
+        let own = begun.branch(database);
+        let old = BranchId { transaction: days(2), ..own };
+        let elses = BranchId { store: own.store ^ 1, ..old };
+        let tombstone = BranchId { transaction: days(3), ..own };
+        let old_tombstone = BranchId { transaction: days(31), ..own };
+        let rows = [
+            (own, "committed"),
+            (old, "committed"),
+            (elses, "committed"),
+            (tombstone, "aborted"),
+            (old_tombstone, "aborted"),
+        ];
+        for (id, outcome) in rows {
+            world.insert_marker(database, &id, outcome).await;
+        }
+    }
+    world.restart();
+    for database in ["orders", "ledger"] {
+        let own = begun.branch(database);
+        let old = BranchId { transaction: days(2), ..own };
+        let old_tombstone = BranchId { transaction: days(31), ..own };
+        for gone in [old, old_tombstone] {
+            world.until(async || world.marker(database, &gone).await.is_none().then_some(())).await;
+        }
+        let elses = BranchId { store: own.store ^ 1, ..old };
+        let tombstone = BranchId { transaction: days(3), ..own };
+        for (id, outcome) in
+            [(own, Outcome::Committed), (elses, Outcome::Committed), (tombstone, Outcome::Aborted)]
+        {
+            assert_eq!(world.marker(database, &id).await, Some(outcome), "{database}: {id}");
+        }
     }
 }

@@ -336,6 +336,17 @@ impl World {
         database.outcomes(&[*branch]).await.unwrap()[0]
     }
 
+    /// Writes a marker, as some application may have done long ago.
+    pub(crate) async fn insert_marker(&self, database: &str, branch: &BranchId, outcome: &str) {
+        let sql =
+            format!("INSERT INTO handfast_branch (id, outcome) VALUES ('{branch}', '{outcome}')");
+        let sql = sqlx::raw_sql(AssertSqlSafe(sql));
+        match database {
+            "orders" => drop(sql.execute(&mut self.postgres().await).await.unwrap()),
+            _ => drop(sql.execute(&mut self.mariadb().await).await.unwrap()),
+        }
+    }
+
     /// Events that anybody can read.
     pub(crate) async fn events(&self) -> usize {
         let request = v1::ReadRequest { topic: "made".into(), ..Default::default() };
