@@ -5,7 +5,7 @@ use std::time::Duration;
 use handfast_database::errors::mariadb::{message, number};
 use handfast_database::mariadb::application;
 use handfast_database::{ApplicationError, BranchId, Holder};
-use sqlx::{MySql, MySqlConnection, Row};
+use sqlx::{AssertSqlSafe, MySql, MySqlConnection, Row};
 
 use super::engine::Engine;
 use super::finisher::Held;
@@ -13,6 +13,9 @@ use super::join::Place;
 use super::lease::Lease;
 
 impl Engine for MySql {
+    const INBOX: &'static str = "handfast_inbox";
+    const CREATE_INBOX: &'static str = include_str!("../../sql/inbox.mariadb.sql");
+
     async fn begin_local(
         connection: &mut MySqlConnection,
         remaining: Duration,
@@ -99,6 +102,22 @@ impl Engine for MySql {
             // No stream would bring the decision: the server finishes it, once this is closed.
             None => drop(lease),
         }
+    }
+
+    async fn execute(connection: &mut MySqlConnection, sql: String) -> Result<u64, sqlx::Error> {
+        let done = sqlx::raw_sql(AssertSqlSafe(sql)).execute(connection).await?;
+        Ok(done.rows_affected())
+    }
+
+    async fn number(
+        connection: &mut MySqlConnection,
+        sql: String,
+    ) -> Result<Option<i64>, sqlx::Error> {
+        sqlx::raw_sql(AssertSqlSafe(sql)).fetch_one(connection).await?.try_get(0)
+    }
+
+    fn older_than(age: Duration) -> String {
+        format!("at < CURRENT_TIMESTAMP(6) - INTERVAL {} SECOND", age.as_secs())
     }
 
     fn words(error: &sqlx::Error) -> (String, String) {

@@ -7,4 +7,5 @@ mod bench;
 mod fake;
 mod join;
 mod local;
+mod process;
 mod proxy;
