@@ -136,11 +136,7 @@ impl Builder {
         let unasked = Box::new(|_, _| {});
         let inner = Inner {
             transactions: Session::start(Arc::clone(&connection), self.in_flight, unasked),
-            publishes: Session::start(
-                Arc::clone(&connection),
-                self.in_flight,
-                Box::new(|_, _| {}),
-            ),
+            publishes: Session::start(Arc::clone(&connection), self.in_flight, Box::new(|_, _| {})),
             #[cfg(feature = "mariadb")]
             finisher,
             connection,

@@ -71,7 +71,10 @@ impl Held {
 
 enum Order {
     /// The server says something unasked; nothing: the stream has ended.
-    Heard { stream: u64, answer: Option<Answer> },
+    Heard {
+        stream: u64,
+        answer: Option<Answer>,
+    },
     Hold(Box<Held>),
     Abandon(TransactionId),
     Failed(TransactionId),

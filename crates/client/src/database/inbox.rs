@@ -91,11 +91,7 @@ impl Inbox {
                 "DELETE FROM {table} WHERE subscription = '{subscription}' \
                  AND event_offset <= {last} AND {old}"
             );
-            let deleted = D::execute(&mut lease, delete).await?;
-            pruned += deleted;
-            if deleted < PRUNED {
-                break;
-            }
+            pruned += D::execute(&mut lease, delete).await?;
         }
         lease.give_back();
         Ok(pruned)

@@ -228,8 +228,7 @@ impl LocalRun {
             Error::Database(Failure::early::<D>(&self.database, step, &error))
         };
         let begin = async {
-            let mut lease =
-                Lease::new(pool).await.map_err(|error| failed(Step::Connect, error))?;
+            let mut lease = Lease::new(pool).await.map_err(|error| failed(Step::Connect, error))?;
             let remaining = self.remaining();
             let begun = D::begin_local(&mut lease, remaining).await;
             begun.map_err(|error| failed(Step::Begin, error))?;

@@ -33,13 +33,12 @@ impl Engine for MySql {
     async fn commit_alone(connection: &mut MySqlConnection) -> Result<(), ApplicationError> {
         // After a deadlock MariaDB has ended the transaction, and the statements after it have
         // committed on their own.
-        let no = |code, message| ApplicationError::No {
-            code,
-            message,
-            retryable: false,
-            discard: true,
-        };
-        match sqlx::raw_sql("SELECT CAST(@@in_transaction AS SIGNED)").fetch_one(&mut *connection).await {
+        let no =
+            |code, message| ApplicationError::No { code, message, retryable: false, discard: true };
+        match sqlx::raw_sql("SELECT CAST(@@in_transaction AS SIGNED)")
+            .fetch_one(&mut *connection)
+            .await
+        {
             Ok(row) if row.try_get(0).is_ok_and(|open: i64| open == 1) => {}
             Ok(_) => {
                 let ended = "no transaction is open: a deadlock or a statement such as CREATE TABLE has \

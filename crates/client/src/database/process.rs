@@ -115,7 +115,8 @@ impl Subscription {
     where
         D: Participant,
         E: Display,
-        W: AsyncFn(&Delivery, &mut D::Connection, &mut LocalTransaction) -> Result<(), E>,
+        W: AsyncFnOnce(&Delivery, &mut D::Connection, &mut LocalTransaction) -> Result<(), E>
+            + Clone,
     {
         self.process_with(database, pool, ProcessOptions::new(), work).await
     }
@@ -134,7 +135,8 @@ impl Subscription {
     where
         D: Participant,
         E: Display,
-        W: AsyncFn(&Delivery, &mut D::Connection, &mut LocalTransaction) -> Result<(), E>,
+        W: AsyncFnOnce(&Delivery, &mut D::Connection, &mut LocalTransaction) -> Result<(), E>
+            + Clone,
     {
         let database = database.into();
         if let Err(TransactionError::Refused(refusal)) = check_name(&database) {
@@ -157,7 +159,7 @@ impl Subscription {
                     match item {
                         Ok(Some(Item::Event(delivery))) => {
                             let inbox = Inbox::new(store, delivery.reference().subscription);
-                            working.push(consumer.consume(inbox, delivery, &work));
+                            working.push(consumer.consume(inbox, delivery, work.clone()));
                         }
                         Ok(Some(Item::Gap(gap))) => ended = Some(Ok(Some(gap))),
                         Ok(None) => ended = Some(Ok(None)),
@@ -189,10 +191,11 @@ struct Consumer<'a, D: Participant> {
 
 impl<D: Participant> Consumer<'_, D> {
     /// One event, to its end. Gives its inbox back.
-    async fn consume<E, W>(&self, inbox: Inbox, delivery: Delivery, work: &W) -> Inbox
+    async fn consume<E, W>(&self, inbox: Inbox, delivery: Delivery, work: W) -> Inbox
     where
         E: Display,
-        W: AsyncFn(&Delivery, &mut D::Connection, &mut LocalTransaction) -> Result<(), E>,
+        W: AsyncFnOnce(&Delivery, &mut D::Connection, &mut LocalTransaction) -> Result<(), E>
+            + Clone,
     {
         let offset = delivery.offset;
         let answered = match self.attempt(&inbox, &delivery, work).await {
@@ -214,15 +217,15 @@ impl<D: Participant> Consumer<'_, D> {
         &self,
         inbox: &Inbox,
         delivery: &Delivery,
-        work: &W,
+        work: W,
     ) -> Result<Done, Error<E>>
     where
         E: Display,
-        W: AsyncFn(&Delivery, &mut D::Connection, &mut LocalTransaction) -> Result<(), E>,
+        W: AsyncFnOnce(&Delivery, &mut D::Connection, &mut LocalTransaction) -> Result<(), E>
+            + Clone,
     {
         let leased = || delivery.expires.saturating_duration_since(Instant::now());
-        let options =
-            LocalOptions::new().with_deadline(leased()).with_wait(Wait::Decided);
+        let options = LocalOptions::new().with_deadline(leased()).with_wait(Wait::Decided);
         let run = LocalRun::new(&self.handfast, self.database.clone(), options)?;
         let mut lease = run.begin(self.pool).await?;
         // Looked at after BEGIN: from here on the database ends a session that sits idle for

@@ -17,11 +17,11 @@ use crate::publish::{check_events, new_event};
 use crate::subscribe::Delivery;
 
 pub use handfast_core::command::Wait;
-pub use open::{BeginOptions, OpenTransaction};
-pub use outcome::{Committed, Outcome, State};
-pub(crate) use outcome::{Absence, foreign, outcome as read_outcome};
 #[cfg(feature = "_databases")]
 pub(crate) use open::millis;
+pub use open::{BeginOptions, OpenTransaction};
+pub(crate) use outcome::{Absence, foreign, outcome as read_outcome};
+pub use outcome::{Committed, Outcome, State};
 
 /// Everything that a transaction does, to be run in one call with
 /// [`Handfast::run`](crate::Handfast::run) or [`Handfast::transaction`](crate::Handfast::transaction).

@@ -1,8 +1,8 @@
 //! Databases of the test's own on private servers, and a server that answers as it should.
 
 use std::path::PathBuf;
-use std::sync::{Arc, LazyLock};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use handfast_core::ids::{Name, StoreId, TransactionId};
@@ -63,7 +63,10 @@ impl Pg {
         let database = connect(&url, Options::default()).unwrap();
         database.install(None).await.unwrap();
         let pool = PgPoolOptions::new().max_connections(2).connect(&url).await.unwrap();
-        sqlx::raw_sql("CREATE TABLE work (id text PRIMARY KEY, n int)").execute(&pool).await.unwrap();
+        sqlx::raw_sql("CREATE TABLE work (id text PRIMARY KEY, n int)")
+            .execute(&pool)
+            .await
+            .unwrap();
         Self { pool, url, database }
     }
 

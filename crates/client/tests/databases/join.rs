@@ -127,11 +127,8 @@ async fn two_databases_are_prepared_at_once_and_mariadb_s_is_finished_on_its_own
 
         tell(&session, id, "stock", commits).await;
         assert!(report(&mut session, id, "stock").await);
-        let (end, marker) = if commits {
-            (End::Commit, Some(Outcome::Committed))
-        } else {
-            (End::Abort, None)
-        };
+        let (end, marker) =
+            if commits { (End::Commit, Some(Outcome::Committed)) } else { (End::Abort, None) };
         assert_eq!(maria.database.outcomes(&[in_maria]).await.unwrap(), [marker]);
         assert!(!maria.is_prepared(&in_maria).await);
         assert_eq!(pg.database.finish(&in_pg, end, None).await, Finished::Done);
@@ -214,8 +211,7 @@ async fn a_session_that_the_server_has_ended_is_reported_and_discarded() {
     enlist(&mut session, id, &["stock"]).await;
     let (request, asked) = commit(&mut session).await;
     let branch = branch(id, "stock");
-    let finished =
-        maria.database.finish(&branch, End::Commit, Some(holder(&asked.votes[0]))).await;
+    let finished = maria.database.finish(&branch, End::Commit, Some(holder(&asked.votes[0]))).await;
     assert_eq!(finished, Finished::Done);
     tell(&session, id, "stock", true).await;
     assert!(!report(&mut session, id, "stock").await, "it was not done here");
@@ -299,10 +295,8 @@ async fn a_prepare_that_postgresql_refuses_says_why() {
     let error = joined.await.unwrap().unwrap_err();
     let Error::Database(failure) = &error else { panic!("{error}") };
     assert!(failure.message.contains("temporary"), "{failure}");
-    until("the connection is back", || async {
-        pg.pool.num_idle() == pg.pool.size() as usize
-    })
-    .await;
+    until("the connection is back", || async { pg.pool.num_idle() == pg.pool.size() as usize })
+        .await;
     let (_, call) = session.call().await;
     assert!(matches!(call, Call::Abort(_)), "{call:?}");
 }
