@@ -70,11 +70,10 @@ impl Held {
 }
 
 enum Order {
-    /// The server says something unasked; nothing: the stream has ended.
-    Heard {
-        stream: u64,
-        answer: Option<Answer>,
-    },
+    /// The server says how to end a branch.
+    Finish(v1::FinishBranch),
+    /// A stream has ended.
+    Ended(u64),
     Hold(Box<Held>),
     Abandon(TransactionId),
     Failed(TransactionId),
@@ -86,9 +85,15 @@ pub(crate) fn start() -> (Finisher, Unasked<Transactions>) {
     let (orders, inbox) = mpsc::unbounded_channel();
     tokio::spawn(Task::default().run(inbox));
     let finisher = Finisher(orders.clone());
-    let unasked = Box::new(move |stream, answer| {
+    let unasked = Box::new(move |stream, answer: Option<Answer>| {
+        let order = match answer {
+            None => Order::Ended(stream),
+            Some(Answer::Finish(finish)) => Order::Finish(finish),
+            // Of a newer server: nothing here knows what it means.
+            Some(_) => return,
+        };
         // Fails only while the runtime shuts down, as everywhere below.
-        drop(orders.send(Order::Heard { stream, answer }));
+        drop(orders.send(order));
     });
     (finisher, unasked)
 }
@@ -166,10 +171,8 @@ impl Task {
 
     fn obey(&mut self, order: Order) {
         match order {
-            Order::Heard { answer: Some(Answer::Finish(told)), .. } => self.told(&told),
-            // Of a newer server: nothing here knows what it means.
-            Order::Heard { answer: Some(_), .. } => {}
-            Order::Heard { stream, answer: None } => {
+            Order::Finish(told) => self.told(&told),
+            Order::Ended(stream) => {
                 self.ended = stream;
                 // Dropping a session closes it; the server takes its branch over.
                 self.retain(|held| held.stream > stream);

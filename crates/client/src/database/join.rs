@@ -88,13 +88,15 @@ impl Databases {
         self.lock().enlisted.is_empty()
     }
 
-    /// No vote comes in any more, and none has left: what is prepared is rolled back.
-    pub(crate) fn abandon(&self, handfast: &Handfast, id: TransactionId) {
+    /// No vote comes in any more, and none has left: what is prepared is rolled back. Says whether
+    /// abort was asked already, by work that failed.
+    pub(crate) fn abandon(&self, handfast: &Handfast, id: TransactionId) -> bool {
         let mut state = self.lock();
         state.closed = true;
         if !state.enlisted.is_empty() {
             abandon(handfast, id);
         }
+        state.failed.is_some()
     }
 }
 

@@ -419,7 +419,9 @@ impl Drop for OpenTransaction {
     fn drop(&mut self) {
         if self.undecided {
             #[cfg(feature = "_databases")]
-            self.databases.abandon(&self.handfast, self.id);
+            if self.databases.abandon(&self.handfast, self.id) {
+                return;
+            }
             let call = self.abort_call("the client dropped it".to_owned());
             let session = &Arc::clone(&self.handfast.inner).transactions;
             session

@@ -82,6 +82,7 @@ pub(crate) struct Fake {
     pub(crate) sessions: mpsc::UnboundedReceiver<Session>,
     pub(crate) publishes: mpsc::UnboundedReceiver<Publishing>,
     pub(crate) subscribes: mpsc::UnboundedReceiver<Subscribing>,
+    #[cfg_attr(not(feature = "sqlite"), expect(dead_code, reason = "services need a store"))]
     pub(crate) attaches: mpsc::UnboundedReceiver<Attaching>,
     pub(crate) reads:
         mpsc::UnboundedReceiver<(v1::ReadRequest, mpsc::Sender<Result<raw::ReadFrame, Status>>)>,
