@@ -254,7 +254,7 @@ impl<D: Participant> Consumer<'_, D> {
             Err(_) => return Err(run.too_late()),
         }
         let publishes = !tx.is_empty();
-        if publishes {
+        if publishes && !tx.acknowledges(delivery) {
             tx.acknowledge(delivery);
         }
         run.end(lease, tx).await?;

@@ -1,14 +1,15 @@
 //! Databases in distributed transactions, and MariaDB branches on their own sessions (MY3).
 
 use handfast::database::{Error, Step};
-use handfast::{BeginOptions, Code, Committed, Handfast, OpenTransaction, TransactionError};
+use handfast::{BeginOptions, Code, Committed, Event, Handfast, OpenTransaction, TransactionError};
 use handfast_core::ids::TransactionId;
 use handfast_core::refusal::Refusal;
 use handfast_database::{End, Finished, Holder, Outcome};
 use handfast_wire::raw::transaction_request::Call;
 use handfast_wire::v1::transaction_reply::Result as Answer;
 use handfast_wire::{ids, v1};
-use sqlx::{MySqlPool, PgPool};
+use sqlx::mysql::MySqlPoolOptions;
+use sqlx::{AssertSqlSafe, MySqlConnection, MySqlPool, PgPool};
 use tokio::task::JoinHandle;
 
 use crate::bench::{
@@ -233,7 +234,7 @@ async fn an_xa_error_discards_the_connection_and_fails_the_transaction() {
         let joined = tx
             .join("stock", &pool, async |db| {
                 let meddle = format!("XA END {xid}; XA ROLLBACK {xid}");
-                sqlx::raw_sql(sqlx::AssertSqlSafe(meddle)).execute(db).await
+                sqlx::raw_sql(AssertSqlSafe(meddle)).execute(db).await
             })
             .await;
         (tx, joined)
@@ -407,4 +408,96 @@ async fn a_handle_that_is_dropped_finishes_what_it_holds() {
     assert!(report(&mut session, id, "stock").await);
     session.end().await;
     assert_eq!(maria.count("SELECT COUNT(*) FROM work").await, 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn databases_services_and_events_are_one_transaction() {
+    let (mut fake, pg, id) = (Fake::start(), Pg::new().await, transaction());
+    let hf = fake.connect().await;
+    let (mut tx, mut session) = begin(&mut fake, &hf, id).await;
+    let pool = pg.pool.clone();
+    let ended = tokio::spawn(async move {
+        tx.call("payments", "take 100").await?;
+        let written = tx.join("ledger", &pool, async |db| sqlx::query(WORK).execute(db).await);
+        assert_eq!(written.await.expect("prepared").rows_affected(), 1);
+        tx.publish("transfers", Event::new("made", "/bank")).await?;
+        tx.commit().await
+    });
+    let counted = |branches, items| {
+        Answer::Counted(v1::Counted { branches, items, branch_ids: branch_ids(id, &["ledger"]) })
+    };
+    for (branches, items) in [(1, 0), (2, 0), (2, 1)] {
+        let (request, _) = session.call().await;
+        session.answer(request, counted(branches, items)).await;
+    }
+    let (request, asked) = commit(&mut session).await;
+    assert_eq!((asked.branches, asked.items, asked.votes.len()), (2, 1, 1));
+    session.answer(request, committed(id)).await;
+    ended.await.unwrap().unwrap();
+    let branch = branch(id, "ledger");
+    assert_eq!(pg.database.finish(&branch, End::Commit, None).await, Finished::Done);
+    assert_eq!(pg.count("SELECT count(*) FROM work").await, 1);
+}
+
+/// One frame decides many branches; each is finished on its own session and reported.
+#[tokio::test(flavor = "multi_thread")]
+async fn many_branches_are_finished_together() {
+    const MANY: usize = 24;
+    let (mut fake, maria) = (Fake::start(), Maria::new().await);
+    let hf = fake.connect().await;
+    let many = u32::try_from(MANY).unwrap();
+    let pool = MySqlPoolOptions::new().max_connections(many).connect(&maria.url).await.unwrap();
+    let run = |n: usize| {
+        let (hf, pool) = (hf.clone(), pool.clone());
+        tokio::spawn(async move {
+            let mut tx = hf.begin().await?;
+            let insert = format!("INSERT INTO work (id) VALUES ('{n}')");
+            let insert = async |db: &mut MySqlConnection| {
+                sqlx::raw_sql(AssertSqlSafe(insert)).execute(db).await
+            };
+            tx.join("stock", &pool, insert).await.expect("prepared");
+            tx.commit().await
+        })
+    };
+    let runs: Vec<Ended> = (0..MANY).map(run).collect();
+    let mut session = fake.sessions.recv().await.unwrap();
+    let (mut asked, mut reported) = (Vec::new(), 0);
+    while reported < MANY {
+        for (request, call) in session.calls().await {
+            match call {
+                Call::Begin(_) => session.answer(request, begun(transaction(), &[])).await,
+                Call::Enlist(enlist) => {
+                    let id = ids::transaction_id("id", &enlist.transaction_id).unwrap();
+                    let branch_ids = branch_ids(id, &["stock"]);
+                    let counted = v1::Counted { branches: 1, items: 0, branch_ids };
+                    session.answer(request, Answer::Counted(counted)).await;
+                }
+                Call::Commit(commit) => asked.push((request, commit.transaction_id)),
+                Call::BranchEnded(ended) => {
+                    assert!(ended.done);
+                    reported += 1;
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+        if asked.len() == MANY {
+            let mut replies = Vec::new();
+            for (request, transaction_id) in asked.drain(..) {
+                let id = ids::transaction_id("id", &transaction_id).unwrap();
+                let database = "stock".to_owned();
+                let finish = v1::FinishBranch { transaction_id, database, commit: true };
+                let results = [(0, Answer::Finish(finish)), (request, committed(id))];
+                replies.extend(results.map(|(request, result)| v1::TransactionReply {
+                    request,
+                    result: Some(result),
+                }));
+            }
+            session.send(v1::TransactionReplyFrame { replies }).await;
+        }
+    }
+    for run in runs {
+        run.await.unwrap().unwrap();
+    }
+    assert_eq!(maria.count("SELECT COUNT(*) FROM work").await, i64::from(many));
+    until("they are back", || async { pool.num_idle() == MANY }).await;
 }
