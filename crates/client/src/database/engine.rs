@@ -63,8 +63,13 @@ pub trait Engine: sqlx::Database {
         branch: &BranchId,
     ) -> impl Future<Output = Answer<(), sqlx::Error>> + Send;
 
-    /// What becomes of a connection on which a branch was prepared.
+    /// What becomes of a connection on which a branch was prepared that is voted for.
     fn prepared(lease: Lease<Self>, place: Place)
+    where
+        Self: Sized;
+
+    /// The same, when it is not and never will be voted for: it may be rolled back.
+    fn abandoned(lease: Lease<Self>, place: Place)
     where
         Self: Sized;
 

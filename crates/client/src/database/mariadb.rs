@@ -92,15 +92,19 @@ impl Engine for MySql {
     }
 
     fn prepared(lease: Lease<Self>, place: Place) {
-        let Place { handfast, id, database, branch, stream, deadline } = place;
-        match stream {
+        match place.stream {
             Some(stream) => {
-                let finisher = handfast.inner.finisher.clone();
-                finisher.hold(Held::new(handfast, id, database, branch, stream, deadline, lease));
+                let finisher = place.handfast.inner.finisher.clone();
+                finisher.hold(Held::new(place, stream, lease));
             }
             // No stream would bring the decision: the server finishes it, once this is closed.
             None => drop(lease),
         }
+    }
+
+    fn abandoned(lease: Lease<Self>, place: Place) {
+        let finisher = place.handfast.inner.finisher.clone();
+        finisher.abandon(Held::new(place, 0, lease));
     }
 
     async fn execute(connection: &mut MySqlConnection, sql: String) -> Result<u64, sqlx::Error> {

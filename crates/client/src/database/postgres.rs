@@ -75,6 +75,11 @@ impl Engine for Postgres {
         lease.give_back();
     }
 
+    fn abandoned(lease: Lease<Self>, _: Place) {
+        // The server rolls it back.
+        lease.give_back();
+    }
+
     async fn execute(connection: &mut PgConnection, sql: String) -> Result<u64, sqlx::Error> {
         let done = sqlx::raw_sql(AssertSqlSafe(sql)).execute(connection).await?;
         Ok(done.rows_affected())

@@ -52,8 +52,28 @@ async fn enlist(session: &mut Session, id: TransactionId, all: &[&str]) {
     session.answer(request, Answer::Counted(counted)).await;
 }
 
+/// The next call that is no vote; votes are answered.
+async fn call(session: &mut Session) -> (u64, Call) {
+    loop {
+        let mut others = Vec::new();
+        for (request, call) in session.calls().await {
+            match call {
+                Call::Vote(vote) => {
+                    assert!(vote.votes.iter().all(|vote| vote.connection != 0), "{vote:?}");
+                    session.answer(request, Answer::Voted(v1::Voted {})).await;
+                }
+                other => others.push((request, other)),
+            }
+        }
+        assert!(others.len() < 2, "{others:?}");
+        if let Some(other) = others.pop() {
+            return other;
+        }
+    }
+}
+
 async fn commit(session: &mut Session) -> (u64, v1::CommitRequest) {
-    match session.call().await {
+    match call(session).await {
         (request, Call::Commit(commit)) => (request, commit),
         (_, call) => panic!("{call:?}"),
     }
@@ -266,11 +286,13 @@ async fn an_error_of_the_closure_fails_the_transaction() {
         (tx, error)
     });
     enlist(&mut session, id, &["ledger", "stock"]).await;
-    let (_, call) = session.call().await;
+    let (_, call) = call(&mut session).await;
     assert!(matches!(&call, Call::Abort(abort) if abort.detail.starts_with("ledger")), "{call:?}");
     let (tx, error) = joined.await.unwrap();
     assert_eq!(error, Error::Work("no money"));
-    // What MariaDB had prepared was not voted for, so its own session rolls it back.
+    // What MariaDB had prepared was voted for, so it waits for the order.
+    tell(&session, id, "stock", false).await;
+    assert!(report(&mut session, id, "stock").await);
     let branch = branch(id, "stock");
     until("it is rolled back", || async { !maria.is_prepared(&branch).await }).await;
     until("its connection is back", || async { maria.pool.num_idle() == 1 }).await;
@@ -320,7 +342,7 @@ async fn a_branch_that_was_not_run_is_never_committed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_transaction_that_is_dropped_rolls_its_own_sessions_back() {
+async fn a_transaction_that_is_dropped_waits_for_the_order_to_roll_back() {
     let (mut fake, maria, id) = (Fake::start(), Maria::new().await, transaction());
     let hf = fake.connect().await;
     let (mut tx, mut session) = begin(&mut fake, &hf, id).await;
@@ -329,9 +351,39 @@ async fn a_transaction_that_is_dropped_rolls_its_own_sessions_back() {
         tx.join("stock", &pool, async |db| sqlx::query(WORK).execute(db).await).await.unwrap();
     });
     enlist(&mut session, id, &["stock"]).await;
+    let (_, call) = call(&mut session).await;
     joined.await.unwrap();
+    assert!(matches!(call, Call::Abort(_)), "{call:?}");
+    let branch = branch(id, "stock");
+    assert!(maria.is_prepared(&branch).await);
+    tell(&session, id, "stock", false).await;
+    assert!(report(&mut session, id, "stock").await);
+    assert!(!maria.is_prepared(&branch).await);
+    until("its connection is back", || async { maria.pool.num_idle() == 1 }).await;
+}
+
+/// Another branch failed first: this one is prepared all the same, never voted for, and rolled
+/// back on its own session without being told to.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_prepared_after_the_failure_is_rolled_back() {
+    let (mut fake, maria, id) = (Fake::start(), Maria::new().await, transaction());
+    let hf = fake.connect().await;
+    let (mut tx, mut session) = begin(&mut fake, &hf, id).await;
+    let pool = maria.pool.clone();
+    let joined = tokio::spawn(async move {
+        let [stock] = tx.enlist(["stock"]).await.unwrap();
+        stock
+            .run(&pool, async |db| {
+                drop(tx);
+                sqlx::query(WORK).execute(db).await
+            })
+            .await
+    });
+    enlist(&mut session, id, &["stock"]).await;
     let (_, call) = session.call().await;
     assert!(matches!(call, Call::Abort(_)), "{call:?}");
+    let error = joined.await.unwrap().unwrap_err();
+    assert!(matches!(error, Error::Transaction(TransactionError::Failed { .. })), "{error}");
     let branch = branch(id, "stock");
     until("it is rolled back", || async { !maria.is_prepared(&branch).await }).await;
     until("its connection is back", || async { maria.pool.num_idle() == 1 }).await;
@@ -365,8 +417,9 @@ async fn a_commit_that_is_refused_is_aborted() {
     let refusal = Refusal::new(Code::NotAParticipant, "no database");
     session.answer(request, Answer::Refusal(refusal.into())).await;
     ended.await.unwrap().unwrap_err();
-    let (_, call) = session.call().await;
+    let (_, call) = call(&mut session).await;
     assert!(matches!(call, Call::Abort(_)), "{call:?}");
+    tell(&session, id, "stock", false).await;
     let branch = branch(id, "stock");
     until("it is rolled back", || async { !maria.is_prepared(&branch).await }).await;
 }
@@ -472,6 +525,7 @@ async fn many_branches_are_finished_together() {
                     let counted = v1::Counted { branches: 1, items: 0, branch_ids };
                     session.answer(request, Answer::Counted(counted)).await;
                 }
+                Call::Vote(_) => session.answer(request, Answer::Voted(v1::Voted {})).await,
                 Call::Commit(commit) => asked.push((request, commit.transaction_id)),
                 Call::BranchEnded(ended) => {
                     assert!(ended.done);
