@@ -23,6 +23,9 @@
 //! - [`Handfast::transaction`], [`Handfast::run`] and [`Handfast::begin`] are transactions: in one
 //!   call, or step by step.
 //! - [`Handfast::publish`] publishes, [`Handfast::subscribe`] and [`Handfast::read`] receive.
+//! - With the features `postgres` and `mariadb` databases take part, over the application's own
+//!   pool: `Handfast::local`, `OpenTransaction::join` and `Subscription::process`; see the module
+//!   `database`.
 //! - [`Handfast::service`] takes part in transactions; [`service`] is what a service implements.
 //! - What administrators ask ([`Handfast::topics`], [`Handfast::show`], ...) is there too.
 //!

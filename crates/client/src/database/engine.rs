@@ -16,6 +16,11 @@ type Answer<T, E> = Result<T, E>;
 /// After an error the connection is in a state that nobody knows, unless the error says otherwise
 /// ([`ApplicationError::discards_connection`]).
 pub trait Engine: sqlx::Database {
+    /// The inbox's table.
+    const INBOX: &'static str;
+    /// Creates it if it is not there.
+    const CREATE_INBOX: &'static str;
+
     /// Opens a local transaction, bounded by what is left of its deadline.
     fn begin_local(
         connection: &mut Self::Connection,
@@ -58,10 +63,30 @@ pub trait Engine: sqlx::Database {
         branch: &BranchId,
     ) -> impl Future<Output = Answer<(), sqlx::Error>> + Send;
 
-    /// What becomes of a connection on which a branch was prepared.
+    /// What becomes of a connection on which a branch was prepared that is voted for.
     fn prepared(lease: Lease<Self>, place: Place)
     where
         Self: Sized;
+
+    /// The same, when it is not and never will be voted for: it may be rolled back.
+    fn abandoned(lease: Lease<Self>, place: Place)
+    where
+        Self: Sized;
+
+    /// Runs a statement whose text nobody else has written. Says how many rows it touched.
+    fn execute(
+        connection: &mut Self::Connection,
+        sql: String,
+    ) -> impl Future<Output = Answer<u64, sqlx::Error>> + Send;
+
+    /// The number that such a statement gives; none: NULL.
+    fn number(
+        connection: &mut Self::Connection,
+        sql: String,
+    ) -> impl Future<Output = Answer<Option<i64>, sqlx::Error>> + Send;
+
+    /// The condition that a row's column `at` is longer ago than this.
+    fn older_than(age: Duration) -> String;
 
     /// SQLSTATE or error number, empty if the database said nothing, and its words.
     fn words(error: &sqlx::Error) -> (String, String);

@@ -12,8 +12,8 @@ use std::time::Duration;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use handfast_core::ids::TransactionId;
+use handfast_database::End;
 use handfast_database::mariadb::application;
-use handfast_database::{BranchId, End};
 use handfast_wire::raw::transaction_request::Call;
 use handfast_wire::v1::transaction_reply::Result as Answer;
 use handfast_wire::{ids, v1};
@@ -21,8 +21,8 @@ use sqlx::MySql;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 
+use super::join::Place;
 use super::lease::Lease;
-use crate::connection::Handfast;
 use crate::lanes::Transactions;
 use crate::session::{Terms, Unasked};
 
@@ -41,11 +41,8 @@ pub(crate) struct Finisher(mpsc::UnboundedSender<Order>);
 
 /// A session with a prepared branch.
 pub(super) struct Held {
-    /// Keeps the stream open on which the decision comes.
-    handfast: Handfast,
-    id: TransactionId,
-    database: String,
-    branch: BranchId,
+    /// Its client is kept, and with it the stream open on which the decision comes.
+    place: Place,
     stream: u64,
     lease: Lease<MySql>,
     /// No decision comes any more.
@@ -55,28 +52,20 @@ pub(super) struct Held {
 }
 
 impl Held {
-    pub(super) fn new(
-        handfast: Handfast,
-        id: TransactionId,
-        database: String,
-        branch: BranchId,
-        stream: u64,
-        deadline: Instant,
-        lease: Lease<MySql>,
-    ) -> Self {
-        let give_up = deadline + GRACE;
-        Self { handfast, id, database, branch, stream, lease, give_up, failed: false }
+    pub(super) fn new(place: Place, stream: u64, lease: Lease<MySql>) -> Self {
+        let give_up = place.deadline + GRACE;
+        Self { place, stream, lease, give_up, failed: false }
     }
 }
 
 enum Order {
-    /// The server says something unasked; nothing: the stream has ended.
-    Heard {
-        stream: u64,
-        answer: Option<Answer>,
-    },
+    /// The server says how to end a branch.
+    Finish(v1::FinishBranch),
+    /// A stream has ended.
+    Ended(u64),
     Hold(Box<Held>),
-    Abandon(TransactionId),
+    Abandon(Box<Held>),
+    AbortAsked(TransactionId),
     Failed(TransactionId),
     Extend(TransactionId, Instant),
 }
@@ -86,9 +75,15 @@ pub(crate) fn start() -> (Finisher, Unasked<Transactions>) {
     let (orders, inbox) = mpsc::unbounded_channel();
     tokio::spawn(Task::default().run(inbox));
     let finisher = Finisher(orders.clone());
-    let unasked = Box::new(move |stream, answer| {
+    let unasked = Box::new(move |stream, answer: Option<Answer>| {
+        let order = match answer {
+            None => Order::Ended(stream),
+            Some(Answer::Finish(finish)) => Order::Finish(finish),
+            // Of a newer server: nothing here knows what it means.
+            Some(_) => return,
+        };
         // Fails only while the runtime shuts down, as everywhere below.
-        drop(orders.send(Order::Heard { stream, answer }));
+        drop(orders.send(order));
     });
     (finisher, unasked)
 }
@@ -99,10 +94,14 @@ impl Finisher {
         drop(self.0.send(Order::Hold(Box::new(held))));
     }
 
-    /// The client gives a transaction up whose votes never left: it cannot commit any more, and
-    /// its sessions roll back.
-    pub(crate) fn abandon(&self, id: TransactionId) {
-        drop(self.0.send(Order::Abandon(id)));
+    /// A session whose branch is not voted for, and never will be: it rolls back.
+    pub(super) fn abandon(&self, held: Held) {
+        drop(self.0.send(Order::Abandon(Box::new(held))));
+    }
+
+    /// The client has asked to abort a transaction: the order to roll back comes soon.
+    pub(super) fn abort_asked(&self, id: TransactionId) {
+        drop(self.0.send(Order::AbortAsked(id)));
     }
 
     /// The server has said that a transaction failed.
@@ -121,7 +120,7 @@ impl Finisher {
 enum Then {
     /// The server waits for the report.
     Report,
-    /// The server never knew the session.
+    /// The server never knew the session: it is free.
     Keep,
     /// The server may know the session and end it at any time.
     Close,
@@ -166,19 +165,20 @@ impl Task {
 
     fn obey(&mut self, order: Order) {
         match order {
-            Order::Heard { answer: Some(Answer::Finish(told)), .. } => self.told(&told),
-            // Of a newer server: nothing here knows what it means.
-            Order::Heard { answer: Some(_), .. } => {}
-            Order::Heard { stream, answer: None } => {
+            Order::Finish(told) => self.told(&told),
+            Order::Ended(stream) => {
                 self.ended = stream;
                 // Dropping a session closes it; the server takes its branch over.
                 self.retain(|held| held.stream > stream);
             }
             Order::Hold(held) if held.stream <= self.ended => drop(held),
-            Order::Hold(held) => self.held.entry(held.id).or_default().push(*held),
-            Order::Abandon(id) => {
-                for held in self.held.remove(&id).unwrap_or_default() {
-                    self.waiting.push_back(Job { held, end: End::Abort, then: Then::Keep });
+            Order::Hold(held) => self.held.entry(held.place.id).or_default().push(*held),
+            Order::Abandon(held) => {
+                self.waiting.push_back(Job { held: *held, end: End::Abort, then: Then::Keep });
+            }
+            Order::AbortAsked(id) => {
+                for held in self.held.get_mut(&id).into_iter().flatten() {
+                    held.give_up = Instant::now() + GRACE;
                 }
             }
             Order::Failed(id) => {
@@ -201,7 +201,9 @@ impl Task {
         let end = if told.commit { End::Commit } else { End::Abort };
         // One that is not held was given up, and the server finishes it without a report.
         let Some(held) = self.held.get_mut(&id) else { return };
-        let Some(at) = held.iter().position(|held| held.database == told.database) else { return };
+        let Some(at) = held.iter().position(|held| held.place.database == told.database) else {
+            return;
+        };
         let one = held.swap_remove(at);
         if held.is_empty() {
             self.held.remove(&id);
@@ -230,7 +232,7 @@ impl Task {
 }
 
 async fn finish(Job { held, end, then }: Job) {
-    let Held { handfast, id, database, branch, stream, mut lease, .. } = held;
+    let Held { place: Place { handfast, id, database, branch, .. }, stream, mut lease, .. } = held;
     let finished = timeout(FINISHING, application::finish_own(&mut lease, &branch, end)).await;
     let done = match finished {
         Ok(Ok(())) => true,

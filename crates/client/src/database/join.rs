@@ -1,5 +1,6 @@
 //! A database in a distributed transaction: its branch is opened, worked in and prepared in the
-//! application's connection. Its YES travels in the commit.
+//! application's connection. Its YES travels in the commit; that of MariaDB also before, because
+//! the server has to know which session holds a branch in case both ends of it are lost at once.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -88,23 +89,26 @@ impl Databases {
         self.lock().enlisted.is_empty()
     }
 
-    /// No vote comes in any more, and none has left: what is prepared is rolled back.
-    pub(crate) fn abandon(&self, handfast: &Handfast, id: TransactionId) {
+    /// Abort is asked: no vote comes in any more. Says whether it was asked already, by work that
+    /// failed.
+    pub(crate) fn abort(&self, handfast: &Handfast, id: TransactionId) -> bool {
         let mut state = self.lock();
         state.closed = true;
-        if !state.enlisted.is_empty() {
-            abandon(handfast, id);
+        if !state.votes.is_empty() {
+            abort_asked(handfast, id);
         }
+        state.failed.is_some()
     }
 }
 
-fn abandon(handfast: &Handfast, id: TransactionId) {
-    #[cfg(feature = "mariadb")]
-    handfast.inner.finisher.abandon(id);
-    // What PostgreSQL has prepared belongs to no session, and is the server's to roll back.
-    #[cfg(not(feature = "mariadb"))]
-    let _ = (handfast, id);
+#[cfg(feature = "mariadb")]
+fn abort_asked(handfast: &Handfast, id: TransactionId) {
+    handfast.inner.finisher.abort_asked(id);
 }
+
+/// What PostgreSQL has prepared belongs to no session, and is the server's to roll back.
+#[cfg(not(feature = "mariadb"))]
+fn abort_asked(_: &Handfast, _: TransactionId) {}
 
 impl OpenTransaction {
     /// A database takes part: the closure does its work, in a connection with the branch open,
@@ -255,8 +259,7 @@ impl Branch {
             // Without a vote it never commits, whatever became of the prepare (PG3).
             Err(_) => return Err(self.too_late()),
         }
-        D::prepared(lease, self.place.clone());
-        self.vote(holder)?;
+        self.prepared(lease, holder)?;
         Ok(value)
     }
 
@@ -274,11 +277,15 @@ impl Branch {
     }
 
     /// The guarded prepare has succeeded.
-    fn vote(&self, holder: Option<Holder>) -> Result<(), TransactionError> {
+    fn prepared<D: Participant>(
+        &self,
+        lease: Lease<D>,
+        holder: Option<Holder>,
+    ) -> Result<(), TransactionError> {
         let Place { handfast, id, database, stream, .. } = &self.place;
         let mut state = self.databases.lock();
         if state.closed {
-            abandon(handfast, *id);
+            D::abandoned(lease, self.place.clone());
             let (reason, retryable) = state.failed.clone().unwrap_or_else(|| {
                 let detail = "commit or abort was asked before its work was done".to_owned();
                 let participant = database.clone();
@@ -286,7 +293,9 @@ impl Branch {
             });
             return Err(TransactionError::Failed { id: *id, reason, retryable });
         }
-        state.votes.push(v1::DatabaseVote {
+        // Before the vote leaves: the decision may follow at once.
+        D::prepared(lease, self.place.clone());
+        let vote = v1::DatabaseVote {
             database: database.clone(),
             connection: holder.map_or(0, |holder| holder.connection),
             server_start_unix_s: holder.map_or(0, |holder| holder.server_start),
@@ -294,7 +303,15 @@ impl Branch {
             // server makes sure that it is.
             finishes: holder.is_some() && stream.is_some(),
             vouched: true,
-        });
+        };
+        if holder.is_some() {
+            let transaction_id = ids::transaction_bytes(*id);
+            let call = Call::Vote(v1::VoteRequest { transaction_id, votes: vec![vote.clone()] });
+            let terms = Terms::within(handfast.connection().limit).only_on(*stream);
+            // The commit says it again, so its answer is of no interest.
+            handfast.inner.transactions.post(call, terms);
+        }
+        state.votes.push(vote);
         Ok(())
     }
 
@@ -322,8 +339,10 @@ impl Branch {
             let participant = database.clone();
             let reason = Reason { code: "aborted".to_owned(), participant, detail };
             state.failed.get_or_insert((reason, retryable));
+            if !state.votes.is_empty() {
+                abort_asked(handfast, *id);
+            }
         }
-        abandon(handfast, *id);
         let transaction_id = ids::transaction_bytes(*id);
         let call = Call::Abort(v1::AbortRequest { transaction_id, detail: text });
         let terms = Terms::within(handfast.connection().limit).only_on(*stream);

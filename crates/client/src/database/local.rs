@@ -89,6 +89,10 @@ impl LocalTransaction {
         self
     }
 
+    pub(super) fn acknowledges(&self, delivery: &Delivery) -> bool {
+        self.parts.acknowledgements.contains(&delivery.reference().into())
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         let Parts { branches, events, acknowledgements, refused } = &self.parts;
         branches.is_empty() && events.is_empty() && acknowledgements.is_empty() && refused.is_none()

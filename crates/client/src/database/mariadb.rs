@@ -5,7 +5,7 @@ use std::time::Duration;
 use handfast_database::errors::mariadb::{message, number};
 use handfast_database::mariadb::application;
 use handfast_database::{ApplicationError, BranchId, Holder};
-use sqlx::{MySql, MySqlConnection, Row};
+use sqlx::{AssertSqlSafe, MySql, MySqlConnection, Row};
 
 use super::engine::Engine;
 use super::finisher::Held;
@@ -13,6 +13,9 @@ use super::join::Place;
 use super::lease::Lease;
 
 impl Engine for MySql {
+    const INBOX: &'static str = "handfast_inbox";
+    const CREATE_INBOX: &'static str = include_str!("../../sql/inbox.mariadb.sql");
+
     async fn begin_local(
         connection: &mut MySqlConnection,
         remaining: Duration,
@@ -89,15 +92,35 @@ impl Engine for MySql {
     }
 
     fn prepared(lease: Lease<Self>, place: Place) {
-        let Place { handfast, id, database, branch, stream, deadline } = place;
-        match stream {
+        match place.stream {
             Some(stream) => {
-                let finisher = handfast.inner.finisher.clone();
-                finisher.hold(Held::new(handfast, id, database, branch, stream, deadline, lease));
+                let finisher = place.handfast.inner.finisher.clone();
+                finisher.hold(Held::new(place, stream, lease));
             }
             // No stream would bring the decision: the server finishes it, once this is closed.
             None => drop(lease),
         }
+    }
+
+    fn abandoned(lease: Lease<Self>, place: Place) {
+        let finisher = place.handfast.inner.finisher.clone();
+        finisher.abandon(Held::new(place, 0, lease));
+    }
+
+    async fn execute(connection: &mut MySqlConnection, sql: String) -> Result<u64, sqlx::Error> {
+        let done = sqlx::raw_sql(AssertSqlSafe(sql)).execute(connection).await?;
+        Ok(done.rows_affected())
+    }
+
+    async fn number(
+        connection: &mut MySqlConnection,
+        sql: String,
+    ) -> Result<Option<i64>, sqlx::Error> {
+        sqlx::raw_sql(AssertSqlSafe(sql)).fetch_one(connection).await?.try_get(0)
+    }
+
+    fn older_than(age: Duration) -> String {
+        format!("at < CURRENT_TIMESTAMP(6) - INTERVAL {} SECOND", age.as_secs())
     }
 
     fn words(error: &sqlx::Error) -> (String, String) {

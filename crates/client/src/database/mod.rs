@@ -27,6 +27,7 @@ mod engine;
 mod error;
 #[cfg(feature = "mariadb")]
 pub(crate) mod finisher;
+mod inbox;
 mod join;
 mod lease;
 mod local;
@@ -34,11 +35,14 @@ mod local;
 mod mariadb;
 #[cfg(feature = "postgres")]
 mod postgres;
+mod process;
 
 pub use error::{Error, Failure, Step};
+pub use inbox::create_inbox;
 pub use join::Branch;
 pub(crate) use join::Databases;
 pub use local::{Local, LocalOptions, LocalTransaction};
+pub use process::ProcessOptions;
 pub use sqlx;
 
 /// A kind of database that can take part: [`sqlx::Postgres`] and [`sqlx::MySql`]. Nobody else can

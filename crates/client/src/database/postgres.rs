@@ -6,13 +6,16 @@ use handfast_database::errors::postgres::{code, meaning, message};
 use handfast_database::errors::{Meaning, Step};
 use handfast_database::postgres::application;
 use handfast_database::{ApplicationError, BranchId, Holder};
-use sqlx::{PgConnection, Postgres};
+use sqlx::{AssertSqlSafe, PgConnection, Postgres, Row};
 
 use super::engine::Engine;
 use super::join::Place;
 use super::lease::Lease;
 
 impl Engine for Postgres {
+    const INBOX: &'static str = "public.handfast_inbox";
+    const CREATE_INBOX: &'static str = include_str!("../../sql/inbox.postgres.sql");
+
     async fn begin_local(
         connection: &mut PgConnection,
         remaining: Duration,
@@ -70,6 +73,27 @@ impl Engine for Postgres {
     fn prepared(lease: Lease<Self>, _: Place) {
         // What is prepared belongs to no session.
         lease.give_back();
+    }
+
+    fn abandoned(lease: Lease<Self>, _: Place) {
+        // The server rolls it back.
+        lease.give_back();
+    }
+
+    async fn execute(connection: &mut PgConnection, sql: String) -> Result<u64, sqlx::Error> {
+        let done = sqlx::raw_sql(AssertSqlSafe(sql)).execute(connection).await?;
+        Ok(done.rows_affected())
+    }
+
+    async fn number(
+        connection: &mut PgConnection,
+        sql: String,
+    ) -> Result<Option<i64>, sqlx::Error> {
+        sqlx::raw_sql(AssertSqlSafe(sql)).fetch_one(connection).await?.try_get(0)
+    }
+
+    fn older_than(age: Duration) -> String {
+        format!("at < clock_timestamp() - make_interval(secs => {})", age.as_secs())
     }
 
     fn words(error: &sqlx::Error) -> (String, String) {

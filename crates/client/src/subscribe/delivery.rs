@@ -45,6 +45,9 @@ pub struct Delivery {
     /// When it was published, or its transaction decided.
     pub published: SystemTime,
     pub(super) handle: Handle,
+    /// When the lease is over, as far as this side can tell.
+    #[cfg(feature = "_databases")]
+    pub(crate) expires: tokio::time::Instant,
     pub(super) answered: AtomicBool,
 }
 

@@ -164,13 +164,22 @@ impl Subscribe {
             start: Some(self.start.into()),
             settings: Some(self.settings.0),
         });
+        #[cfg(feature = "_databases")]
+        let (handfast, name) = (self.handfast.clone(), self.subscription.clone());
         let request =
             v1::SubscribeRequest { subscription: self.subscription, credit: self.credit, create };
         let connection = self.handfast.connection().clone();
         let subscriber = Subscriber::new(connection, request, inbox, deliver, ready);
         tokio::spawn(subscriber.run());
         match opened.await {
-            Ok(Ok(())) => Ok(Subscription { asks, arrived }),
+            Ok(Ok(())) => Ok(Subscription {
+                #[cfg(feature = "_databases")]
+                handfast,
+                #[cfg(feature = "_databases")]
+                name,
+                asks,
+                arrived,
+            }),
             Ok(Err(error)) => Err(error),
             Err(_) => Err(Fault::Closed("the runtime is shutting down").into()),
         }
@@ -188,6 +197,10 @@ impl Subscribe {
 #[derive(Debug)]
 #[must_use = "a subscription that is dropped ends"]
 pub struct Subscription {
+    #[cfg(feature = "_databases")]
+    pub(crate) handfast: Handfast,
+    #[cfg(feature = "_databases")]
+    pub(crate) name: String,
     asks: mpsc::UnboundedSender<stream::Ask>,
     arrived: mpsc::UnboundedReceiver<Result<Arrived, Error>>,
 }

@@ -56,6 +56,8 @@ pub(super) struct Ask {
 /// What arrived, to be decoded by whoever takes it.
 #[derive(Debug)]
 pub(super) struct Arrived {
+    #[cfg(feature = "_databases")]
+    at: Instant,
     stream: u64,
     subscription: SubscriptionId,
     what: What,
@@ -93,6 +95,8 @@ impl Arrived {
                 )?,
                 published: crate::time(delivery.published_unix_ms),
                 handle: handle(delivery.offset, delivery.token),
+                #[cfg(feature = "_databases")]
+                expires: self.at + Duration::from_millis(delivery.lease_ms),
                 answered: AtomicBool::new(false),
             }),
         })
@@ -348,7 +352,13 @@ impl Subscriber {
     }
 
     fn arrive(&self, what: What) {
-        let arrived = Arrived { stream: self.stream, subscription: self.subscription, what };
+        let arrived = Arrived {
+            #[cfg(feature = "_databases")]
+            at: Instant::now(),
+            stream: self.stream,
+            subscription: self.subscription,
+            what,
+        };
         // Fails when the subscription was dropped: the end of the stream returns it.
         drop(self.arrived.send(Ok(arrived)));
     }

@@ -312,14 +312,19 @@ impl OpenTransaction {
     /// has asked for that; it ends at its deadline.
     pub async fn abort(mut self, why: impl Into<String>) -> Result<Outcome, TransactionError> {
         #[cfg(feature = "_databases")]
-        self.databases.abandon(&self.handfast, self.id);
+        self.databases.abort(&self.handfast, self.id);
         let call = self.abort_call(why.into());
         let terms = Terms::within(self.handfast.connection().limit).resent();
         let waiting = self.handfast.inner.transactions.enqueue(call, 640, terms).await;
         self.undecided = waiting.is_err();
         let waiting = waiting.map_err(|unanswered| unanswered.error)?;
         let answered = waiting.answer().await.map_err(|unanswered| unanswered.error)?;
-        Ok(outcome(answered.answer)?)
+        let outcome = outcome(answered.answer)?;
+        #[cfg(feature = "mariadb")]
+        if outcome.state == super::State::Failed {
+            self.handfast.inner.finisher.failed(self.id);
+        }
+        Ok(outcome)
     }
 
     /// Enlists databases; says the ids of all that are in it.
@@ -342,8 +347,8 @@ impl OpenTransaction {
         self.handfast.inner.finisher.extend(self.id, self.deadline);
     }
 
-    /// A commit that was refused had no effect, and nobody can ask again: what is prepared is
-    /// rolled back now and not at the deadline.
+    /// A commit that was refused had no effect, and nobody can ask again: abort is asked, so that
+    /// what is prepared is rolled back now and not at the deadline.
     #[cfg(feature = "_databases")]
     fn refused(&mut self) {
         self.undecided = !self.databases.is_empty();
@@ -419,7 +424,9 @@ impl Drop for OpenTransaction {
     fn drop(&mut self) {
         if self.undecided {
             #[cfg(feature = "_databases")]
-            self.databases.abandon(&self.handfast, self.id);
+            if self.databases.abort(&self.handfast, self.id) {
+                return;
+            }
             let call = self.abort_call("the client dropped it".to_owned());
             let session = &Arc::clone(&self.handfast.inner).transactions;
             session

@@ -1,5 +1,6 @@
 //! Databases as participants: a scripted server, and real private servers of PostgreSQL and
 //! MariaDB.
+#![expect(clippy::unwrap_used, reason = "tests, and what they share")]
 
 mod bench;
 #[expect(dead_code, reason = "this binary needs a part of it")]
@@ -7,4 +8,5 @@ mod bench;
 mod fake;
 mod join;
 mod local;
+mod process;
 mod proxy;

@@ -82,6 +82,7 @@ pub(crate) struct Fake {
     pub(crate) sessions: mpsc::UnboundedReceiver<Session>,
     pub(crate) publishes: mpsc::UnboundedReceiver<Publishing>,
     pub(crate) subscribes: mpsc::UnboundedReceiver<Subscribing>,
+    #[cfg_attr(not(feature = "sqlite"), expect(dead_code, reason = "services need a store"))]
     pub(crate) attaches: mpsc::UnboundedReceiver<Attaching>,
     pub(crate) reads:
         mpsc::UnboundedReceiver<(v1::ReadRequest, mpsc::Sender<Result<raw::ReadFrame, Status>>)>,
@@ -93,6 +94,7 @@ pub(crate) struct Behaviour {
     down: AtomicBool,
     store: Mutex<u128>,
     protocol: Mutex<u32>,
+    subscription: Mutex<Option<v1::Subscription>>,
 }
 
 impl Fake {
@@ -107,6 +109,7 @@ impl Fake {
             down: AtomicBool::new(false),
             store: Mutex::new(7),
             protocol: Mutex::new(1),
+            subscription: Mutex::new(None),
         });
         let router = Server::builder()
             .add_service(raw::transactions_server::TransactionsServer::new(Sessions(sessions_in)))
@@ -114,6 +117,7 @@ impl Fake {
                 publishes: publishes_in,
                 subscribes: subscribes_in,
                 reads: reads_in,
+                behaviour: Arc::clone(&behaviour),
             }))
             .add_service(raw::participants_server::ParticipantsServer::new(Services(attaches_in)))
             .add_service(raw::server_server::ServerServer::new(Hello(Arc::clone(&behaviour))));
@@ -140,6 +144,11 @@ impl Fake {
     /// Another store answers.
     pub(crate) fn store(&self, store: u128) {
         *self.behaviour.store.lock().expect("no panic") = store;
+    }
+
+    /// The only subscription that it knows.
+    pub(crate) fn subscription(&self, subscription: v1::Subscription) {
+        *self.behaviour.subscription.lock().expect("no panic") = Some(subscription);
     }
 
     /// The only protocol that it speaks.
@@ -235,6 +244,7 @@ struct Bus {
     publishes: mpsc::UnboundedSender<Publishing>,
     subscribes: mpsc::UnboundedSender<Subscribing>,
     reads: mpsc::UnboundedSender<(v1::ReadRequest, mpsc::Sender<Result<raw::ReadFrame, Status>>)>,
+    behaviour: Arc<Behaviour>,
 }
 
 #[tonic::async_trait]
@@ -263,6 +273,21 @@ impl raw::events_server::Events for Bus {
         Ok(Response::new(ReceiverStream::new(replies)))
     }
 
+    async fn get_subscription(
+        &self,
+        request: Request<v1::GetSubscriptionRequest>,
+    ) -> Reply<v1::Subscription> {
+        let name = request.into_inner().name;
+        let known = self.behaviour.subscription.lock().expect("no panic").clone();
+        match known.filter(|known| known.name == name) {
+            Some(known) => Ok(Response::new(known)),
+            None => {
+                let code = handfast::Code::UnknownSubscription;
+                Err(status::status(handfast_core::refusal::Refusal::new(code, name)))
+            }
+        }
+    }
+
     /// The first topic of each name is new.
     async fn create_topic(
         &self,
@@ -287,7 +312,6 @@ impl raw::events_server::Events for Bus {
         publish(raw::PublishRequest) -> v1::Published;
         create_subscription(v1::CreateSubscriptionRequest) -> v1::SubscriptionReply;
         list_subscriptions(v1::ListSubscriptionsRequest) -> v1::ListSubscriptionsReply;
-        get_subscription(v1::GetSubscriptionRequest) -> v1::Subscription;
         seek_subscription(v1::SeekSubscriptionRequest) -> v1::SeekSubscriptionReply;
         delete_subscription(v1::DeleteSubscriptionRequest) -> v1::DeleteSubscriptionReply;
         list_dead_letters(v1::ListDeadLettersRequest) -> v1::ListDeadLettersReply;

@@ -296,3 +296,26 @@ async fn a_read_goes_on_where_it_was() {
     frames.send(Ok(frame)).await.expect("no panic");
     assert_eq!(reading.await.expect("no panic").expect("read"), [(0, 4), (4, 4), (7, 7), (8, 8)]);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_subscription_s_progress() {
+    let fake = Fake::start();
+    let hf = fake.connect().await;
+    let error = hf.subscription("billing").await.expect_err("there is none");
+    assert!(error.is_refused_with(Code::UnknownSubscription));
+    fake.subscription(v1::Subscription {
+        subscription_id: 3,
+        name: "billing".into(),
+        topic: "transfers".into(),
+        settings: Some(v1::SubscriptionSettings {
+            lease_ms: Some(30_000),
+            max_attempts: Some(10),
+            backoff_ms: Some(100),
+            backoff_max_ms: Some(30_000),
+        }),
+        acknowledged_below: 7,
+        ..v1::Subscription::default()
+    });
+    let billing = hf.subscription("billing").await.expect("it is there");
+    assert_eq!((billing.subscription.0, billing.acknowledged_below.0), (3, 7));
+}
