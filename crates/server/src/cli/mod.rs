@@ -4,11 +4,14 @@
 //! instead of ending the process.
 
 mod cloudevent;
+mod database;
 mod dead;
 mod demo;
+mod doctor;
 mod explain;
 mod failure;
 mod help;
+mod indoubt;
 mod journal;
 mod output;
 mod parse;
@@ -50,6 +53,9 @@ enum Command {
     Subscription(subscription::Args),
     Dead(dead::Args),
     Participant(participant::Args),
+    Database(database::Args),
+    Indoubt(indoubt::Args),
+    Doctor(doctor::Args),
     Journal(journal::Args),
     Explain(explain::Args),
 }
@@ -75,6 +81,9 @@ pub fn run() -> ExitCode {
         Command::Subscription(args) => subscription::run(&args),
         Command::Dead(args) => dead::run(&args),
         Command::Participant(args) => participant::run(&args),
+        Command::Database(args) => database::run(&args),
+        Command::Indoubt(args) => indoubt::run(&args),
+        Command::Doctor(args) => doctor::run(&args),
         Command::Journal(args) => journal::run(args),
         Command::Explain(args) => explain::run(&args),
     });
