@@ -36,6 +36,7 @@
 
 mod admin;
 mod backoff;
+mod backup;
 mod connection;
 mod error;
 mod event;
@@ -58,6 +59,7 @@ pub use admin::{
     ParticipantKind, ParticipantView, ReasonCode, ReasonView, ServerStatus, SubscriptionView,
     Topic, TopicSettings, TopicSettingsView, TopicView, TransactionView, VoteKind,
 };
+pub use backup::BackedUp;
 pub use connection::{Builder, Handfast, ServerInfo};
 pub use error::{Blame, Error, Fault, Reason, Refusal, TransactionError};
 pub use event::{Attribute, Data, Event};

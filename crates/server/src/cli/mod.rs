@@ -3,6 +3,7 @@
 //! A command says its result on stdout and everything else on stderr, and returns a [`Failure`]
 //! instead of ending the process.
 
+mod backup;
 mod cloudevent;
 mod database;
 mod dead;
@@ -19,6 +20,7 @@ mod participant;
 mod progress;
 mod publish;
 mod remote;
+mod restore;
 mod serve;
 mod store;
 mod subscription;
@@ -56,6 +58,8 @@ enum Command {
     Database(database::Args),
     Indoubt(indoubt::Args),
     Doctor(doctor::Args),
+    Backup(backup::Args),
+    Restore(restore::Args),
     Journal(journal::Args),
     Explain(explain::Args),
 }
@@ -84,6 +88,8 @@ pub fn run() -> ExitCode {
         Command::Database(args) => database::run(&args),
         Command::Indoubt(args) => indoubt::run(&args),
         Command::Doctor(args) => doctor::run(&args),
+        Command::Backup(args) => backup::run(&args),
+        Command::Restore(args) => restore::run(&args),
         Command::Journal(args) => journal::run(args),
         Command::Explain(args) => explain::run(&args),
     });
