@@ -1,9 +1,11 @@
 //! `handfast doctor`: whether a database may be trusted, and with what. Needs no server, and
 //! changes nothing unless it is told to.
 
+use std::time::Duration;
+
 use clap::builder::styling::AnsiColor;
 use handfast_database::doctor::{Finding, Grade, Report};
-use handfast_database::{Database, Fault, Options, connect};
+use handfast_database::{Fault, Options, connect};
 use serde::Serialize;
 use tokio::runtime;
 
@@ -25,11 +27,16 @@ Examples:
   handfast doctor --database mariadb://handfast@localhost/stock --fix --role app
   HANDFAST_DATABASE=postgres://handfast:secret@db/bank handfast doctor --json";
 
+/// How long a database may take for its first answer.
+const PATIENCE: Duration = Duration::from_secs(5);
+const DOWN: &str = "see that the database runs, that host and port are right, and that no \
+                    firewall is in between";
+
 /// Check a database before it is trusted
 #[derive(Debug, clap::Args)]
 #[command(after_help = HELP)]
 pub(crate) struct Args {
-    /// The database, as the server would reach it; in the environment nobody else sees the password
+    /// The database; what is on a command line, others on the machine can read
     #[arg(long, value_name = "URL", env = "HANDFAST_DATABASE", hide_env_values = true)]
     database: String,
     /// Create what is missing, then check again
@@ -62,7 +69,7 @@ async fn examine(args: &Args, out: Output) -> Result<(), Failure> {
             .with_hint("such as postgres://user:password@host:5432/name")
     })?;
     let shown = config::shown_url(&args.database);
-    answers(&*database, &shown).await?;
+    answers(&args.database, &shown).await?;
     let mut report = database.check().await;
     let mut done = Vec::new();
     if args.fix {
@@ -76,7 +83,10 @@ async fn examine(args: &Args, out: Output) -> Result<(), Failure> {
 }
 
 /// A database that cannot be asked anything is one sentence and not a report.
-async fn answers(database: &dyn Database, url: &str) -> Result<(), Failure> {
+async fn answers(given: &str, url: &str) -> Result<(), Failure> {
+    // The pool of a server that is down is tried again until the bound.
+    let options = Options::default().with_pool(1).with_call_timeout(PATIENCE);
+    let Ok(database) = connect(given, options) else { return Ok(()) };
     let Err(fault) = database.identity().await else { return Ok(()) };
     let failure = |code: &str, message: String, hint: &str| {
         Err(Failure::new(Exit::Failed, message)
@@ -85,16 +95,17 @@ async fn answers(database: &dyn Database, url: &str) -> Result<(), Failure> {
             .with_hint(hint))
     };
     match &fault {
-        Fault::Unreachable(problem) => failure(
-            "database_down",
-            format!("nothing answers at {url}: {}", visible(problem)),
-            "see that the database runs, and that host and port are right",
-        ),
-        Fault::TimedOut(after) => failure(
-            "database_down",
-            format!("{url} did not answer within {after:?}"),
-            "see that the database runs, and that no firewall is in between",
-        ),
+        Fault::TimedOut(_) => {
+            failure("database_down", format!("nothing answers at {url} within {PATIENCE:?}"), DOWN)
+        }
+        // What the driver says then of its pool helps nobody.
+        Fault::Unreachable(problem) if problem.contains("pool timed out") => {
+            failure("database_down", format!("nothing answers at {url} within {PATIENCE:?}"), DOWN)
+        }
+        Fault::Unreachable(problem) => {
+            let message = format!("nothing answers at {url}: {}", visible(problem));
+            failure("database_down", message, DOWN)
+        }
         Fault::Refused { code, message, .. } => match code.as_str() {
             // Of PostgreSQL and of MariaDB.
             "28P01" | "28000" | "1045" | "1698" => failure(

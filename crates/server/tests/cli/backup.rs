@@ -34,7 +34,7 @@ fn events(server: &Server) -> Vec<(u64, String)> {
     let lines = lines_of(&ask(server, "topic tail t --json").text());
     let event = |line: &serde_json::Value| {
         let id = line["handfasttransaction"].as_str().unwrap_or_default().to_owned();
-        (line["handfastoffset"].as_u64().unwrap(), id)
+        (line["handfastoffset"].as_str().unwrap().parse().unwrap(), id)
     };
     lines.iter().map(event).collect()
 }

@@ -106,15 +106,28 @@ fn only_local_transactions_are_a_failure_with_its_finding() {
 
 #[test]
 fn a_database_that_cannot_be_asked_is_one_sentence() {
-    let url = POSTGRES.url();
+    let url = |user: &str, database: &str| POSTGRES.url_of(user, database);
+    // A password is asked for and is not the right one.
+    sql(&url("postgres", "postgres"), "CREATE ROLE locked LOGIN PASSWORD 'right'");
+    let rules = sql(&url("postgres", "postgres"), "SHOW hba_file");
+    let before = std::fs::read_to_string(&rules).unwrap();
+    std::fs::write(&rules, format!("host all locked 127.0.0.1/32 scram-sha-256\n{before}"))
+        .unwrap();
+    sql(&url("postgres", "postgres"), "SELECT pg_reload_conf()");
+    let locked = url("locked", "postgres").replace("locked@", "locked:secret@");
+    until(
+        || json!(doctor(&locked, "--json").stderr),
+        |told| told.as_str().unwrap().contains("password authentication failed"),
+    );
     let down = {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         format!("postgres://u:secret@{}/d", listener.local_addr().unwrap())
     };
     for (url, status, code, words) in [
         (down.as_str(), 1, "database_down", "nothing answers at postgres://u@127.0.0.1"),
-        (&url.replace("/postgres", "/missing"), 1, "no_such_database", "has no such database"),
-        (&url.replace("postgres@", "nobody@"), 1, "access_denied", "refuses the user"),
+        (&url("postgres", "missing"), 1, "no_such_database", "has no such database"),
+        (&url("nobody", "postgres"), 1, "access_denied", "refuses the user"),
+        (&locked, 1, "access_denied", "refuses the user or the password"),
         ("http://h/d", 2, "invalid_url", "begins with postgres://"),
         ("postgres://h", 2, "invalid_url", "has to name the database"),
         ("nonsense", 2, "invalid_url", "begins with postgres://"),
@@ -126,8 +139,6 @@ fn a_database_that_cannot_be_asked_is_one_sentence() {
         assert_eq!(sentence.lines().count(), 1, "{sentence}");
         assert!(!sentence.contains("secret"), "{sentence}");
     }
-    // A password is asked for and is not the right one.
-    sql(&POSTGRES.url(), "CREATE ROLE locked LOGIN PASSWORD 'right'");
 }
 
 async fn begin(server: &Server, database: &str, deadline: Duration) -> (TransactionId, String) {
@@ -145,7 +156,7 @@ async fn begin(server: &Server, database: &str, deadline: Duration) -> (Transact
     };
     let begun = stub.begin(request).await.unwrap().into_inner();
     let id = handfast_wire::ids::transaction_id("id", &begun.transaction_id).unwrap();
-    (id, begun.branch_ids[0].id.clone())
+    (id, begun.branch_ids[0].branch_id.clone())
 }
 
 fn prepare(url: &str, branch: &str) {
@@ -210,6 +221,7 @@ async fn databases_and_what_is_in_doubt() {
     assert!(foreign["remedy"].as_str().unwrap().contains("ROLLBACK PREPARED 'it''s'"), "{foreign}");
     assert!(both["audited_unix_ms"].is_u64(), "{both}");
     let text = ask(&server, "indoubt").text();
+    eprintln!("LOOK\n{text}\n{}", ask(&server, "database list").text());
     for words in ["undecided", "it's", "Audited ", " ago.", "  foreign: it is not handfast's"] {
         assert!(text.contains(words), "{words}: {text}");
     }
@@ -230,6 +242,7 @@ async fn databases_and_what_is_in_doubt() {
     let (status, error) = ask(&server, "database adopt ledger --json").error();
     assert_eq!((status, &error["code"]), (2, &json!("not_confirmed")));
     let text = ask(&server, "indoubt").text();
+    eprintln!("LOOK\n{text}\n{}", ask(&server, "database list").text());
     assert!(text.contains("ledger is not_ours, so its list may be old"), "{text}");
     let adopted = ask(&server, "database adopt ledger --yes --json").json();
     assert_eq!((&adopted["name"], &adopted["condition"]), (&json!("ledger"), &json!("up")));
