@@ -181,7 +181,7 @@ impl Looked {
         table(&columns, rows.collect(), "Nothing is prepared.")
     }
 
-    /// One line for each kind that is there, with the first of them as its example.
+    /// How each kind that is there is ended, with the first of them as the example.
     fn remedies(&self) -> Vec<String> {
         let mut first: BTreeMap<(&str, &str), &PreparedTransaction> = BTreeMap::new();
         for row in &self.in_doubt.prepared {
@@ -190,8 +190,9 @@ impl Looked {
         if first.is_empty() {
             return Vec::new();
         }
-        let told = first.into_iter().flat_map(|((label, kind), row)| {
-            paragraph("  ", &format!("{label}: {}", remedy(row, kind)))
+        // Not wrapped: statements are there to be copied.
+        let told = first.into_iter().map(|((label, kind), row)| {
+            format!("  {}: {}", visible(label), visible(&remedy(row, kind)))
         });
         [String::new()].into_iter().chain(told).chain([String::new()]).collect()
     }

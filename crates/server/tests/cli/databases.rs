@@ -221,7 +221,6 @@ async fn databases_and_what_is_in_doubt() {
     assert!(foreign["remedy"].as_str().unwrap().contains("ROLLBACK PREPARED 'it''s'"), "{foreign}");
     assert!(both["audited_unix_ms"].is_u64(), "{both}");
     let text = ask(&server, "indoubt").text();
-    eprintln!("LOOK\n{text}\n{}", ask(&server, "database list").text());
     for words in ["undecided", "it's", "Audited ", " ago.", "  foreign: it is not handfast's"] {
         assert!(text.contains(words), "{words}: {text}");
     }
@@ -242,7 +241,6 @@ async fn databases_and_what_is_in_doubt() {
     let (status, error) = ask(&server, "database adopt ledger --json").error();
     assert_eq!((status, &error["code"]), (2, &json!("not_confirmed")));
     let text = ask(&server, "indoubt").text();
-    eprintln!("LOOK\n{text}\n{}", ask(&server, "database list").text());
     assert!(text.contains("ledger is not_ours, so its list may be old"), "{text}");
     let adopted = ask(&server, "database adopt ledger --yes --json").json();
     assert_eq!((&adopted["name"], &adopted["condition"]), (&json!("ledger"), &json!("up")));
