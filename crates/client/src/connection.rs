@@ -40,6 +40,8 @@ pub(crate) struct Inner {
     pub(crate) connection: Arc<Connection>,
     pub(crate) transactions: Session<Transactions>,
     pub(crate) publishes: Session<Publishes>,
+    #[cfg(feature = "mariadb")]
+    pub(crate) finisher: crate::database::finisher::Finisher,
     pub(crate) producer: ProducerId,
     sequence: AtomicU64,
     key_prefix: String,
@@ -127,9 +129,16 @@ impl Builder {
             limit: self.limit,
             server: OnceLock::new(),
         });
+        #[cfg(feature = "mariadb")]
+        let (finisher, unasked) = crate::database::finisher::start();
+        // Without databases the server says nothing unasked.
+        #[cfg(not(feature = "mariadb"))]
+        let unasked = Box::new(|_, _| {});
         let inner = Inner {
-            transactions: Session::start(Arc::clone(&connection), self.in_flight),
-            publishes: Session::start(Arc::clone(&connection), self.in_flight),
+            transactions: Session::start(Arc::clone(&connection), self.in_flight, unasked),
+            publishes: Session::start(Arc::clone(&connection), self.in_flight, Box::new(|_, _| {})),
+            #[cfg(feature = "mariadb")]
+            finisher,
             connection,
             producer: ProducerId(Uuid::new_v4().as_u128()),
             sequence: AtomicU64::new(1),

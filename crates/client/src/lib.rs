@@ -38,6 +38,8 @@ mod admin;
 mod backoff;
 mod backup;
 mod connection;
+#[cfg(feature = "_databases")]
+pub mod database;
 mod error;
 mod event;
 mod lanes;

@@ -36,6 +36,9 @@ const OPENING: Duration = Duration::from_secs(5);
 /// Frames that wait for the connection to take them.
 const FRAMES: usize = 2;
 
+/// The number of what answers no call.
+const UNASKED: u64 = 0;
+
 /// On what terms a call waits for its answer.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Terms {
@@ -88,6 +91,9 @@ impl Unanswered {
     }
 }
 
+/// Told of what a stream brings unasked, by the stream's number, and with nothing of its end.
+pub(crate) type Unasked<L> = Box<dyn Fn(u64, Option<<L as Lane>::Answer>) + Send>;
+
 type Outcome<L> = Result<Answered<<L as Lane>::Answer>, Unanswered>;
 
 /// The callers' side.
@@ -133,7 +139,11 @@ impl<L: Lane> Waiting<L> {
 impl<L: Lane> Session<L> {
     /// Starts the task that drives the stream; it ends when this value is dropped and nothing is
     /// under way any more.
-    pub(crate) fn start(connection: Arc<Connection>, in_flight: usize) -> Self {
+    pub(crate) fn start(
+        connection: Arc<Connection>,
+        in_flight: usize,
+        unasked: Unasked<L>,
+    ) -> Self {
         let (queue, inbox) = mpsc::unbounded_channel();
         let worker = Worker {
             connection,
@@ -145,6 +155,7 @@ impl<L: Lane> Session<L> {
             stream: 0,
             paused_until: None,
             backoff: Backoff::default(),
+            unasked,
         };
         tokio::spawn(worker.run());
         Self { queue, permits: Arc::new(Semaphore::new(in_flight)) }
@@ -240,6 +251,7 @@ struct Worker<L: Lane> {
     paused_until: Option<Instant>,
     /// Pauses between streams; starts anew with each answer.
     backoff: Backoff,
+    unasked: Unasked<L>,
 }
 
 /// A stream that is open.
@@ -259,7 +271,9 @@ impl<L: Lane> Worker<L> {
             }
             if let Some(stream) = self.open_stream().await {
                 self.stream += 1;
-                if let Some(error) = self.drive(stream).await {
+                let ended = self.drive(stream).await;
+                (self.unasked)(self.stream, None);
+                if let Some(error) = ended {
                     self.broken(&error);
                     // A server that ends every stream at once is not asked without a pause.
                     let pause = sleep(self.backoff.next());
@@ -418,6 +432,12 @@ impl<L: Lane> Worker<L> {
         self.backoff.reset();
         let mut not_taken = Vec::new();
         for (request, answer) in L::answers(frame) {
+            if request == UNASKED {
+                if let Some(Ok(answer)) = answer {
+                    (self.unasked)(self.stream, Some(answer));
+                }
+                continue;
+            }
             // No call: it had stopped waiting.
             let Some(mut queued) = self.in_flight.remove(&request) else { continue };
             let Some(answer) = answer else {

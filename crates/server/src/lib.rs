@@ -12,6 +12,7 @@ pub mod grpc;
 pub mod health;
 pub mod http;
 pub mod node;
+mod torture;
 
 use axum::Router;
 use handfast_core::limits::Limits;

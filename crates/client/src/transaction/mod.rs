@@ -17,9 +17,11 @@ use crate::publish::{check_events, new_event};
 use crate::subscribe::Delivery;
 
 pub use handfast_core::command::Wait;
+#[cfg(feature = "_databases")]
+pub(crate) use open::millis;
 pub use open::{BeginOptions, OpenTransaction};
+pub(crate) use outcome::{Absence, foreign, outcome as read_outcome};
 pub use outcome::{Committed, Outcome, State};
-pub(crate) use outcome::{foreign, outcome as read_outcome};
 
 /// Everything that a transaction does, to be run in one call with
 /// [`Handfast::run`](crate::Handfast::run) or [`Handfast::transaction`](crate::Handfast::transaction).

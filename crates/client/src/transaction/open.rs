@@ -9,9 +9,14 @@ use handfast_wire::raw::transaction_request::Call;
 use handfast_wire::v1::transaction_reply::Result as Answer;
 use handfast_wire::{ids, raw, v1};
 
+#[cfg(feature = "_databases")]
+use tokio::time::Instant;
+
 use super::outcome::{foreign, outcome};
-use super::{Committed, Outcome, Parts, Wait};
+use super::{Absence, Committed, Outcome, Parts, Wait};
 use crate::connection::Handfast;
+#[cfg(feature = "_databases")]
+use crate::database::Databases;
 use crate::error::{Error, Fault, Reason, TransactionError};
 use crate::event::Event;
 use crate::session::{Answered, Terms, Unanswered};
@@ -95,6 +100,10 @@ impl Handfast {
             id,
             stream: (!detached).then_some(stream),
             remaining: Duration::from_millis(begun.remaining_ms),
+            #[cfg(feature = "_databases")]
+            deadline: Instant::now() + Duration::from_millis(begun.remaining_ms),
+            #[cfg(feature = "_databases")]
+            databases: Arc::default(),
             repeated: begun.repeated,
             branches: 0,
             items: 0,
@@ -116,10 +125,14 @@ impl Handfast {
 #[derive(Debug)]
 #[must_use = "a transaction that is dropped is aborted"]
 pub struct OpenTransaction {
-    handfast: Handfast,
-    id: TransactionId,
+    pub(crate) handfast: Handfast,
+    pub(crate) id: TransactionId,
     /// The stream that it lives on; none: it is detached.
-    stream: Option<u64>,
+    pub(crate) stream: Option<u64>,
+    #[cfg(feature = "_databases")]
+    pub(crate) deadline: Instant,
+    #[cfg(feature = "_databases")]
+    pub(crate) databases: Arc<Databases>,
     remaining: Duration,
     repeated: bool,
     branches: u32,
@@ -205,6 +218,8 @@ impl OpenTransaction {
         match self.ask(call, 64).await? {
             Answer::Remaining(remaining) => {
                 self.remaining = Duration::from_millis(remaining.remaining_ms);
+                #[cfg(feature = "_databases")]
+                self.extended();
                 Ok(())
             }
             _ => Err(foreign().into()),
@@ -236,12 +251,17 @@ impl OpenTransaction {
             let reason = reason("incomplete", detail);
             return Err(TransactionError::Failed { id: self.id, reason, retryable: true });
         }
+        #[cfg(feature = "_databases")]
+        let votes = self.databases.votes(self.id)?;
+        #[cfg(not(feature = "_databases"))]
+        let votes = Vec::new();
         let wait = v1::Wait::from(wait);
+        let bytes = 64 + 96 * votes.len();
         let call = Call::Commit(v1::CommitRequest {
             transaction_id: ids::transaction_bytes(self.id),
             branches: self.branches,
             items: self.items,
-            votes: Vec::new(),
+            votes,
             vouched: false,
             wait: wait.into(),
         });
@@ -251,27 +271,38 @@ impl OpenTransaction {
         let mut terms = Terms::within(limit).only_on(self.stream);
         terms.resend = self.stream.is_none();
         let session = &self.handfast.inner.transactions;
-        let waiting = session.enqueue(call, 64, terms).await;
+        let waiting = session.enqueue(call, bytes, terms).await;
         self.undecided = waiting.is_err();
         let answered = match waiting {
             Ok(waiting) => waiting.answer().await,
             Err(unanswered) => Err(unanswered),
         };
-        match answered {
+        let committed = match answered {
             Ok(answered) => match outcome(answered.answer) {
-                Ok(outcome) => self.handfast.settle(outcome, wait, terms).await,
-                Err(_) => self.handfast.find_out(self.id, wait, terms).await,
+                Ok(outcome) => self.handfast.settle(outcome, wait, terms, Absence::Failed).await,
+                Err(_) => self.handfast.find_out(self.id, wait, terms, Absence::Failed).await,
             },
             Err(Unanswered { sent: true, .. }) => {
-                self.handfast.find_out(self.id, wait, terms).await
+                self.handfast.find_out(self.id, wait, terms, Absence::Failed).await
             }
-            Err(Unanswered { error: Error::Refused(refusal), .. }) => Err(refusal.into()),
+            Err(Unanswered { error: Error::Refused(refusal), .. }) => {
+                #[cfg(feature = "_databases")]
+                self.refused();
+                Err(refusal.into())
+            }
             Err(Unanswered { sent: false, error }) => {
                 // It did not leave, but it was queued: nobody will send it any more.
                 self.undecided = true;
                 Err(self.lost(&error))
             }
+        };
+        #[cfg(feature = "mariadb")]
+        if let Err(TransactionError::Failed { id, .. }) = &committed
+            && !self.undecided
+        {
+            self.handfast.inner.finisher.failed(*id);
         }
+        committed
     }
 
     /// Aborts, and says what stands: it may have ended before.
@@ -280,6 +311,8 @@ impl OpenTransaction {
     /// A fault when the server cannot be asked. The transaction is not committed then, as nobody
     /// has asked for that; it ends at its deadline.
     pub async fn abort(mut self, why: impl Into<String>) -> Result<Outcome, TransactionError> {
+        #[cfg(feature = "_databases")]
+        self.databases.abandon(&self.handfast, self.id);
         let call = self.abort_call(why.into());
         let terms = Terms::within(self.handfast.connection().limit).resent();
         let waiting = self.handfast.inner.transactions.enqueue(call, 640, terms).await;
@@ -289,7 +322,38 @@ impl OpenTransaction {
         Ok(outcome(answered.answer)?)
     }
 
+    /// Enlists databases; says the ids of all that are in it.
+    #[cfg(feature = "_databases")]
+    pub(crate) async fn enlist_databases(
+        &mut self,
+        names: &[String],
+    ) -> Result<Vec<v1::BranchId>, TransactionError> {
+        let kind = v1::ParticipantKind::Database.into();
+        let branch = |name: &String| v1::Branch { participant: name.clone(), kind, work: None };
+        let branches = names.iter().map(branch).collect();
+        Ok(self.added(Parts { branches, ..Parts::default() }).await?.branch_ids)
+    }
+
+    /// A new deadline is one for what is held, too.
+    #[cfg(feature = "_databases")]
+    fn extended(&mut self) {
+        self.deadline = Instant::now() + self.remaining;
+        #[cfg(feature = "mariadb")]
+        self.handfast.inner.finisher.extend(self.id, self.deadline);
+    }
+
+    /// A commit that was refused had no effect, and nobody can ask again: what is prepared is
+    /// rolled back now and not at the deadline.
+    #[cfg(feature = "_databases")]
+    fn refused(&mut self) {
+        self.undecided = !self.databases.is_empty();
+    }
+
     async fn add(&mut self, parts: Parts) -> Result<(), TransactionError> {
+        self.added(parts).await.map(drop)
+    }
+
+    async fn added(&mut self, parts: Parts) -> Result<v1::Counted, TransactionError> {
         let bytes = parts.check()?;
         let transaction_id = ids::transaction_bytes(self.id);
         let (branches, items) =
@@ -301,10 +365,10 @@ impl OpenTransaction {
             Call::Stage(raw::StageRequest { transaction_id, events, acknowledgements })
         };
         match self.ask(call, bytes).await? {
-            Answer::Counted(_) => {
+            Answer::Counted(counted) => {
                 self.branches += branches;
                 self.items += items;
-                Ok(())
+                Ok(counted)
             }
             _ => {
                 self.torn = true;
@@ -354,6 +418,8 @@ impl OpenTransaction {
 impl Drop for OpenTransaction {
     fn drop(&mut self) {
         if self.undecided {
+            #[cfg(feature = "_databases")]
+            self.databases.abandon(&self.handfast, self.id);
             let call = self.abort_call("the client dropped it".to_owned());
             let session = &Arc::clone(&self.handfast.inner).transactions;
             session
@@ -371,6 +437,6 @@ fn count(length: usize) -> u32 {
 }
 
 /// At least 1, because zero would mean the default.
-pub(super) fn millis(duration: Duration) -> u64 {
+pub(crate) fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX).max(1)
 }

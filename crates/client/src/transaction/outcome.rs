@@ -21,6 +21,16 @@ pub use handfast_core::output::PublicState as State;
 /// to commit: half of the hour for which outcomes are kept.
 const PROOF: Duration = Duration::from_secs(1_800);
 
+/// What it proves that nothing is known of a transaction whose commit was asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Absence {
+    /// It was never decided to commit.
+    Failed,
+    /// Nothing: its database may have committed, whatever the log says.
+    #[cfg(feature = "_databases")]
+    Unknown,
+}
+
 /// A transaction committed: everything of it happens, whatever crashes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -127,25 +137,27 @@ impl Handfast {
     }
 
     /// An outcome, once it is one.
-    pub(super) async fn settle(
+    pub(crate) async fn settle(
         &self,
         outcome: Outcome,
         wait: v1::Wait,
         terms: Terms,
+        absence: Absence,
     ) -> Result<Committed, TransactionError> {
         let id = outcome.id;
         match outcome.decided() {
             Some(decided) => decided,
-            None => self.find_out(id, wait, terms).await,
+            None => self.find_out(id, wait, terms, absence).await,
         }
     }
 
     /// Asks until it is known how a transaction ended whose commit was asked.
-    pub(super) async fn find_out(
+    pub(crate) async fn find_out(
         &self,
         id: TransactionId,
         wait: v1::Wait,
         terms: Terms,
+        absence: Absence,
     ) -> Result<Committed, TransactionError> {
         // The terms are those of the commit.
         let asked = terms.give_up - terms.limit;
@@ -163,7 +175,7 @@ impl Handfast {
                     None => Fault::TimedOut { after: terms.limit, sent: true }.into(),
                 },
                 Err(Error::Refused(refusal)) if refusal.is(Code::UnknownTransaction) => {
-                    if asked.elapsed() > PROOF {
+                    if absence != Absence::Failed || asked.elapsed() > PROOF {
                         return Err(unknown(refusal.into()));
                     }
                     let reason = Reason {

@@ -7,7 +7,7 @@ use handfast_wire::raw::transaction_request::Call;
 use handfast_wire::v1;
 
 use super::outcome::outcome;
-use super::{Committed, Transaction};
+use super::{Absence, Committed, Transaction};
 use crate::connection::Handfast;
 use crate::error::{Error, Fault, Refusal, TransactionError};
 use crate::session::Terms;
@@ -94,7 +94,7 @@ impl Handfast {
         match self.inner.transactions.call(Call::Run(request), bytes, terms).await {
             Ok(answered) => {
                 let outcome = outcome(answered.answer).map_err(unknown)?;
-                self.settle(outcome, wait, terms).await
+                self.settle(outcome, wait, terms, Absence::Failed).await
             }
             Err(unanswered) => Err(match unanswered.error {
                 // Also when a repeat is refused: the first may have taken effect all the same.

@@ -27,6 +27,7 @@ mod subscription;
 mod tail;
 mod timeline;
 mod topic;
+mod torture;
 mod tx;
 
 use std::process::ExitCode;
@@ -50,6 +51,9 @@ enum Command {
     Demo(demo::Args),
     #[command(subcommand, hide = true)]
     DemoPart(demo::PartArgs),
+    Torture(torture::Args),
+    #[command(hide = true)]
+    TorturePart(crate::torture::part::Args),
     Tx(tx::Args),
     Topic(topic::Args),
     Subscription(subscription::Args),
@@ -80,6 +84,8 @@ pub fn run() -> ExitCode {
         Command::Serve(args) => serve::run(args),
         Command::Demo(args) => demo::run(args),
         Command::DemoPart(args) => demo::run_part(args),
+        Command::Torture(args) => torture::run(args),
+        Command::TorturePart(args) => torture::run_part(&args),
         Command::Tx(args) => tx::run(&args),
         Command::Topic(args) => topic::run(&args),
         Command::Subscription(args) => subscription::run(&args),

@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use handfast_core::branch::BranchId;
 use handfast_core::command::Command;
 use handfast_core::output::{BranchDecision, Reply};
-use handfast_database::{End, Finished, Prepared};
+use handfast_database::{End, Finished, Kind, Prepared};
 use tokio::time::sleep;
 
 use super::Shared;
@@ -64,6 +64,14 @@ pub struct InDoubt {
 /// One audit.
 pub(super) async fn audit(shared: &Shared) -> Result<(), String> {
     let mut seen = scan(shared).await?;
+    if shared.database.kind() == Kind::Postgres {
+        // Votes are not written down, so after a restart nobody but this look knows of a branch
+        // that was prepared and never decided. It holds locks: it goes at once. MariaDB's wait for
+        // the second look, because the session that prepared one may be ending just now (MY3).
+        for (branch, commit) in seen.iter().filter_map(decided).filter(|(_, commit)| !commit) {
+            end(shared, branch, commit).await;
+        }
+    }
     let strays = |seen: &[InDoubt]| -> Vec<BranchId> {
         let unknown = seen.iter().filter(|row| row.label == Label::Unknown);
         unknown.filter_map(|row| row.prepared.branch).filter(|b| is_provable(shared, b)).collect()

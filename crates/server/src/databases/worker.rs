@@ -33,7 +33,7 @@ const PAUSE: (Duration, Duration) = (Duration::from_millis(100), Duration::from_
 /// How often the owner row is raised, and the database checked again.
 const CLAIM: Duration = Duration::from_secs(60);
 /// How often the auditor looks.
-const AUDIT: Duration = Duration::from_secs(10);
+const AUDIT: Duration = Duration::from_secs(2);
 
 type Running = Pin<Box<dyn Future<Output = Done> + Send>>;
 

@@ -13,7 +13,7 @@ mod ledger;
 pub(crate) mod parts;
 pub(crate) mod plan;
 mod proof;
-mod random;
+pub(crate) mod random;
 pub(crate) mod report;
 mod results;
 mod script;

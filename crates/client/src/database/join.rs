@@ -1,0 +1,332 @@
+//! A database in a distributed transaction: its branch is opened, worked in and prepared in the
+//! application's connection. Its YES travels in the commit.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use handfast_core::ids::TransactionId;
+use handfast_database::{BranchId, Holder};
+use handfast_wire::raw::transaction_request::Call;
+use handfast_wire::{ids, v1};
+use sqlx::Pool;
+use tokio::time::{Instant, timeout, timeout_at};
+
+use super::lease::{Lease, UNDO};
+use super::local::{branch_id, check_name};
+use super::{Error, Failure, Participant, Step};
+use crate::connection::Handfast;
+use crate::error::{Reason, TransactionError};
+use crate::session::Terms;
+use crate::transaction::OpenTransaction;
+
+/// One database's share of a transaction. See [`OpenTransaction::enlist`].
+///
+/// A transaction with a branch that was not run cannot be committed.
+#[derive(Debug)]
+#[must_use = "without its work the transaction cannot be committed"]
+pub struct Branch {
+    place: Place,
+    databases: Arc<Databases>,
+}
+
+/// Which branch it is, and where its transaction lives.
+#[derive(Clone, Debug)]
+pub struct Place {
+    pub(super) handfast: Handfast,
+    pub(super) id: TransactionId,
+    pub(super) database: String,
+    pub(super) branch: BranchId,
+    /// None: the transaction is detached.
+    pub(super) stream: Option<u64>,
+    pub(super) deadline: Instant,
+}
+
+/// What a transaction knows about its databases.
+#[derive(Debug, Default)]
+pub(crate) struct Databases(Mutex<State>);
+
+#[derive(Debug, Default)]
+struct State {
+    enlisted: Vec<String>,
+    votes: Vec<v1::DatabaseVote>,
+    /// Its work, or the database, failed.
+    failed: Option<(Reason, bool)>,
+    /// Commit or abort was asked: no vote comes in any more.
+    closed: bool,
+}
+
+impl Databases {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // Nothing in here can panic half-way.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The votes, for the commit; or why there can be none.
+    pub(crate) fn votes(
+        &self,
+        id: TransactionId,
+    ) -> Result<Vec<v1::DatabaseVote>, TransactionError> {
+        let mut state = self.lock();
+        state.closed = true;
+        if let Some((reason, retryable)) = state.failed.clone() {
+            return Err(TransactionError::Failed { id, reason, retryable });
+        }
+        let voted = |name: &&String| state.votes.iter().any(|vote| vote.database == **name);
+        match state.enlisted.iter().find(|name| !voted(name)) {
+            None => Ok(state.votes.clone()),
+            Some(missing) => {
+                let reason = Reason {
+                    code: "incomplete".to_owned(),
+                    participant: missing.clone(),
+                    detail: "it was enlisted, and its work was not done".to_owned(),
+                };
+                Err(TransactionError::Failed { id, reason, retryable: true })
+            }
+        }
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.lock().enlisted.is_empty()
+    }
+
+    /// No vote comes in any more, and none has left: what is prepared is rolled back.
+    pub(crate) fn abandon(&self, handfast: &Handfast, id: TransactionId) {
+        let mut state = self.lock();
+        state.closed = true;
+        if !state.enlisted.is_empty() {
+            abandon(handfast, id);
+        }
+    }
+}
+
+fn abandon(handfast: &Handfast, id: TransactionId) {
+    #[cfg(feature = "mariadb")]
+    handfast.inner.finisher.abandon(id);
+    // What PostgreSQL has prepared belongs to no session, and is the server's to roll back.
+    #[cfg(not(feature = "mariadb"))]
+    let _ = (handfast, id);
+}
+
+impl OpenTransaction {
+    /// A database takes part: the closure does its work, in a connection with the branch open,
+    /// and what it did is prepared.
+    ///
+    /// ```no_run
+    /// # #[cfg(feature = "postgres")]
+    /// # async fn transfer(
+    /// #     hf: handfast::Handfast,
+    /// #     pool: sqlx::PgPool,
+    /// # ) -> Result<(), Box<dyn std::error::Error>> {
+    /// let mut tx = hf.begin().await?;
+    /// tx.join("ledger", &pool, async |db| {
+    ///     sqlx::query("UPDATE accounts SET cents = cents - 100 WHERE id = 7").execute(db).await
+    /// })
+    /// .await?;
+    /// tx.call("payments", "pay out 100").await?;
+    /// tx.commit().await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// A PostgreSQL connection is back in its pool when this returns. One of MariaDB stays with
+    /// its branch until the transaction has ended, so the pool's size bounds how many transactions
+    /// are open at once; it comes back when the branch was finished on it, and is closed if the
+    /// connection to the server is lost.
+    ///
+    /// Cancel safety: dropped before it returns, the transaction cannot be committed any more.
+    ///
+    /// # Errors
+    /// Refused (`unknown_database`, `already_enlisted`): it changes nothing. Any other error is
+    /// the transaction's end: the database has rolled back, abort was asked, and `commit` says why.
+    pub async fn join<D, T, E, W>(
+        &mut self,
+        database: impl Into<String>,
+        pool: &Pool<D>,
+        work: W,
+    ) -> Result<T, Error<E>>
+    where
+        D: Participant,
+        W: AsyncFnOnce(&mut D::Connection) -> Result<T, E>,
+    {
+        let [branch] = self.enlist([database]).await?;
+        branch.run(pool, work).await
+    }
+
+    /// Databases take part whose work is done by [`Branch::run`], in any order and at the same
+    /// time.
+    ///
+    /// ```no_run
+    /// # #[cfg(feature = "postgres")]
+    /// # async fn transfer(
+    /// #     hf: handfast::Handfast,
+    /// #     (one, two): (sqlx::PgPool, sqlx::PgPool),
+    /// # ) -> Result<(), Box<dyn std::error::Error>> {
+    /// let mut tx = hf.begin().await?;
+    /// let [north, south] = tx.enlist(["north", "south"]).await?;
+    /// tokio::try_join!(
+    ///     north.run(&one, async |db| sqlx::query("UPDATE a SET n = n - 1").execute(db).await),
+    ///     south.run(&two, async |db| sqlx::query("UPDATE a SET n = n + 1").execute(db).await),
+    /// )?;
+    /// tx.commit().await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// As [`OpenTransaction::call`]; `unknown_database`, `already_enlisted`.
+    pub async fn enlist<const N: usize>(
+        &mut self,
+        databases: [impl Into<String>; N],
+    ) -> Result<[Branch; N], TransactionError> {
+        let names = databases.map(Into::into);
+        for name in &names {
+            check_name(name)?;
+        }
+        let issued = self.enlist_databases(&names).await?;
+        self.databases.lock().enlisted.extend(names.iter().cloned());
+        let mut ids = Vec::with_capacity(N);
+        for name in &names {
+            match branch_id(&issued, name, self.id)? {
+                Some(id) => ids.push(id),
+                None => return Err(crate::transaction::foreign().into()),
+            }
+        }
+        let mut ids = ids.into_iter();
+        Ok(names.map(|database| Branch {
+            place: Place {
+                handfast: self.handfast.clone(),
+                id: self.id,
+                database,
+                branch: ids.next().expect("there is one for each name"),
+                stream: self.stream,
+                deadline: self.deadline,
+            },
+            databases: Arc::clone(&self.databases),
+        }))
+    }
+}
+
+impl Branch {
+    /// The branch's id: the key of its marker.
+    #[must_use]
+    pub fn id(&self) -> BranchId {
+        self.place.branch
+    }
+
+    /// Does the branch's work and prepares it; see [`OpenTransaction::join`].
+    ///
+    /// Cancel safety: as [`OpenTransaction::join`].
+    ///
+    /// # Errors
+    /// [`Error`]; the database has rolled back, the transaction has failed, and abort was asked.
+    pub async fn run<D, T, E, W>(self, pool: &Pool<D>, work: W) -> Result<T, Error<E>>
+    where
+        D: Participant,
+        W: AsyncFnOnce(&mut D::Connection) -> Result<T, E>,
+    {
+        let Place { branch, deadline, .. } = self.place;
+        let begin = self.start(pool);
+        let started = timeout_at(deadline, begin).await;
+        let (mut lease, holder) = match started {
+            Ok(Ok(started)) => started,
+            Ok(Err(failure)) => return Err(self.database_failed(failure)),
+            Err(_) => return Err(self.too_late()),
+        };
+        let value = match timeout_at(deadline, work(&mut lease)).await {
+            Ok(Ok(value)) => value,
+            Ok(Err(error)) => {
+                let undone = timeout(UNDO, D::roll_back_branch(&mut lease, &branch)).await;
+                if let Ok(Ok(())) = undone {
+                    lease.give_back();
+                }
+                self.fail("its work failed".to_owned(), false);
+                return Err(Error::Work(error));
+            }
+            Err(_) => return Err(self.too_late()),
+        };
+        match timeout_at(deadline, D::prepare(&mut lease, &branch)).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => {
+                if !error.discards_connection() {
+                    lease.give_back();
+                }
+                let failure = Failure::of(&self.place.database, Step::Prepare, error);
+                return Err(self.database_failed(failure));
+            }
+            // Without a vote it never commits, whatever became of the prepare (PG3).
+            Err(_) => return Err(self.too_late()),
+        }
+        D::prepared(lease, self.place.clone());
+        self.vote(holder)?;
+        Ok(value)
+    }
+
+    async fn start<D: Participant>(
+        &self,
+        pool: &Pool<D>,
+    ) -> Result<(Lease<D>, Option<Holder>), Failure> {
+        let Place { database, branch, deadline, .. } = &self.place;
+        let failed = |step, error: &sqlx::Error| Failure::early::<D>(database, step, error);
+        let mut lease = Lease::new(pool).await.map_err(|error| failed(Step::Connect, &error))?;
+        let remaining = deadline.saturating_duration_since(Instant::now());
+        let holder = D::start(&mut lease, branch, remaining).await;
+        let holder = holder.map_err(|error| failed(Step::Begin, &error))?;
+        Ok((lease, holder))
+    }
+
+    /// The guarded prepare has succeeded.
+    fn vote(&self, holder: Option<Holder>) -> Result<(), TransactionError> {
+        let Place { handfast, id, database, stream, .. } = &self.place;
+        let mut state = self.databases.lock();
+        if state.closed {
+            abandon(handfast, *id);
+            let (reason, retryable) = state.failed.clone().unwrap_or_else(|| {
+                let detail = "commit or abort was asked before its work was done".to_owned();
+                let participant = database.clone();
+                (Reason { code: "incomplete".to_owned(), participant, detail }, true)
+            });
+            return Err(TransactionError::Failed { id: *id, reason, retryable });
+        }
+        state.votes.push(v1::DatabaseVote {
+            database: database.clone(),
+            connection: holder.map_or(0, |holder| holder.connection),
+            server_start_unix_s: holder.map_or(0, |holder| holder.server_start),
+            // A detached transaction's session is closed by now, or will be in a moment; the
+            // server makes sure that it is.
+            finishes: holder.is_some() && stream.is_some(),
+            vouched: true,
+        });
+        Ok(())
+    }
+
+    fn database_failed<E>(&self, failure: Failure) -> Error<E> {
+        self.fail(failure.to_string(), failure.retryable);
+        Error::Database(failure)
+    }
+
+    fn too_late<E>(&self) -> Error<E> {
+        let detail = "its work was not done by the deadline".to_owned();
+        self.fail(detail.clone(), true);
+        let Place { id, database, .. } = &self.place;
+        let code = "deadline_passed".to_owned();
+        let reason = Reason { code, participant: database.clone(), detail };
+        Error::Transaction(TransactionError::Failed { id: *id, reason, retryable: true })
+    }
+
+    /// The whole transaction fails with it.
+    fn fail(&self, detail: String, retryable: bool) {
+        let Place { handfast, id, database, stream, .. } = &self.place;
+        let text = format!("{database}: {detail}");
+        {
+            let mut state = self.databases.lock();
+            state.closed = true;
+            let participant = database.clone();
+            let reason = Reason { code: "aborted".to_owned(), participant, detail };
+            state.failed.get_or_insert((reason, retryable));
+        }
+        abandon(handfast, *id);
+        let transaction_id = ids::transaction_bytes(*id);
+        let call = Call::Abort(v1::AbortRequest { transaction_id, detail: text });
+        let terms = Terms::within(handfast.connection().limit).only_on(*stream);
+        handfast.inner.transactions.post(call, terms);
+    }
+}

@@ -1,0 +1,412 @@
+//! A handfast server, a PostgreSQL and a MariaDB, all processes of their own that can be killed.
+
+use std::collections::BTreeMap;
+use std::io::{BufRead, BufReader, Read};
+use std::net::TcpListener;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::sync::LazyLock;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use handfast_core::branch::BranchId;
+use handfast_database::private::{MariaDb, MariaDbOptions, Postgres, PostgresOptions};
+use handfast_database::{Options, Outcome, connect, mariadb, postgres};
+use handfast_wire::raw::events_client::EventsClient;
+use handfast_wire::raw::transactions_client::TransactionsClient;
+use handfast_wire::v1::databases_client::DatabasesClient;
+use handfast_wire::{raw, v1};
+use sqlx::{AssertSqlSafe, Connection, MySqlConnection, PgConnection};
+use tempfile::TempDir;
+use tonic::Status;
+use tonic::transport::{Channel, Endpoint};
+
+/// The application has this long in each database.
+const REMAINING: Duration = Duration::from_secs(20);
+
+/// Servers that all tests share which do not kill them; they end with this process.
+static SERVERS: LazyLock<(Postgres, MariaDb)> = LazyLock::new(servers);
+static NUMBER: AtomicU32 = AtomicU32::new(1);
+
+/// A PostgreSQL and a MariaDB of their own.
+pub(crate) fn servers() -> (Postgres, MariaDb) {
+    let directory = |kind: &str| {
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        std::env::temp_dir().join(format!("handfast-{kind}-{}-{number}", std::process::id()))
+    };
+    let options = PostgresOptions::default().with_directory_removed();
+    let postgres = Postgres::start(&directory("postgres"), &options).unwrap();
+    let options = MariaDbOptions::default().with_binlog().with_directory_removed();
+    (postgres, MariaDb::start(&directory("mariadb"), &options).unwrap())
+}
+
+/// Databases of a test's own on servers, with a table `account` that has a row `a` with 100.
+pub(crate) async fn databases(postgres: &str, mariadb: &str) -> (String, String) {
+    let name = format!("test_{}", NUMBER.fetch_add(1, Ordering::Relaxed));
+    let table = "CREATE TABLE account (name varchar(10) PRIMARY KEY, amount bigint NOT NULL); \
+                 INSERT INTO account VALUES ('a', 100)";
+    let create = || AssertSqlSafe(format!("CREATE DATABASE {name}"));
+    let of = |url: &str| format!("{}/{name}", url.rsplit_once('/').unwrap().0);
+    let mut db = PgConnection::connect(postgres).await.unwrap();
+    sqlx::raw_sql(create()).execute(&mut db).await.unwrap();
+    let mut db = PgConnection::connect(&of(postgres)).await.unwrap();
+    sqlx::raw_sql(table).execute(&mut db).await.unwrap();
+    let mut db = MySqlConnection::connect(mariadb).await.unwrap();
+    sqlx::raw_sql(create()).execute(&mut db).await.unwrap();
+    let mut db = MySqlConnection::connect(&of(mariadb)).await.unwrap();
+    sqlx::raw_sql(table).execute(&mut db).await.unwrap();
+    for url in [of(postgres), of(mariadb)] {
+        connect(&url, Options::default()).unwrap().install(None).await.unwrap();
+    }
+    (of(postgres), of(mariadb))
+}
+
+/// See the module.
+pub(crate) struct World {
+    child: Child,
+    directory: TempDir,
+    address: String,
+    pub(crate) urls: BTreeMap<&'static str, String>,
+    pub(crate) transactions: TransactionsClient<Channel>,
+    pub(crate) databases: DatabasesClient<Channel>,
+    pub(crate) events: EventsClient<Channel>,
+}
+
+impl World {
+    /// A server over databases `orders` (PostgreSQL) and `ledger` (MariaDB) of its own, and a topic
+    /// `made`.
+    pub(crate) async fn new() -> Self {
+        let (postgres, mariadb) = &*SERVERS;
+        Self::over(&postgres.url(), &mariadb.url()).await
+    }
+
+    /// The same on these servers.
+    pub(crate) async fn over(postgres: &str, mariadb: &str) -> Self {
+        let (postgres, mariadb) = databases(postgres, mariadb).await;
+        let world = Self::start(&[("orders", &postgres), ("ledger", &mariadb)]);
+        world.until_up(&["orders", "ledger"]).await;
+        let topic = v1::CreateTopicRequest { name: "made".into(), settings: None };
+        world.events.clone().create_topic(topic).await.unwrap();
+        world
+    }
+
+    /// A server over `orders` alone.
+    pub(crate) async fn with_postgres_only(postgres: &str) -> Self {
+        let (postgres, _) = databases(postgres, &SERVERS.1.url()).await;
+        let world = Self::start(&[("orders", &postgres)]);
+        world.until_up(&["orders"]).await;
+        let topic = v1::CreateTopicRequest { name: "made".into(), settings: None };
+        world.events.clone().create_topic(topic).await.unwrap();
+        world
+    }
+
+    /// A server over these databases, whatever state they are in.
+    pub(crate) fn start(databases: &[(&'static str, &str)]) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        drop(listener);
+        let urls: BTreeMap<_, _> =
+            databases.iter().map(|(name, url)| (*name, (*url).to_owned())).collect();
+        configure(directory.path(), &urls);
+        let child = spawn(directory.path(), &address, &[]).unwrap();
+        let channel = Endpoint::from_shared(format!("http://{address}")).unwrap().connect_lazy();
+        Self {
+            child,
+            directory,
+            address,
+            urls,
+            transactions: TransactionsClient::new(channel.clone()),
+            databases: DatabasesClient::new(channel.clone()),
+            events: EventsClient::new(channel),
+        }
+    }
+
+    /// SIGKILL.
+    pub(crate) fn kill(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    pub(crate) fn restart(&mut self) {
+        self.child = spawn(self.directory.path(), &self.address, &[]).unwrap();
+    }
+
+    /// Starts again with other databases and arguments; what it says on stderr if it does not.
+    pub(crate) fn restart_with(
+        &mut self,
+        databases: &[&str],
+        arguments: &[&str],
+    ) -> Result<(), String> {
+        let mut urls = self.urls.clone();
+        urls.retain(|name, _| databases.contains(name));
+        configure(self.directory.path(), &urls);
+        self.child = spawn(self.directory.path(), &self.address, arguments)?;
+        Ok(())
+    }
+
+    /// SIGHUP, after other databases were written into the configuration.
+    pub(crate) fn reload(&mut self, databases: &[&str]) {
+        let mut urls = self.urls.clone();
+        urls.retain(|name, _| databases.contains(name));
+        configure(self.directory.path(), &urls);
+        let id = self.child.id().to_string();
+        assert!(Command::new("kill").args(["-HUP", &id]).status().unwrap().success());
+    }
+
+    pub(crate) async fn list(&self) -> Vec<v1::RegisteredDatabase> {
+        self.until(async || {
+            let mut stub = self.databases.clone();
+            Some(stub.list(v1::ListDatabasesRequest {}).await.ok()?.into_inner().databases)
+        })
+        .await
+    }
+
+    pub(crate) async fn database(&self, name: &str) -> Option<v1::RegisteredDatabase> {
+        self.list().await.into_iter().find(|database| database.name == name)
+    }
+
+    pub(crate) async fn until_up(&self, names: &[&str]) {
+        for name in names {
+            self.until(async || {
+                let database = self.database(name).await?;
+                (database.condition == "up").then_some(())
+            })
+            .await;
+        }
+    }
+
+    /// Asks again and again, for at most a minute.
+    pub(crate) async fn until<T>(&self, ask: impl AsyncFn() -> Option<T>) -> T {
+        let asking = async {
+            loop {
+                if let Some(found) = ask().await {
+                    return found;
+                }
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(60), asking).await.expect("within a minute")
+    }
+
+    /// Begins a distributed transaction over these databases; the ids of its branches.
+    pub(crate) async fn begin(&self, names: &[&str]) -> Result<Begun, Status> {
+        let branch = |name: &&str| v1::Branch {
+            participant: (*name).to_owned(),
+            kind: v1::ParticipantKind::Database.into(),
+            work: None,
+        };
+        let branches = names.iter().map(branch).collect();
+        let request = raw::BeginRequest { branches, ..Default::default() };
+        Ok(self.transactions.clone().begin(request).await?.into_inner().into())
+    }
+
+    /// Begins a local transaction with one event.
+    pub(crate) async fn begin_local(
+        &self,
+        database: &str,
+        deadline: Duration,
+    ) -> Result<Begun, Status> {
+        let event = v1::Event {
+            id: "e".into(),
+            source: "/test".into(),
+            spec_version: "1.0".into(),
+            r#type: "made".into(),
+            ..Default::default()
+        };
+        let event =
+            raw::NewEvent { topic: "made".into(), event: handfast_wire::event::encode(&event) };
+        let request = raw::BeginLocalRequest {
+            database: database.to_owned(),
+            deadline_ms: u64::try_from(deadline.as_millis()).unwrap(),
+            events: vec![event],
+            ..Default::default()
+        };
+        Ok(self.transactions.clone().begin_local(request).await?.into_inner().into())
+    }
+
+    /// Commits with votes that nobody vouches for.
+    pub(crate) async fn commit(
+        &self,
+        begun: &Begun,
+        wait: v1::Wait,
+    ) -> Result<v1::Outcome, Status> {
+        let vote =
+            |name: &String| v1::DatabaseVote { database: name.clone(), ..Default::default() };
+        let votes: Vec<_> = begun.branches.keys().map(vote).collect();
+        let request = v1::CommitRequest {
+            transaction_id: begun.bytes.clone(),
+            branches: u32::try_from(votes.len()).unwrap(),
+            votes,
+            wait: wait.into(),
+            ..Default::default()
+        };
+        Ok(self.transactions.clone().commit(request).await?.into_inner())
+    }
+
+    /// "My local COMMIT succeeded."
+    pub(crate) async fn commit_local(&self, begun: &Begun) -> Result<v1::Outcome, Status> {
+        let request = v1::CommitRequest {
+            transaction_id: begun.bytes.clone(),
+            items: 1,
+            ..Default::default()
+        };
+        Ok(self.transactions.clone().commit(request).await?.into_inner())
+    }
+
+    pub(crate) async fn abort(&self, begun: &Begun) -> Result<v1::Outcome, Status> {
+        let request =
+            v1::AbortRequest { transaction_id: begun.bytes.clone(), detail: "test".into() };
+        Ok(self.transactions.clone().abort(request).await?.into_inner())
+    }
+
+    pub(crate) async fn show(&self, begun: &Begun) -> v1::Transaction {
+        self.until(async || self.try_show(begun).await).await
+    }
+
+    /// None: the connection is that of a server that was killed.
+    async fn try_show(&self, begun: &Begun) -> Option<v1::Transaction> {
+        let request = v1::ShowRequest { transaction_id: begun.bytes.clone() };
+        Some(self.transactions.clone().show(request).await.ok()?.into_inner())
+    }
+
+    /// Waits until it has ended; how.
+    pub(crate) async fn ended(&self, begun: &Begun) -> v1::Transaction {
+        self.until(async || {
+            let shown = self.show(begun).await;
+            shown.ended_unix_ms.is_some().then_some(shown)
+        })
+        .await
+    }
+
+    pub(crate) async fn postgres(&self) -> PgConnection {
+        PgConnection::connect(&self.urls["orders"]).await.unwrap()
+    }
+
+    pub(crate) async fn mariadb(&self) -> MySqlConnection {
+        MySqlConnection::connect(&self.urls["ledger"]).await.unwrap()
+    }
+
+    /// The application's work in PostgreSQL: takes 10 from `a` and prepares.
+    pub(crate) async fn prepare_orders(&self, begun: &Begun) {
+        let mut db = self.postgres().await;
+        postgres::application::begin(&mut db, REMAINING).await.unwrap();
+        let work = "UPDATE account SET amount = amount - 10 WHERE name = 'a'";
+        sqlx::query(work).execute(&mut db).await.unwrap();
+        postgres::application::prepare(&mut db, &begun.branch("orders")).await.unwrap();
+        db.close().await.unwrap();
+    }
+
+    /// The application's work in MariaDB: adds 10 to `a` and prepares. It does not hold its
+    /// session, so it closes it before it votes (MY3).
+    pub(crate) async fn prepare_ledger(&self, begun: &Begun) {
+        let mut db = self.mariadb().await;
+        let branch = begun.branch("ledger");
+        mariadb::application::start(&mut db, &branch, REMAINING).await.unwrap();
+        let work = "UPDATE account SET amount = amount + 10 WHERE name = 'a'";
+        sqlx::query(work).execute(&mut db).await.unwrap();
+        mariadb::application::prepare(&mut db, &branch).await.unwrap();
+        db.close().await.unwrap();
+    }
+
+    /// The balances, as anybody reads them.
+    pub(crate) async fn balances(&self) -> (i64, i64) {
+        let sql = "SELECT amount FROM account WHERE name = 'a'";
+        let mut db = self.postgres().await;
+        let orders: (i64,) = sqlx::query_as(sql).fetch_one(&mut db).await.unwrap();
+        (orders.0, self.balances_of_ledger().await)
+    }
+
+    pub(crate) async fn balances_of_ledger(&self) -> i64 {
+        let sql = "SELECT amount FROM account WHERE name = 'a'";
+        let mut db = self.mariadb().await;
+        let ledger: (i64,) = sqlx::query_as(sql).fetch_one(&mut db).await.unwrap();
+        ledger.0
+    }
+
+    /// Whether a branch is prepared in a database.
+    pub(crate) async fn is_prepared(&self, database: &str, branch: &BranchId) -> bool {
+        let database = connect(&self.urls[database], Options::default()).unwrap();
+        database.prepared(&[*branch]).await.unwrap()[0]
+    }
+
+    /// What the marker of a branch says.
+    pub(crate) async fn marker(&self, database: &str, branch: &BranchId) -> Option<Outcome> {
+        let database = connect(&self.urls[database], Options::default()).unwrap();
+        database.outcomes(&[*branch]).await.unwrap()[0]
+    }
+
+    /// Events that anybody can read.
+    pub(crate) async fn events(&self) -> usize {
+        let request = v1::ReadRequest { topic: "made".into(), ..Default::default() };
+        let mut frames = self.events.clone().read(request).await.unwrap().into_inner();
+        let mut count = 0;
+        while let Some(frame) = frames.message().await.unwrap() {
+            count += frame.events.len();
+        }
+        count
+    }
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// A transaction that was begun.
+pub(crate) struct Begun {
+    pub(crate) bytes: bytes::Bytes,
+    branches: BTreeMap<String, BranchId>,
+}
+
+impl From<v1::Begun> for Begun {
+    fn from(begun: v1::Begun) -> Self {
+        let branch = |b: v1::BranchId| (b.database, b.branch_id.parse().unwrap());
+        let branches = begun.branch_ids.into_iter().map(branch).collect();
+        Self { bytes: begun.transaction_id, branches }
+    }
+}
+
+impl Begun {
+    pub(crate) fn branch(&self, database: &str) -> BranchId {
+        self.branches[database]
+    }
+}
+
+fn configure(directory: &Path, urls: &BTreeMap<&'static str, String>) {
+    let mut text = String::new();
+    for (name, url) in urls {
+        text.push_str(&format!("[databases.{name}]\nurl = {url:?}\n"));
+    }
+    std::fs::write(directory.join("handfast.toml"), text).unwrap();
+}
+
+fn spawn(directory: &Path, address: &str, arguments: &[&str]) -> Result<Child, String> {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_handfast"))
+        .args(["serve", "--listen", address, "--data-dir"])
+        .arg(directory.join("store"))
+        .arg("--config")
+        .arg(directory.join("handfast.toml"))
+        .args(arguments)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let stdout = BufReader::new(child.stdout.take().unwrap());
+    let mut stderr = child.stderr.take().unwrap();
+    let port = address.rsplit(':').next().unwrap();
+    let mut lines = stdout.lines().map_while(Result::ok);
+    if !lines.any(|line| line.contains(port)) {
+        let mut said = String::new();
+        stderr.read_to_string(&mut said).unwrap();
+        child.wait().unwrap();
+        return Err(said);
+    }
+    // What else it says is read, so that it never waits for somebody to do so.
+    std::thread::spawn(move || lines.for_each(drop));
+    std::thread::spawn(move || std::io::copy(&mut stderr, &mut std::io::sink()));
+    Ok(child)
+}
