@@ -15,14 +15,14 @@ use super::remote::{self, Server};
 use super::{Failure, timeline, tx};
 
 const HELP: &str =
-    "IS: committing, aborting: decided, being finished; undecided: left until its deadline; unknown:
+    "LABEL: committing, aborting: decided, being finished; undecided: left until its deadline; unknown:
 ours by its name, but the log does not know it; elsewhere: of another store, or of another
 database here; foreign: somebody else's, never touched.
 The list is that of the last audit, every 10 seconds of a database that is up.
 
 Examples:
   handfast indoubt
-  handfast indoubt --json | jq '.prepared[] | select(.is == \"foreign\")'";
+  handfast indoubt --json | jq '.prepared[] | select(.label == \"foreign\")'";
 
 /// What is prepared in databases, and what needs a person
 #[derive(Debug, clap::Args)]
@@ -71,7 +71,7 @@ struct Document {
 #[derive(Serialize)]
 struct Prepared {
     database: String,
-    is: String,
+    label: String,
     transaction_id: Option<String>,
     name: String,
     age_ms: Option<u64>,
@@ -103,7 +103,7 @@ impl Looked {
         let known = |text: &str| (!text.is_empty()).then(|| text.to_owned());
         let prepared = self.in_doubt.prepared.iter().map(|row| Prepared {
             database: row.database.clone(),
-            is: row.label.clone(),
+            label: row.label.clone(),
             transaction_id: row.transaction.map(|id| id.to_string()),
             name: row.name.clone(),
             age_ms: row.age.map(millis),
@@ -161,7 +161,7 @@ impl Looked {
     fn prepared(&self) -> String {
         let columns = [
             Column::Left("DATABASE"),
-            Column::Left("IS"),
+            Column::Left("LABEL"),
             Column::Right("AGE"),
             Column::Right("WAITING"),
             Column::Left("WHO"),

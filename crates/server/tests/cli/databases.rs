@@ -208,7 +208,7 @@ async fn databases_and_what_is_in_doubt() {
     let both = until(seen, |seen| seen["prepared"].as_array().unwrap().len() == 2);
     let row = |is: &str| {
         let rows = both["prepared"].as_array().unwrap().clone();
-        rows.into_iter().find(|row| row["is"] == is).unwrap_or_else(|| panic!("{is}: {both}"))
+        rows.into_iter().find(|row| row["label"] == is).unwrap_or_else(|| panic!("{is}: {both}"))
     };
     let (ours, foreign) = (row("undecided"), row("foreign"));
     assert_eq!(
@@ -279,7 +279,7 @@ async fn a_restored_store_leaves_databases_alone_until_they_are_adopted() {
     let seen = || ask(&server, "indoubt --json").json();
     let found = until(seen, |seen| !seen["prepared"].as_array().unwrap().is_empty());
     let row = &found["prepared"][0];
-    assert_eq!(row["is"], "unknown", "{found}");
+    assert_eq!(row["label"], "unknown", "{found}");
     assert!(row["remedy"].as_str().unwrap().contains("PREPARED 'handfast."), "{row}");
     assert_eq!(sql(&url, "SELECT count(*) FROM pg_prepared_xacts"), "1");
     sql(&url, &format!("ROLLBACK PREPARED 'handfast.{branch}'"));
