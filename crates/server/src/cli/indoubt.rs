@@ -18,7 +18,7 @@ const HELP: &str =
     "LABEL: committing, aborting: decided, being finished; undecided: left until its deadline; unknown:
 ours by its name, but the log does not know it; elsewhere: of another store, or of another
 database here; foreign: somebody else's, never touched.
-The list is that of the last audit, every 10 seconds of a database that is up.
+The list is that of the last audit; a database that is up is audited every few seconds.
 
 Examples:
   handfast indoubt
