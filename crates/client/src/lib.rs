@@ -39,6 +39,7 @@
 
 mod admin;
 mod backoff;
+mod backup;
 mod connection;
 #[cfg(feature = "_databases")]
 pub mod database;
@@ -63,6 +64,7 @@ pub use admin::{
     ParticipantKind, ParticipantView, ReasonCode, ReasonView, ServerStatus, SubscriptionView,
     Topic, TopicSettings, TopicSettingsView, TopicView, TransactionView, VoteKind,
 };
+pub use backup::BackedUp;
 pub use connection::{Builder, Handfast, ServerInfo};
 pub use error::{Blame, Error, Fault, Reason, Refusal, TransactionError};
 pub use event::{Attribute, Data, Event};

@@ -85,7 +85,8 @@ fn first_segment(store: StoreId) -> Vec<u8> {
     bytes
 }
 
-fn write_durable(files: &dyn Files, name: &str, bytes: &[u8]) -> Result<(), Error> {
+/// Writes a file that takes its name when it is durable.
+pub(crate) fn write_durable(files: &dyn Files, name: &str, bytes: &[u8]) -> Result<(), Error> {
     let unfinished = names::unfinished(name);
     let needed = bytes.len() as u64;
     let file = files

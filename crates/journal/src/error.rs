@@ -18,6 +18,12 @@ pub enum Error {
         /// One of the things that are in the way.
         name: String,
     },
+    /// A copy was to be made in a directory that is not empty; it was left as it is.
+    #[error("the directory is not empty: it holds {name:?}")]
+    NotEmpty {
+        /// One of the things that are in the way.
+        name: String,
+    },
     /// The directory holds no store, and none may be made by this call.
     #[error("there is no handfast store in the directory")]
     NoStore,

@@ -28,6 +28,7 @@ mod recovery;
 mod roll;
 mod scan;
 mod sealed;
+mod snapshot;
 #[cfg(feature = "testing")]
 pub mod testing;
 mod view;
@@ -42,3 +43,4 @@ pub use maintenance::Compaction;
 pub use options::Options;
 pub use reader::Reader;
 pub use recovery::{Progress, Recovered};
+pub use snapshot::Snapshot;

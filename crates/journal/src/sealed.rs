@@ -220,6 +220,14 @@ impl Sealed {
         }
     }
 
+    /// The file of its index; none: it is in memory only.
+    pub(crate) fn index_file(&self) -> Option<&Arc<dyn File>> {
+        match &self.index {
+            SealedIndex::File(index) => Some(index.file()),
+            SealedIndex::Memory(_) => None,
+        }
+    }
+
     /// Reads the whole index; damage if a page does not check.
     pub(crate) fn verify_index(&self) -> Result<(), Damaged> {
         match &self.index {

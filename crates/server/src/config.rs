@@ -57,13 +57,23 @@ impl DatabaseConfig {
     /// The URL without its password.
     #[must_use]
     pub fn shown_url(&self) -> String {
-        let Some((scheme, rest)) = self.url.split_once("://") else { return String::new() };
-        let authority = rest.split(['/', '?']).next().unwrap_or_default();
-        let Some((user, _)) = authority.rsplit_once('@') else { return self.url.clone() };
-        let shown = user.split(':').next().unwrap_or_default();
-        // What follows `?` may hold a password too.
-        let rest = rest[user.len()..].split('?').next().unwrap_or_default();
-        format!("{scheme}://{shown}{rest}")
+        shown_url(&self.url)
+    }
+}
+
+/// A database's URL without its password.
+pub(crate) fn shown_url(url: &str) -> String {
+    let Some((scheme, rest)) = url.split_once("://") else { return String::new() };
+    // What follows `?` may hold a password too.
+    let bare = rest.split('?').next().unwrap_or_default();
+    match bare.rsplit_once('@') {
+        Some((user, host)) => {
+            let user = user.split(':').next().unwrap_or_default();
+            format!("{scheme}://{user}@{host}")
+        }
+        // A password with a `?` that is not escaped: nobody knows where it ends.
+        None if rest.contains('@') => format!("{scheme}://..."),
+        None => format!("{scheme}://{bare}"),
     }
 }
 

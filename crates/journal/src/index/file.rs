@@ -95,6 +95,11 @@ pub(crate) struct IndexFile {
 }
 
 impl IndexFile {
+    /// The file.
+    pub(crate) fn file(&self) -> &Arc<dyn File> {
+        &self.file
+    }
+
     /// Reads the summary. Whether it belongs to the segment is for the caller to compare.
     pub(crate) fn open(file: Arc<dyn File>, seed: u32) -> Result<Self, Damaged> {
         let first = read(&*file, seed, 0)?;

@@ -8,4 +8,5 @@ mod damage;
 mod faults;
 mod golden;
 mod reading;
+mod snapshot;
 mod support;

@@ -116,9 +116,21 @@ mod tests {
             assert!(!about.is_empty() && about.lines().count() == 1, "{path}: {about:?}");
             let is_leaf = command.get_subcommands().next().is_none();
             let asks = command.get_arguments().any(|arg| arg.get_id() == "server");
-            let ours = ["tx", "topic", "subscription", "dead", "participant", "explain"]
-                .iter()
-                .any(|name| path.starts_with(&format!("handfast {name}")));
+            let ours = [
+                "tx",
+                "indoubt",
+                "topic",
+                "subscription",
+                "dead",
+                "participant",
+                "database",
+                "backup",
+                "restore",
+                "doctor",
+                "explain",
+            ]
+            .iter()
+            .any(|name| path.starts_with(&format!("handfast {name}")));
             if is_leaf && (asks || ours) {
                 let after = command.get_after_help().map(ToString::to_string).unwrap_or_default();
                 assert!(after.contains("Example"), "{path} has no example");

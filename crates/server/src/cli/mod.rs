@@ -3,12 +3,16 @@
 //! A command says its result on stdout and everything else on stderr, and returns a [`Failure`]
 //! instead of ending the process.
 
+mod backup;
 mod cloudevent;
+mod database;
 mod dead;
 mod demo;
+mod doctor;
 mod explain;
 mod failure;
 mod help;
+mod indoubt;
 mod journal;
 mod output;
 mod parse;
@@ -16,6 +20,7 @@ mod participant;
 mod progress;
 mod publish;
 mod remote;
+mod restore;
 mod serve;
 mod store;
 mod subscription;
@@ -54,6 +59,11 @@ enum Command {
     Subscription(subscription::Args),
     Dead(dead::Args),
     Participant(participant::Args),
+    Database(database::Args),
+    Indoubt(indoubt::Args),
+    Doctor(doctor::Args),
+    Backup(backup::Args),
+    Restore(restore::Args),
     Journal(journal::Args),
     Explain(explain::Args),
 }
@@ -81,6 +91,11 @@ pub fn run() -> ExitCode {
         Command::Subscription(args) => subscription::run(&args),
         Command::Dead(args) => dead::run(&args),
         Command::Participant(args) => participant::run(&args),
+        Command::Database(args) => database::run(&args),
+        Command::Indoubt(args) => indoubt::run(&args),
+        Command::Doctor(args) => doctor::run(&args),
+        Command::Backup(args) => backup::run(&args),
+        Command::Restore(args) => restore::run(&args),
         Command::Journal(args) => journal::run(args),
         Command::Explain(args) => explain::run(&args),
     });

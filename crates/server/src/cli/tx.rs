@@ -1,14 +1,15 @@
-//! `handfast tx list|show`: what the server knows about transactions. Only looks.
+//! `handfast tx list|show|resolve`: what the server knows about transactions, and the three steps
+//! that an operator has. None of them writes a commit.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use handfast::{BranchView, NoteView, State, TransactionId, TransactionView, VoteKind};
+use handfast::{BranchView, NoteView, Resolve, State, TransactionId, TransactionView, VoteKind};
 use serde::Serialize;
 
 use super::output::{Column, duration, rfc3339, table, visible};
 use super::participant::kind;
 use super::remote::{self, Server};
-use super::{Failure, timeline};
+use super::{Exit, Failure, parse, timeline};
 
 const LIST: &str =
     "VOTED counts the branches whose vote is in. LEFT is the time until the deadline.
@@ -24,6 +25,14 @@ server since that.
 
 Example:
   handfast tx show 0192f0a1-b2c3-7d4e-8f90-a1b2c3d4e5f6";
+const RESOLVE: &str = "Nothing here writes a commit: what is decided stays decided.
+--abort fails what is not decided yet. --release waits no longer for a participant that is gone for
+good: nobody knows how its branch ended, and the transaction says so for ever. --note says that what
+needed attention was seen. All of it is recorded with --why, at most 512 bytes.
+
+Examples:
+  handfast tx resolve 0192f0a1-b2c3-7d4e-8f90-a1b2c3d4e5f6 --abort --why \"client is gone\"
+  handfast tx resolve 0192f0a1-b2c3-7d4e-8f90-a1b2c3d4e5f6 --release ledger --why \"disk lost\"";
 
 /// Transactions: what is open, and how one went
 #[derive(Debug, clap::Args)]
@@ -54,6 +63,47 @@ enum Command {
         #[arg(value_name = "ID")]
         id: TransactionId,
     },
+    /// Step in: abort what is undecided, release a branch that is gone, or take note
+    #[command(after_help = RESOLVE)]
+    Resolve {
+        /// The transaction
+        #[arg(value_name = "ID")]
+        id: TransactionId,
+        #[command(flatten)]
+        step: Step,
+        /// Who and why, kept with the transaction
+        #[arg(long, value_name = "TEXT", value_parser = why)]
+        why: String,
+        /// Do not ask
+        #[arg(long)]
+        yes: bool,
+    },
+}
+
+/// What an operator can do; exactly one of them.
+#[derive(Debug, clap::Args)]
+#[group(required = true, multiple = false)]
+struct Step {
+    /// Fail it, if it is not decided
+    #[arg(long)]
+    abort: bool,
+    /// Wait no longer for this participant, which is gone for good
+    #[arg(long, value_name = "PARTICIPANT", value_parser = parse::name)]
+    release: Option<String>,
+    /// What needed attention was seen
+    #[arg(long)]
+    note: bool,
+}
+
+/// Longest reason; the server would cut off more.
+const WHY_BYTES: usize = 512;
+
+fn why(text: &str) -> Result<String, String> {
+    match text.trim() {
+        "" => Err("expected who and why".to_owned()),
+        text if text.len() > WHY_BYTES => Err(format!("expected at most {WHY_BYTES} bytes")),
+        text => Ok(text.to_owned()),
+    }
 }
 
 /// States in which a transaction is open.
@@ -69,6 +119,7 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
     remote::run(&args.remote, async |server| match &args.command {
         Command::List { limit, state } => list(server, *limit, *state).await,
         Command::Show { id } => show(server, *id).await,
+        Command::Resolve { id, step, why, yes } => resolve(server, *id, step, why, *yes).await,
     })
 }
 
@@ -82,22 +133,7 @@ async fn list(server: &Server, limit: u32, state: Option<Open>) -> Result<(), Fa
         Some(Open::Preparing) => view.state == State::Preparing,
         Some(Open::Committing) => view.state == State::Committing,
     };
-    // One more than is shown, to be able to say that there are more.
-    let mut views: Vec<TransactionView> = Vec::new();
-    let mut after = None;
-    while views.len() <= limit {
-        let size = if state.is_some() { PAGE } else { PAGE.min(limit + 1 - views.len()) };
-        let asking = server.handfast.transactions(after, u32::try_from(size).unwrap_or(u32::MAX));
-        let page = server.ask("asking for transactions", asking).await?;
-        let is_last = page.len() < size;
-        after = page.last().map(|view| view.id);
-        views.extend(page.into_iter().filter(wanted));
-        if is_last {
-            break;
-        }
-    }
-    let has_more = views.len() > limit;
-    views.truncate(limit);
+    let (views, has_more) = open(server, limit, wanted).await?;
     let transactions: Vec<Transaction> = views.iter().map(Transaction::from).collect();
     let document = serde_json::json!({ "transactions": transactions, "has_more": has_more });
     server.out.result(&document, || listed(&views, now_ms()))?;
@@ -107,9 +143,72 @@ async fn list(server: &Server, limit: u32, state: Option<Open>) -> Result<(), Fa
     Ok(())
 }
 
+/// The first open transactions that are wanted, and whether there are more of them.
+pub(super) async fn open(
+    server: &Server,
+    limit: usize,
+    wanted: impl Fn(&TransactionView) -> bool,
+) -> Result<(Vec<TransactionView>, bool), Failure> {
+    let mut views: Vec<TransactionView> = Vec::new();
+    let mut after = None;
+    // One more than is shown, to be able to say that there are more.
+    while views.len() <= limit {
+        let size = u32::try_from(PAGE).unwrap_or(u32::MAX);
+        let asking = server.handfast.transactions(after, size);
+        let page = server.ask("asking for transactions", asking).await?;
+        let is_last = page.len() < PAGE;
+        after = page.last().map(|view| view.id);
+        views.extend(page.into_iter().filter(&wanted));
+        if is_last {
+            break;
+        }
+    }
+    let has_more = views.len() > limit;
+    views.truncate(limit);
+    Ok((views, has_more))
+}
+
 async fn show(server: &Server, id: TransactionId) -> Result<(), Failure> {
     let view = server.ask("asking for the transaction", server.handfast.show(id)).await?;
     server.out.result(&Transaction::from(&view), || timeline::shown(&view))
+}
+
+async fn resolve(
+    server: &Server,
+    id: TransactionId,
+    step: &Step,
+    why: &str,
+    yes: bool,
+) -> Result<(), Failure> {
+    let (step, what) = match &step.release {
+        _ if step.abort => (Resolve::Abort, "Abort"),
+        Some(name) => (Resolve::Release(name.clone()), "Release"),
+        None => (Resolve::Note, "Take note of"),
+    };
+    // A note changes nothing, so nobody is asked about it.
+    if step != Resolve::Note {
+        let before = server.ask("asking for the transaction", server.handfast.show(id)).await?;
+        remote::confirm(yes, &question(&before, &step, what))?;
+    }
+    let asking = server.handfast.resolve(id, step, why);
+    server.ask("stepping in", asking).await?;
+    // What stands now, with the trace that this has left.
+    show(server, id).await.map_err(|failure| match failure.exit {
+        Exit::Done => failure,
+        _ => failure.with_history("it was done, but what stands now could not be asked"),
+    })
+}
+
+fn question(view: &TransactionView, step: &Resolve, what: &str) -> String {
+    let shown = timeline::shown(view);
+    let last = match step {
+        Resolve::Release(name) => format!(
+            "{name} is waited for no longer: nobody will know how its branch ended, and the \
+             transaction says so for ever.\nRelease {name} in"
+        ),
+        Resolve::Abort | Resolve::Note => what.to_owned(),
+    };
+    format!("{shown}\n\n{last} {}?", view.id)
 }
 
 fn now_ms() -> u64 {
@@ -173,7 +272,8 @@ struct Branch {
     sends: Option<u32>,
 }
 
-fn state_name(state: State) -> &'static str {
+/// The word for a state, for programs.
+pub(super) fn state_name(state: State) -> &'static str {
     match state {
         State::Preparing => "preparing",
         State::Committing => "committing",

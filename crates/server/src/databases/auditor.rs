@@ -133,8 +133,10 @@ async fn end(shared: &Shared, branch: BranchId, commit: bool) {
 /// time for which outcomes are kept.
 fn is_provable(shared: &Shared, branch: &BranchId) -> bool {
     let created = shared.node.info().store.unix_ms();
+    // The store that a backup was made of may have decided since.
+    let restored = shared.restored.as_ref().map_or(0, |restored| restored.at_unix_ms());
     let begun = branch.transaction.unix_ms();
-    begun >= created && age(branch).is_some_and(|age| age < PROOF)
+    begun >= created.max(restored) && age(branch).is_some_and(|age| age < PROOF)
 }
 
 fn age(branch: &BranchId) -> Option<Duration> {

@@ -6,6 +6,7 @@
 
 mod auditor;
 mod condition;
+mod restored;
 mod sweeper;
 mod worker;
 
@@ -25,6 +26,8 @@ use crate::node::{DatabaseJob, DatabaseJobs, Node, NodeStopped};
 
 pub use auditor::{InDoubt, Label};
 pub use condition::{Condition, Status};
+use restored::Restored;
+pub(crate) use restored::{FILE as RESTORED_FILE, Mark as RestoredMark};
 
 /// All registered databases. Cheap to clone.
 #[derive(Clone)]
@@ -33,6 +36,7 @@ pub struct Databases(Arc<Inner>);
 struct Inner {
     node: Node,
     host: String,
+    restored: Option<Arc<Restored>>,
     entries: Mutex<BTreeMap<Name, Entry>>,
 }
 
@@ -48,6 +52,7 @@ struct Shared {
     config: DatabaseConfig,
     node: Node,
     host: String,
+    restored: Option<Arc<Restored>>,
     database: Arc<dyn Database>,
     status: Mutex<Status>,
     /// Look again, now.
@@ -58,6 +63,15 @@ impl Shared {
     fn status(&self) -> MutexGuard<'_, Status> {
         // Whoever panicked while holding it has at most left a field of the past.
         self.status.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A restored store remembers over its restarts what was adopted.
+    async fn note_adopted(&self) -> Result<(), String> {
+        let Some(restored) = self.restored.clone() else { return Ok(()) };
+        let name = self.name.clone();
+        let noted = tokio::task::spawn_blocking(move || restored.adopt(&name)).await;
+        let noted = noted.map_err(|error| error.to_string())?;
+        noted.map_err(|error| format!("cannot note it in the data directory: {error}"))
     }
 
     /// What the store says about itself in the database.
@@ -100,10 +114,15 @@ impl Databases {
     /// Registers the databases of a configuration and serves them. Needs a tokio runtime.
     ///
     /// # Errors
-    /// The first URL that cannot be one, with its database's name; nothing is registered then.
+    /// The first URL that cannot be one, with its database's name, or the mark of a restored
+    /// backup that cannot be read; nothing is registered then.
     pub fn start(node: &Node, configs: &[DatabaseConfig]) -> Result<Self, String> {
-        let inner =
-            Inner { node: node.clone(), host: host(), entries: Mutex::new(BTreeMap::new()) };
+        let restored = match &node.info().data_dir {
+            Some(data_dir) => Restored::read(data_dir)?.map(Arc::new),
+            None => None,
+        };
+        let entries = Mutex::new(BTreeMap::new());
+        let inner = Inner { node: node.clone(), host: host(), restored, entries };
         let this = Self(Arc::new(inner));
         this.reload(configs)?;
         if let Some(jobs) = node.database_jobs() {
@@ -149,6 +168,7 @@ impl Databases {
             config: config.clone(),
             node: self.0.node.clone(),
             host: self.0.host.clone(),
+            restored: self.0.restored.clone(),
             status: Mutex::new(Status::new()),
             database,
             again: Notify::new(),
@@ -191,6 +211,7 @@ impl Databases {
         let shared = shared.ok_or_else(|| AdoptError::Unknown(name.clone()))?;
         let adopted = shared.database.adopt(&shared.owner()).await;
         adopted.map_err(|fault| AdoptError::Fault(fault.to_string()))?;
+        shared.note_adopted().await.map_err(AdoptError::Fault)?;
         tracing::warn!(database = %name, "adopted by an operator");
         shared.again.notify_one();
         Ok(())

@@ -370,6 +370,9 @@ async fn look(shared: Arc<Shared>) -> Done {
 
 async fn is_ours(shared: &Shared) -> Result<(Condition, Identity), Fault> {
     let identity = shared.database.identity().await?;
+    if let Some(why) = shared.restored.as_ref().and_then(|restored| restored.why(&shared.name)) {
+        return Ok((Condition::NotOurs(why), identity));
+    }
     let condition = match shared.database.claim(&shared.owner()).await? {
         Claim::Ours => Condition::Up,
         Claim::Other { row, why } => {

@@ -4,6 +4,7 @@
 //! batches of commands, whatever is queued for the stream becomes one frame. No task is made per
 //! transaction, and no rule of the protocol is in here.
 
+mod backup;
 mod databases;
 mod events;
 mod memory;

@@ -10,7 +10,8 @@ use handfast_wire::raw::server_server::Server;
 use handfast_wire::{ids, server as wire, status, v1};
 use tonic::{Request, Response, Status};
 
-use super::{call, stopped};
+use super::stream::Frames;
+use super::{backup, call, stopped};
 use crate::VERSION;
 use crate::health::Health;
 use crate::node::Node;
@@ -40,6 +41,15 @@ impl Service {
 
 #[tonic::async_trait]
 impl Server for Service {
+    type BackupStream = Frames<v1::BackupProgress>;
+
+    async fn backup(
+        &self,
+        request: Request<v1::BackupRequest>,
+    ) -> Result<Response<Self::BackupStream>, Status> {
+        backup::start(&self.node, request.into_inner()).await.map(Response::new)
+    }
+
     async fn hello(
         &self,
         request: Request<v1::HelloRequest>,

@@ -27,7 +27,7 @@ use handfast_core::input::Input;
 use handfast_core::limits::Limits;
 use handfast_core::output::{Fetch, Reply};
 use handfast_journal::files::{Directory, Files};
-use handfast_journal::{Journal, Options as JournalOptions, Progress};
+use handfast_journal::{Journal, Options as JournalOptions, Progress, Snapshot};
 use handfast_wire::transactions::About;
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -317,6 +317,17 @@ impl Node {
         let (answer, stats) = oneshot::channel();
         self.0.pump.send(ToPump::Stats(answer)).map_err(|_| NodeStopped)?;
         stats.await.map_err(|_| NodeStopped)
+    }
+
+    /// What is durable now, with everything that was acknowledged before: to be copied beside the
+    /// running node, which waits for nothing of it.
+    ///
+    /// # Errors
+    /// [`NodeStopped`].
+    pub async fn snapshot(&self) -> Result<Snapshot, NodeStopped> {
+        let (answer, snapshot) = oneshot::channel();
+        self.0.pump.send(ToPump::Snapshot(answer)).map_err(|_| NodeStopped)?;
+        snapshot.await.map_err(|_| NodeStopped)
     }
 
     /// Refuses new transactions, waits up to `grace` for those that are deciding, makes everything

@@ -15,7 +15,7 @@ use handfast_core::input::{Chain, Input};
 use handfast_core::output::{Output, Reply};
 use handfast_core::record::Record;
 use handfast_core::{Core, Stats};
-use handfast_journal::Space;
+use handfast_journal::{Snapshot, Space};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::clock::Clock;
@@ -62,6 +62,8 @@ pub(crate) enum ToPump {
     /// Databases with branches that are not finished.
     OpenDatabases(oneshot::Sender<Vec<(Name, usize)>>),
     Stats(oneshot::Sender<NodeStats>),
+    /// What is durable, to be copied.
+    Snapshot(oneshot::Sender<Snapshot>),
     /// Refuse new work; answered when nothing is deciding any more.
     Drain(oneshot::Sender<()>),
     /// End, after what is queued is durable.
@@ -248,6 +250,10 @@ impl Pump {
                 self.stats.segments = self.retention.count();
                 // Whoever asked may have gone away.
                 let _ = answer.send(self.stats);
+            }
+            ToPump::Snapshot(answer) => {
+                // If the thread has ended, so has this, and whoever asked hears that.
+                let _ = self.ends.writer.send(WriteJob::Snapshot(answer));
             }
             ToPump::Drain(answer) => {
                 self.core.handle(now, Input::Drain);

@@ -11,7 +11,8 @@ use std::time::Instant;
 use crossbeam_channel as channel;
 use handfast_core::ids::Lsn;
 use handfast_core::record::Record;
-use handfast_journal::{Error, Group, Journal, SegmentSummary, Space};
+use handfast_journal::{Error, Group, Journal, SegmentSummary, Snapshot, Space};
+use tokio::sync::oneshot;
 
 use super::needs::Needs;
 use super::pump::ToPump;
@@ -25,6 +26,8 @@ pub(crate) enum WriteJob {
     Drop(u64),
     /// Rewrite a segment that is mostly dead without its dead records.
     Compact { segment: u64, needs: Needs },
+    /// Say what is durable now, to be copied by somebody else. Not reported to the pump.
+    Snapshot(oneshot::Sender<Snapshot>),
 }
 
 /// What the journal's thread reports.
@@ -62,7 +65,8 @@ pub(crate) fn start(
     let thread = thread::Builder::new().name("handfast-journal".into()).spawn(move || {
         for job in jobs {
             let message = match carry_out(&mut journal, job) {
-                Ok(written) => ToPump::Written(written),
+                Ok(None) => continue,
+                Ok(Some(written)) => ToPump::Written(written),
                 // Never retried: after a failed sync nobody knows what the disk holds.
                 Err(error) => ToPump::Fault(error.to_string()),
             };
@@ -75,7 +79,7 @@ pub(crate) fn start(
     Ok((sender, thread))
 }
 
-fn carry_out(journal: &mut Journal, job: WriteJob) -> Result<Written, Error> {
+fn carry_out(journal: &mut Journal, job: WriteJob) -> Result<Option<Written>, Error> {
     let start = Instant::now();
     let (through, records, changed, reserve) = match job {
         WriteJob::Group { group, reserve } => {
@@ -96,6 +100,11 @@ fn carry_out(journal: &mut Journal, job: WriteJob) -> Result<Written, Error> {
             }
             (Lsn(0), 0, true, 0)
         }
+        WriteJob::Snapshot(answer) => {
+            // Whoever asked may have gone away.
+            let _ = answer.send(journal.snapshot()?);
+            return Ok(None);
+        }
     };
     let nanos = u64::try_from(start.elapsed().as_nanos()).unwrap_or(u64::MAX);
     let mut space = journal.space();
@@ -103,7 +112,7 @@ fn carry_out(journal: &mut Journal, job: WriteJob) -> Result<Written, Error> {
         space = journal.reserve(reserve)?;
     }
     let segments = changed.then(|| Segments::of(journal));
-    Ok(Written { through, space, records, nanos, segments })
+    Ok(Some(Written { through, space, records, nanos, segments }))
 }
 
 /// Groups that wait for the journal's thread, oldest first. Records join the last one until it is

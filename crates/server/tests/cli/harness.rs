@@ -3,6 +3,7 @@
 use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
@@ -53,7 +54,11 @@ impl Done {
 
 fn command(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_handfast"));
-    command.args(arguments).env_remove("HANDFAST_SERVER").stdin(Stdio::null());
+    command
+        .args(arguments)
+        .env_remove("HANDFAST_SERVER")
+        .env_remove("HANDFAST_DATABASE")
+        .stdin(Stdio::null());
     command
 }
 
@@ -89,8 +94,22 @@ pub(crate) fn ask_with_input(server: &Server, line: &str, input: &[u8]) -> Done 
 
 pub(crate) fn start() -> (tempfile::TempDir, Server) {
     let directory = tempfile::tempdir().unwrap();
-    let server = Server::start(&directory.path().join("store"));
+    let server = Server::start(&directory.path().join("store"), "");
     (directory, server)
+}
+
+/// Asks until the answer fits, for what happens after a call has been answered.
+#[track_caller]
+pub(crate) fn until(mut ask: impl FnMut() -> Value, fits: impl Fn(&Value) -> bool) -> Value {
+    let give_up = Instant::now() + Duration::from_secs(60);
+    loop {
+        let answer = ask();
+        if fits(&answer) {
+            return answer;
+        }
+        assert!(Instant::now() < give_up, "never: {answer}");
+        std::thread::sleep(Duration::from_millis(50));
+    }
 }
 
 pub(crate) fn lines_of(text: &str) -> Vec<Value> {
@@ -104,13 +123,16 @@ pub(crate) struct Server {
 }
 
 impl Server {
-    /// Starts one and waits until its banner says where it listens.
-    fn start(directory: &Path) -> Self {
-        let mut command = command(&["serve", "--listen", "127.0.0.1:0", "--data-dir"]);
-        for name in ["CONFIG", "DATA_DIR", "LISTEN", "LOG"] {
+    /// Starts one with a configuration and waits until its banner says where it listens.
+    pub(crate) fn start(directory: &Path, config: &str) -> Self {
+        let file = directory.with_extension("toml");
+        std::fs::write(&file, config).unwrap();
+        let mut command = command(&["serve", "--listen", "127.0.0.1:0"]);
+        for name in ["DATA_DIR", "LISTEN", "LOG"] {
             command.env_remove(format!("HANDFAST_{name}"));
         }
-        let mut child = command.arg(directory).stdout(Stdio::piped()).spawn().unwrap();
+        command.env("HANDFAST_CONFIG", file).arg("--data-dir").arg(directory);
+        let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
         let stdout = BufReader::new(child.stdout.take().unwrap());
         let mut lines = stdout.lines().map_while(Result::ok);
         let address = lines

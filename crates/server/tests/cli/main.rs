@@ -2,6 +2,8 @@
 //! programs, errors of the one shape, exit statuses.
 #![expect(clippy::unwrap_used, reason = "in a test that is how a failure is told")]
 
+mod backup;
+mod databases;
 mod harness;
 mod subscriptions;
 mod topics;
@@ -61,6 +63,15 @@ fn what_is_not_well_formed_never_reaches_a_server() {
         ("subscription seek s", "--to"),
         ("dead drop s", "required arguments"),
         ("dead show s -1", "unexpected argument"),
+        ("tx resolve 00000000-0000-7000-8000-000000000000 --abort", "--why"),
+        ("tx resolve 00000000-0000-7000-8000-000000000000 --why x", "required arguments"),
+        (
+            "tx resolve 00000000-0000-7000-8000-000000000000 --abort --note --why x",
+            "cannot be used",
+        ),
+        ("database adopt a/b", "a name is 1 to 64 characters"),
+        ("doctor", "--database"),
+        ("doctor --database postgres://h/d --role app", "--fix"),
         ("nonsense", "unrecognized subcommand"),
     ] {
         let arguments: Vec<&str> = line.split(' ').collect();
