@@ -364,7 +364,10 @@ impl raw::server_server::Server for Hello {
         }))
     }
 
+    type BackupStream = Replies<v1::BackupProgress>;
+
     unscripted! {
         status(v1::StatusRequest) -> v1::StatusReply;
+        backup(v1::BackupRequest) -> Self::BackupStream;
     }
 }
