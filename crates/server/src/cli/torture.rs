@@ -18,7 +18,7 @@ Examples:
   handfast torture
   handfast torture --transfers 50000 --kills 300 --seed 7 --json";
 
-/// Kill the server, the databases and the application while transactions run; prove nothing is lost
+/// Kill server, databases and application while transactions run; prove nothing is lost
 #[derive(Debug, clap::Args)]
 #[command(after_help = HELP)]
 pub(crate) struct Args {
