@@ -83,7 +83,8 @@ mod tests {
 
     #[test]
     fn whatever_is_wrong_is_found() {
-        let broken: [(&str, fn(&mut Evidence)); 10] = [
+        type Break = fn(&mut Evidence);
+        let broken: [(&str, Break); 10] = [
             ("money_is_conserved", |e| e.sum += 1),
             ("money_was_conserved_at_every_read", |e| e.wrong_sums = 1),
             ("every_event_once", |e| e.events.push((1, "distributed".into()))),
