@@ -223,7 +223,8 @@ fn calls_about_a_transaction_name_it() {
     let request = CommitRequest { branches: 1, items: 2, votes, vouched: true, wait };
     let on_session = |call| transactions::command(call, ID, Door::Session);
     assert_eq!(on_session(Call::Commit(commit.clone())), Ok(Command::Commit { id: ID, request }));
-    let refusal = command(Call::Commit(commit)).expect_err("a call cannot be told");
+    let unary = transactions::command(Call::Commit(commit), ID, Door::Unary);
+    let refusal = unary.expect_err("a call cannot be told");
     assert!(refusal.detail.contains("votes.finishes"), "{refusal}");
     let vote = v1::DatabaseVote { finishes: false, connection: 0, ..vote };
     let given = DatabaseVote { finishes: false, holder: None, ..given };

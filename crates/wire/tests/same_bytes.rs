@@ -105,6 +105,6 @@ fn the_descriptor_shows_events_as_events() {
     let names: Vec<_> = carriers.iter().map(|(message, _)| *message).collect();
     assert_eq!(names, ["NewEvent", "StoredEvent", "Delivery", "GetDeadLetterReply"]);
     let services: usize = files.file.iter().map(|file| file.service.len()).sum();
-    assert_eq!(services, 4);
+    assert_eq!(services, 5);
     assert!(files.file.iter().any(|file| file.name() == "google/protobuf/timestamp.proto"));
 }
