@@ -33,6 +33,7 @@ mod lease;
 mod local;
 #[cfg(feature = "mariadb")]
 mod mariadb;
+mod pending;
 #[cfg(feature = "postgres")]
 mod postgres;
 mod process;
