@@ -1,6 +1,6 @@
 //! Records: the facts that are written to the journal, and nothing else.
 //!
-//! A record states what happened, never what to do. `State::apply` folds records into the state,
+//! A record states what happened, never what to do. `Core::apply` folds records into the state,
 //! live and in recovery alike; a checkpoint is a list of records that, applied to an empty state,
 //! make the state again.
 

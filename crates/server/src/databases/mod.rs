@@ -110,6 +110,13 @@ pub enum AdoptError {
     Fault(String),
 }
 
+impl Inner {
+    fn entries(&self) -> MutexGuard<'_, BTreeMap<Name, Entry>> {
+        // A panic between two of its changes would have left whole entries.
+        self.entries.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 impl Databases {
     /// Registers the databases of a configuration and serves them. Needs a tokio runtime.
     ///
@@ -218,8 +225,7 @@ impl Databases {
     }
 
     fn entries(&self) -> MutexGuard<'_, BTreeMap<Name, Entry>> {
-        // A panic between two of its changes would have left whole entries.
-        self.0.entries.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.entries()
     }
 }
 
@@ -235,7 +241,7 @@ async fn dispatch(inner: Arc<Inner>, mut jobs: DatabaseJobs) {
     while jobs.recv_many(&mut batch, 1_024).await > 0 {
         let mut unknown = Vec::new();
         {
-            let entries = inner.entries.lock().unwrap_or_else(PoisonError::into_inner);
+            let entries = inner.entries();
             for (name, job) in batch.drain(..) {
                 let sent = entries.get(&name).map(|entry| entry.jobs.send(job));
                 if !matches!(sent, Some(Ok(()))) {
@@ -264,7 +270,7 @@ async fn let_go(inner: Arc<Inner>, names: Vec<Name>) {
         if inner.node.databases_said(vec![Input::DatabaseGone { name: name.clone() }]).is_err() {
             return;
         }
-        inner.entries.lock().unwrap_or_else(PoisonError::into_inner).remove(&name);
+        inner.entries().remove(&name);
         tracing::info!(database = %name, "is configured no longer");
     }
 }

@@ -16,21 +16,9 @@ async fn a_database_that_comes_back_is_finished_at_once() {
     let begun = world.begin(&["orders", "ledger"]).await.unwrap();
     world.prepare_orders(&begun).await;
     world.prepare_ledger(&begun).await;
-    let vote = |name: &str| v1::DatabaseVote {
-        database: name.to_owned(),
-        vouched: true,
-        ..Default::default()
-    };
     postgres.kill();
     mariadb.kill();
-    let request = v1::CommitRequest {
-        transaction_id: begun.bytes.clone(),
-        branches: 2,
-        votes: vec![vote("orders"), vote("ledger")],
-        wait: Wait::Decided.into(),
-        ..Default::default()
-    };
-    let outcome = world.transactions.clone().commit(request).await.unwrap().into_inner();
+    let outcome = world.commit_vouched(&begun, Wait::Decided).await.unwrap();
     assert_eq!(outcome.state(), State::Committing);
     world
         .until(async || {
@@ -70,20 +58,8 @@ async fn x5_a_removed_database_with_open_branches_stops_the_start_unless_release
     let begun = world.begin(&["orders", "ledger"]).await.unwrap();
     world.prepare_orders(&begun).await;
     world.prepare_ledger(&begun).await;
-    let vote = |name: &str| v1::DatabaseVote {
-        database: name.to_owned(),
-        vouched: true,
-        ..Default::default()
-    };
     postgres.kill();
-    let request = v1::CommitRequest {
-        transaction_id: begun.bytes.clone(),
-        branches: 2,
-        votes: vec![vote("orders"), vote("ledger")],
-        wait: Wait::Decided.into(),
-        ..Default::default()
-    };
-    world.transactions.clone().commit(request).await.unwrap();
+    world.commit_vouched(&begun, Wait::Decided).await.unwrap();
     // Taken out of the running server's configuration it stays, because it is needed.
     world.reload(&["ledger"]);
     world.until(async || (world.balances_of_ledger().await == 110).then_some(())).await;

@@ -231,8 +231,29 @@ impl World {
         begun: &Begun,
         wait: v1::Wait,
     ) -> Result<v1::Outcome, Status> {
-        let vote =
-            |name: &String| v1::DatabaseVote { database: name.clone(), ..Default::default() };
+        self.commit_with(begun, wait, false).await
+    }
+
+    /// Commits as a library does that has seen the guarded prepares succeed.
+    pub(crate) async fn commit_vouched(
+        &self,
+        begun: &Begun,
+        wait: v1::Wait,
+    ) -> Result<v1::Outcome, Status> {
+        self.commit_with(begun, wait, true).await
+    }
+
+    async fn commit_with(
+        &self,
+        begun: &Begun,
+        wait: v1::Wait,
+        vouched: bool,
+    ) -> Result<v1::Outcome, Status> {
+        let vote = |name: &String| v1::DatabaseVote {
+            database: name.clone(),
+            vouched,
+            ..Default::default()
+        };
         let votes: Vec<_> = begun.branches.keys().map(vote).collect();
         let request = v1::CommitRequest {
             transaction_id: begun.bytes.clone(),
