@@ -46,6 +46,8 @@ pub struct Limits {
     pub attention_ms: u64,
     /// Idempotency keys kept.
     pub keys: usize,
+    /// Idempotency keys of ended transactions that are written to the log together.
+    pub key_batch: usize,
     /// How long an idempotency key is kept after its transaction ended, in milliseconds.
     pub key_age_ms: u64,
     /// Topics.
@@ -70,6 +72,7 @@ impl Default for Limits {
             retry_ms: (100, 30_000),
             attention_ms: 60_000,
             keys: 1_000_000,
+            key_batch: 4_096,
             key_age_ms: 24 * 3_600_000,
             topics: 10_000,
             subscriptions: 10_000,

@@ -71,7 +71,26 @@ impl Recovery {
         }
     }
 
+    /// Records before the checkpoint that it refers to: read them when everything else was
+    /// applied, and give them to [`Recovery::recall`] in this order.
+    #[must_use]
+    pub fn elsewhere(&self) -> Vec<Lsn> {
+        self.core.coordinator.keys_elsewhere()
+    }
+
+    /// One of the records of [`Recovery::elsewhere`].
+    ///
+    /// # Panics
+    /// If it is not the one that is due.
+    pub fn recall(&mut self, lsn: Lsn, record: &Record) {
+        let Record::KeysEnded(keys) = record else { panic!("{lsn} does not hold keys") };
+        self.core.coordinator.recall_keys(lsn, keys);
+    }
+
     /// Everything was read and is durable: the core takes up what is open (C16).
+    ///
+    /// # Panics
+    /// If a record of [`Recovery::elsewhere`] was not given to [`Recovery::recall`].
     #[must_use]
     pub fn finish(mut self, now: Now) -> Core {
         self.core.effects = Effects::after(self.last);
@@ -204,6 +223,7 @@ impl Core {
             next_topic,
             next_subscription,
             segments,
+            keys: self.coordinator.key_batches(),
         }));
         self.bus.restate(&mut records);
         self.coordinator.restate(&mut records);
@@ -270,6 +290,12 @@ impl Core {
     #[must_use]
     pub fn oldest_open(&self) -> Option<Lsn> {
         self.coordinator.oldest_open()
+    }
+
+    /// Records that checkpoints refer to instead of restating them: they have to stay readable.
+    #[must_use]
+    pub fn referred(&self) -> Vec<Lsn> {
+        self.coordinator.key_batches().iter().map(|batch| batch.lsn).collect()
     }
 
     /// The phase of an open transaction, for tests.

@@ -3,6 +3,7 @@
 //! Whatever reveals something that is not durable yet is held back inside the core, so every
 //! output may be carried out at once.
 
+use alloc::boxed::Box;
 use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -46,7 +47,7 @@ pub enum Output {
         /// Its stream.
         session: SessionId,
         /// The event, under a lease.
-        delivery: Delivery,
+        delivery: Box<Delivery>,
     },
     /// Tell a subscriber that events were gone before it read them. Sent once to each stream of
     /// the subscription until one acknowledges it; nothing is delivered before.
@@ -271,7 +272,7 @@ pub enum Reply {
         remaining_ms: u64,
     },
     /// To `Show`.
-    Transaction(TransactionView),
+    Transaction(Box<TransactionView>),
     /// To `ListTransactions`.
     Transactions(Vec<TransactionView>),
     /// To `ListParticipants`.

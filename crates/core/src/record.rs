@@ -5,6 +5,7 @@
 //! make the state again.
 
 use alloc::string::String;
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use crate::event::{Body, OffsetRange, PlacedEvent, StagedEvent};
@@ -67,7 +68,10 @@ pub enum Record {
     TopicRestated(TopicRestated),
     /// Part of a checkpoint: what is remembered of producers.
     ProducersRestated(Vec<ProducerRestated>),
-    /// Part of a checkpoint: idempotency keys of ended transactions.
+    /// Idempotency keys of transactions that have ended: what later checkpoints refer to.
+    KeysEnded(Vec<KeyRestated>),
+    /// Part of a checkpoint: idempotency keys of ended transactions that are in no
+    /// [`Record::KeysEnded`] yet.
     KeysRestated(Vec<KeyRestated>),
     /// The checkpoint that began is complete.
     CheckpointEnd,
@@ -106,7 +110,7 @@ pub struct Participant {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct IdempotencyKey {
     /// 1 to [`crate::limits::KEY_BYTES`] bytes, chosen by the caller.
-    pub key: String,
+    pub key: Arc<str>,
     /// Digest of the request, made at the edge: the same key with another digest is a conflict.
     pub digest: u64,
 }
@@ -494,6 +498,19 @@ pub struct CheckpointStart {
     pub next_subscription: SubscriptionId,
     /// Segments of the journal that exist besides the one this record opens, ascending.
     pub segments: Vec<u64>,
+    /// Where the older idempotency keys are, oldest first.
+    pub keys: Vec<KeyBatch>,
+}
+
+/// A [`Record::KeysEnded`] that a checkpoint refers to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KeyBatch {
+    /// Where it is.
+    pub lsn: Lsn,
+    /// How many keys are in it.
+    pub total: u32,
+    /// How many of them, the last ones, are still kept.
+    pub kept: u32,
 }
 
 /// See [`Record::TransactionRestated`].
@@ -576,8 +593,8 @@ pub struct KeyRestated {
     pub key: IdempotencyKey,
     /// The transaction it began.
     pub id: TransactionId,
-    /// How it ended: none while it is open (then its transaction is restated too).
-    pub committed: Option<bool>,
+    /// How it ended.
+    pub committed: bool,
     /// Unix time in milliseconds at which it ended.
     pub wall_ms: u64,
 }
@@ -611,6 +628,7 @@ impl Record {
             | Self::SubscriptionRestated(_)
             | Self::TopicRestated(_)
             | Self::ProducersRestated(_)
+            | Self::KeysEnded(_)
             | Self::KeysRestated(_)
             | Self::CheckpointEnd => None,
         }
@@ -652,7 +670,9 @@ impl Record {
                 Self::Acknowledged(r) => 32 + r.ranges.len() as u64 * 24,
                 Self::DeadLettered(r) => 64 + r.reason.len() as u64,
                 Self::DeadLettersTaken(r) => 32 + r.offsets.len() as u64 * 10,
-                Self::CheckpointStart(r) => 64 + r.segments.len() as u64 * 10,
+                Self::CheckpointStart(r) => {
+                    64 + r.segments.len() as u64 * 10 + r.keys.len() as u64 * 20
+                }
                 Self::TransactionRestated(r) => {
                     let why = match &r.decision {
                         Some(Decision::Abort(why)) => reason(why),
@@ -668,7 +688,9 @@ impl Record {
                 Self::ProducersRestated(producers) => {
                     producers.iter().map(|p| 64 + p.sequences.len() as u64 * 24).sum()
                 }
-                Self::KeysRestated(keys) => keys.iter().map(|k| 64 + k.key.key.len() as u64).sum(),
+                Self::KeysEnded(keys) | Self::KeysRestated(keys) => {
+                    keys.iter().map(|k| 64 + k.key.key.len() as u64).sum()
+                }
                 Self::Opened(_)
                 | Self::TopicCreated(_)
                 | Self::TopicAltered(_)

@@ -209,6 +209,7 @@ fn roll(journal: &mut Journal) -> Result<(), Failure> {
         next_topic: TopicId(3),
         next_subscription: SubscriptionId(1),
         segments: journal.segments(),
+        keys: Vec::new(),
     });
     append(journal, vec![Arc::new(start), Arc::new(Record::CheckpointEnd)], true)
 }

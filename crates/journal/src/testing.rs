@@ -11,7 +11,7 @@ use handfast_core::ids::{
 };
 use handfast_core::record::{
     Abort, Acknowledged, Begin, CheckpointStart, Commit, DeadLettered, DeadLettersTaken, Decision,
-    End, Finished, GapAcknowledged, IdempotencyKey, KeyRestated, LocalItems, Note, Opened,
+    End, Finished, GapAcknowledged, IdempotencyKey, KeyBatch, KeyRestated, LocalItems, Note, Opened,
     Operated, Participant, ParticipantKind, ProducerRestated, Published, Reason, ReasonCode,
     Record, SegmentDropped, SubscriptionCreated, SubscriptionDeleted, SubscriptionRestated,
     SubscriptionSettings, SubscriptionSought, TopicAltered, TopicCreated, TopicDeleted,
@@ -105,17 +105,26 @@ fn bus_record() -> BoxedStrategy<Record> {
 
 fn checkpoint_record() -> BoxedStrategy<Record> {
     prop_oneof![
-        (store(), any::<u32>(), topic(), subscription(), vec(number(), 0..5)).prop_map(
-            |(store, epoch, next_topic, next_subscription, segments)| {
-                Record::CheckpointStart(CheckpointStart {
-                    store,
-                    epoch,
-                    next_topic,
-                    next_subscription,
-                    segments,
-                })
-            }
-        ),
+        (
+            store(),
+            any::<u32>(),
+            topic(),
+            subscription(),
+            vec(number(), 0..5),
+            vec(key_batch(), 0..3)
+        )
+            .prop_map(
+                |(store, epoch, next_topic, next_subscription, segments, keys)| {
+                    Record::CheckpointStart(CheckpointStart {
+                        store,
+                        epoch,
+                        next_topic,
+                        next_subscription,
+                        segments,
+                        keys,
+                    })
+                }
+            ),
         (
             begin(),
             lsn(),
@@ -164,6 +173,7 @@ fn checkpoint_record() -> BoxedStrategy<Record> {
             }
         ),
         vec(producer_restated(), 0..4).prop_map(Record::ProducersRestated),
+        vec(key_restated(), 0..4).prop_map(Record::KeysEnded),
         vec(key_restated(), 0..4).prop_map(Record::KeysRestated),
         Just(Record::CheckpointEnd),
     ]
@@ -275,7 +285,7 @@ fn note() -> BoxedStrategy<Note> {
 }
 
 fn key() -> BoxedStrategy<IdempotencyKey> {
-    (text(), any::<u64>()).prop_map(|(key, digest)| IdempotencyKey { key, digest }).boxed()
+    (text(), any::<u64>()).prop_map(|(key, digest)| IdempotencyKey { key: key.into(), digest }).boxed()
 }
 
 fn begin() -> BoxedStrategy<Begin> {
@@ -375,8 +385,14 @@ fn producer_restated() -> BoxedStrategy<ProducerRestated> {
         .boxed()
 }
 
+fn key_batch() -> BoxedStrategy<KeyBatch> {
+    (lsn(), small(), small())
+        .prop_map(|(lsn, total, kept)| KeyBatch { lsn, total, kept })
+        .boxed()
+}
+
 fn key_restated() -> BoxedStrategy<KeyRestated> {
-    (key(), id(), option::of(any::<bool>()), number())
+    (key(), id(), any::<bool>(), number())
         .prop_map(|(key, id, committed, wall_ms)| KeyRestated { key, id, committed, wall_ms })
         .boxed()
 }

@@ -216,7 +216,7 @@ fn keyed(mut request: BeginRequest, key: String) -> Result<Command, Refusal> {
         return Err(Malformed::new("idempotency_key", problem).into());
     }
     if !key.is_empty() {
-        request.key = Some(IdempotencyKey { key, digest: digest::of_begin(&request) });
+        request.key = Some(IdempotencyKey { key: key.into(), digest: digest::of_begin(&request) });
     }
     Ok(Command::Begin(request))
 }
@@ -339,7 +339,7 @@ fn answer(reply: Reply, about: About) -> Answer {
             ..outcome.into()
         }),
         Reply::Remaining { remaining_ms } => Answer::Remaining(v1::Remaining { remaining_ms }),
-        Reply::Transaction(view) => Answer::Transaction(view.into()),
+        Reply::Transaction(view) => Answer::Transaction((*view).into()),
         Reply::Transactions(views) => Answer::Transactions(v1::ListTransactionsReply {
             transactions: views.into_iter().map(Into::into).collect(),
         }),

@@ -89,7 +89,7 @@ fn begin_says_all_that_it_was_asked() {
     let request = begun(Call::Begin(begin_message()), Door::Session);
     let digest = digest::of_begin(&request);
     let key = request.key.clone().expect("it has a key");
-    assert_eq!((key.key.as_str(), key.digest), ("order-7", digest));
+    assert_eq!((&*key.key, key.digest), ("order-7", digest));
     let expected = BeginRequest {
         id: ID,
         local: None,

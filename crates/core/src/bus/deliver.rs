@@ -1,6 +1,7 @@
 //! Delivering: what to fetch next, whom to hand it to, and the short way for a subscriber that
 //! reads at the end of its topic.
 
+use alloc::boxed::Box;
 use alloc::vec::Vec;
 
 use super::subscription::{Outstanding, Subscription};
@@ -249,6 +250,7 @@ impl Subscription {
         let attempt = entry.attempts;
         let reference = DeliveryRef { subscription: self.id(), offset, token };
         let delivery = Delivery { reference, attempt, lease_ms, event };
+        let delivery = Box::new(delivery);
         reach.effects.emit(Output::Deliver { session, delivery });
     }
 }

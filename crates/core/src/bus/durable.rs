@@ -65,6 +65,7 @@ impl Bus {
             | Record::SubscriptionRestated(_)
             | Record::TopicRestated(_)
             | Record::ProducersRestated(_)
+            | Record::KeysEnded(_)
             | Record::KeysRestated(_)
             | Record::CheckpointEnd => {}
         }

@@ -107,6 +107,9 @@ impl Coordinator {
 
     /// C3, C9: the append of a transaction's record was lost, or nobody knows: read.
     pub(crate) fn append_failed(&mut self, cx: &mut Context<'_>, record: Arc<Record>) {
+        if matches!(*record, Record::KeysEnded(_)) {
+            return self.keys.seal_failed();
+        }
         let Some(id) = record.transaction() else { return };
         if let Some(tx) = self.transactions.get_mut(&id) {
             tx.unplaced = Some(record);
@@ -232,11 +235,13 @@ impl Coordinator {
             Record::Operated(operated) => self.apply_operated(lsn, operated),
             Record::End(end) => self.apply_end(lsn, end),
             Record::TransactionRestated(restated) => self.apply_restated(restated),
+            Record::KeysEnded(keys) => self.keys.sealed_at(lsn, keys),
             Record::KeysRestated(keys) => keys.iter().for_each(|k| self.keys.restore(k)),
-            Record::CheckpointStart(_) => {
+            Record::CheckpointStart(start) => {
                 // A checkpoint restates everything from nothing.
                 self.transactions.clear();
                 self.keys = super::Keys::default();
+                self.keys.refer(&start.keys);
             }
             Record::Opened(_)
             | Record::Published(_)

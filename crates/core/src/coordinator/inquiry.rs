@@ -1,6 +1,7 @@
 //! Questions about transactions: those in memory are answered from it, the others from the log.
 //! Rows C13, C15 and C17. "The log has nothing" is an answer only if the log is whole.
 
+use alloc::boxed::Box;
 use alloc::format;
 use alloc::vec::Vec;
 
@@ -125,7 +126,7 @@ impl Coordinator {
         match self.transactions.get(&id) {
             Some(tx) => {
                 let view = super::show::open(tx, cx.now, cx.effects.durable());
-                cx.effects.reply(caller, Reply::Transaction(view));
+                cx.effects.reply(caller, Reply::Transaction(Box::new(view)));
             }
             None => self.ask_log(cx, id, Question::Show(caller)),
         }
@@ -185,7 +186,7 @@ impl Coordinator {
                     None => cx.effects.refuse(caller, unknown(id)),
                 },
                 Question::Show(caller) => match super::show::ended(id, &parts) {
-                    Some(view) => cx.effects.reply(caller, Reply::Transaction(view)),
+                    Some(view) => cx.effects.reply(caller, Reply::Transaction(Box::new(view))),
                     None => cx.effects.refuse(caller, unknown(id)),
                 },
                 Question::Operate(caller) => cx.effects.refuse(

@@ -1,25 +1,68 @@
 //! Idempotency keys: the same key inside the window means the same transaction (I10).
 //!
 //! Bounded by age and number; the oldest ended ones go first, those of open transactions never.
+//!
+//! A million keys are too many to be restated by every checkpoint. So they are written once, in
+//! batches, as their transactions end ([`Record::KeysEnded`]); a checkpoint only says where those
+//! batches are and restates what is not in one yet.
 
 use alloc::collections::VecDeque;
-use alloc::string::String;
+use alloc::sync::Arc;
 use alloc::vec::Vec;
+use core::hash::BuildHasher;
 
-use hashbrown::HashMap;
+use hashbrown::{DefaultHashBuilder, HashMap, HashTable};
 
-use crate::ids::TransactionId;
+use crate::ids::{Lsn, TransactionId};
 use crate::limits::Limits;
-use crate::record::{IdempotencyKey, KeyRestated, Record};
+use crate::record::{IdempotencyKey, KeyBatch, KeyRestated, Record};
 
 /// The keys that are kept.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub(crate) struct Keys {
-    entries: HashMap<String, Entry>,
+    /// Keys of open transactions: digest and transaction.
+    open: HashMap<Arc<str>, (u64, TransactionId)>,
     /// Keys of ended transactions, the oldest end first.
-    ended: VecDeque<(u64, String)>,
+    ended: VecDeque<KeyRestated>,
+    /// The number of the first of them. It only rises, but for what a recovery puts in front.
+    first: u64,
+    /// Hash and number of each ended key: small, and never hashed again when it grows.
+    places: HashTable<(u64, u64)>,
+    hasher: DefaultHashBuilder,
+    /// Batches that are in the log, oldest first: they hold the first of the ended keys.
+    batches: VecDeque<Batch>,
+    /// Ended keys in a batch that is appended, not accepted yet.
+    sealing: usize,
     /// The keys of all transactions that ended at or after this Unix time are kept.
     since_ms: u64,
+}
+
+impl Default for Keys {
+    fn default() -> Self {
+        Self {
+            open: HashMap::default(),
+            ended: VecDeque::new(),
+            // Far from both ends of its range.
+            first: 1 << 63,
+            places: HashTable::new(),
+            hasher: DefaultHashBuilder::default(),
+            batches: VecDeque::new(),
+            sealing: 0,
+            since_ms: 0,
+        }
+    }
+}
+
+/// A batch of ended keys in the log.
+#[derive(Clone, Copy, Debug)]
+struct Batch {
+    lsn: Lsn,
+    /// Keys in the record.
+    total: usize,
+    /// How many of them, the last ones, are still kept.
+    kept: usize,
+    /// In recovery: the record has not been read.
+    missing: bool,
 }
 
 /// What is known of a key.
@@ -27,17 +70,19 @@ pub(crate) struct Keys {
 pub(crate) struct Entry {
     pub(crate) digest: u64,
     pub(crate) id: TransactionId,
-    /// How the transaction ended, and when; none: it is open.
-    pub(crate) ended: Option<(bool, u64)>,
 }
 
 impl Keys {
     pub(crate) fn find(&self, key: &str) -> Option<Entry> {
-        self.entries.get(key).copied()
+        if let Some((digest, id)) = self.open.get(key) {
+            return Some(Entry { digest: *digest, id: *id });
+        }
+        let ended = self.ended_at(self.place(key)?);
+        Some(Entry { digest: ended.key.digest, id: ended.id })
     }
 
     pub(crate) fn len(&self) -> usize {
-        self.entries.len()
+        self.open.len() + self.ended.len()
     }
 
     /// How far back the keys reach: those of transactions that ended earlier may be forgotten.
@@ -46,74 +91,189 @@ impl Keys {
     }
 
     /// After recovery: which keys were let go of before is not known, so only what is kept counts.
+    ///
+    /// # Panics
+    /// If a batch that the checkpoint refers to was not read.
     pub(crate) fn recovered(&mut self, wall_ms: u64) {
-        self.since_ms = self.ended.front().map_or(wall_ms, |(ended, _)| *ended);
+        assert!(self.elsewhere().is_empty(), "batches of keys were not read (I10)");
+        self.since_ms = self.ended.front().map_or(wall_ms, |ended| ended.wall_ms);
     }
 
     /// A transaction was begun under the key.
     pub(crate) fn insert(&mut self, key: &IdempotencyKey, id: TransactionId) {
-        let entry = Entry { digest: key.digest, id, ended: None };
-        self.entries.insert(key.key.clone(), entry);
+        self.open.insert(Arc::clone(&key.key), (key.digest, id));
     }
 
     /// The key's transaction was never begun after all.
     pub(crate) fn remove(&mut self, key: &IdempotencyKey, id: TransactionId) {
-        if self.entries.get(&key.key).is_some_and(|e| e.id == id) {
-            self.entries.remove(&key.key);
+        if self.open.get(&key.key).is_some_and(|(_, of)| *of == id) {
+            self.open.remove(&key.key);
         }
     }
 
     /// The key's transaction ended: from now on the key may go.
-    pub(crate) fn end(&mut self, key: &IdempotencyKey, committed: bool, wall_ms: u64) {
-        if let Some(entry) = self.entries.get_mut(&key.key)
-            && entry.ended.is_none()
-        {
-            entry.ended = Some((committed, wall_ms));
-            self.ended.push_back((wall_ms, key.key.clone()));
+    pub(crate) fn end(
+        &mut self,
+        key: &IdempotencyKey,
+        id: TransactionId,
+        committed: bool,
+        wall_ms: u64,
+    ) {
+        if self.open.get(&key.key).is_some_and(|(_, of)| *of == id) {
+            self.open.remove(&key.key);
+            self.push(KeyRestated { key: key.clone(), id, committed, wall_ms });
         }
     }
 
     /// Lets go of what is too old or too much.
     pub(crate) fn evict(&mut self, limits: &Limits, wall_ms: u64) {
         let horizon = wall_ms.saturating_sub(limits.key_age_ms);
-        while let Some((ended, key)) = self.ended.front() {
-            if *ended >= horizon && self.entries.len() <= limits.keys {
+        while let Some(ended) = self.ended.front() {
+            let at = ended.wall_ms;
+            if at >= horizon && self.len() <= limits.keys {
                 break;
             }
             // Others of the same millisecond may be kept; they do not count.
-            self.since_ms = self.since_ms.max(*ended + 1);
-            self.entries.remove(key);
-            self.ended.pop_front();
+            self.since_ms = self.since_ms.max(at + 1);
+            self.pop();
         }
+    }
+
+    /// A batch of ended keys that is not in the log yet, once it is large enough.
+    pub(crate) fn seal(&mut self, limits: &Limits) -> Option<Record> {
+        let sealed = self.sealed();
+        let fresh = self.ended.len() - sealed;
+        if self.sealing > 0 || fresh < limits.key_batch {
+            return None;
+        }
+        self.sealing = limits.key_batch;
+        let batch = self.ended.range(sealed..).take(limits.key_batch);
+        Some(Record::KeysEnded(batch.cloned().collect()))
+    }
+
+    /// A batch has its place in the log.
+    pub(crate) fn sealed_at(&mut self, lsn: Lsn, batch: &[KeyRestated]) {
+        let sealed = self.sealed();
+        self.sealing = 0;
+        let Some(last) = batch.last() else { return };
+        let fresh = self.ended.range(sealed..);
+        // Nearly always as many as the batch has; fewer when some were let go of meanwhile.
+        let kept = fresh.take(batch.len()).position(|ended| ended.id == last.id);
+        if let Some(at) = kept {
+            let (total, kept) = (batch.len(), at + 1);
+            self.batches.push_back(Batch { lsn, total, kept, missing: false });
+        }
+    }
+
+    /// The batch did not find its place in the log.
+    pub(crate) fn seal_failed(&mut self) {
+        self.sealing = 0;
     }
 
     /// Part of a checkpoint came back.
     pub(crate) fn restore(&mut self, restated: &KeyRestated) {
-        self.insert(&restated.key, restated.id);
-        if let Some(committed) = restated.committed {
-            self.end(&restated.key, committed, restated.wall_ms);
+        self.push(restated.clone());
+    }
+
+    /// A checkpoint says where the older keys are.
+    pub(crate) fn refer(&mut self, batches: &[KeyBatch]) {
+        let batch = |b: &KeyBatch| Batch {
+            lsn: b.lsn,
+            total: b.total as usize,
+            kept: b.kept as usize,
+            missing: true,
+        };
+        self.batches = batches.iter().map(batch).collect();
+    }
+
+    /// Batches that were not read yet, the newest first.
+    pub(crate) fn elsewhere(&self) -> Vec<Lsn> {
+        self.batches.iter().rev().filter(|b| b.missing).map(|b| b.lsn).collect()
+    }
+
+    /// The newest batch that was not read yet: its keys ended before all that are here.
+    ///
+    /// # Panics
+    /// If it is not the one that is due.
+    pub(crate) fn recall(&mut self, lsn: Lsn, keys: &[KeyRestated]) {
+        let due = self.batches.iter_mut().rev().find(|b| b.missing);
+        let batch = due.filter(|b| b.lsn == lsn && b.total == keys.len());
+        let batch = batch.expect("it is the batch that is due");
+        batch.missing = false;
+        for key in keys[batch.total - batch.kept..].iter().rev() {
+            let newer = self.place(&key.key.key);
+            self.first -= 1;
+            self.ended.push_front(key.clone());
+            if newer.is_none() {
+                let hash = self.hasher.hash_one(&*key.key.key);
+                self.places.insert_unique(hash, (hash, self.first), |(hash, _)| *hash);
+            }
         }
     }
 
-    /// The keys of ended transactions, oldest first, in records of bounded size.
+    /// Where the batches are, oldest first: what a checkpoint refers to.
+    pub(crate) fn batches(&self) -> Vec<KeyBatch> {
+        let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
+        let batch = |b: &Batch| KeyBatch { lsn: b.lsn, total: count(b.total), kept: count(b.kept) };
+        self.batches.iter().map(batch).collect()
+    }
+
+    /// The keys of ended transactions that are in no batch, oldest first.
     pub(crate) fn restate(&self, out: &mut Vec<Record>) {
-        let mut batch = Vec::new();
-        for (wall_ms, key) in &self.ended {
-            let Some(entry) = self.entries.get(key) else { continue };
-            let Some((committed, _)) = entry.ended else { continue };
-            batch.push(KeyRestated {
-                key: IdempotencyKey { key: key.clone(), digest: entry.digest },
-                id: entry.id,
-                committed: Some(committed),
-                wall_ms: *wall_ms,
-            });
-            if batch.len() == RESTATED_KEYS {
-                out.push(Record::KeysRestated(core::mem::take(&mut batch)));
+        let mut rest = self.ended.range(self.sealed()..).cloned().peekable();
+        while rest.peek().is_some() {
+            out.push(Record::KeysRestated(rest.by_ref().take(RESTATED_KEYS).collect()));
+        }
+    }
+
+    /// Ended keys that are in batches of the log, which are the first ones.
+    fn sealed(&self) -> usize {
+        self.batches.iter().filter(|b| !b.missing).map(|b| b.kept).sum()
+    }
+
+    fn push(&mut self, ended: KeyRestated) {
+        let number = self.first + self.ended.len() as u64;
+        let hash = self.hasher.hash_one(&*ended.key.key);
+        if let Some(old) = self.place(&ended.key.key)
+            && let Ok(place) = self.places.find_entry(hash, |(_, number)| *number == old)
+        {
+            place.remove();
+        }
+        self.places.insert_unique(hash, (hash, number), |(hash, _)| *hash);
+        self.ended.push_back(ended);
+    }
+
+    /// Lets go of the oldest ended key.
+    fn pop(&mut self) {
+        let Some(ended) = self.ended.pop_front() else { return };
+        let number = self.first;
+        self.first += 1;
+        let hash = self.hasher.hash_one(&*ended.key.key);
+        if let Ok(place) = self.places.find_entry(hash, |(_, at)| *at == number) {
+            place.remove();
+        }
+        match self.batches.front_mut() {
+            Some(batch) => {
+                batch.kept -= 1;
+                if batch.kept == 0 {
+                    self.batches.pop_front();
+                }
             }
+            None => self.sealing = self.sealing.saturating_sub(1),
         }
-        if !batch.is_empty() {
-            out.push(Record::KeysRestated(batch));
-        }
+    }
+
+    fn place(&self, key: &str) -> Option<u64> {
+        let hash = self.hasher.hash_one(key);
+        let found = self.places.find(hash, |(h, number)| {
+            *h == hash && &*self.ended_at(*number).key.key == key
+        });
+        found.map(|(_, number)| *number)
+    }
+
+    fn ended_at(&self, number: u64) -> &KeyRestated {
+        let at = usize::try_from(number - self.first).unwrap_or(usize::MAX);
+        &self.ended[at]
     }
 }
 
@@ -126,7 +286,36 @@ mod tests {
     use alloc::format;
 
     fn key(n: u64) -> IdempotencyKey {
-        IdempotencyKey { key: format!("key-{n}"), digest: n }
+        IdempotencyKey { key: format!("key-{n}").into(), digest: n }
+    }
+
+    fn id(n: u64) -> TransactionId {
+        TransactionId(u128::from(n))
+    }
+
+    fn ended(keys: &mut Keys, numbers: core::ops::Range<u64>) {
+        for n in numbers {
+            keys.insert(&key(n), id(n));
+            keys.end(&key(n), id(n), n % 2 == 0, n);
+        }
+    }
+
+    /// What a checkpoint says and the batches it refers to, put together again.
+    fn recovered(keys: &Keys, batches: &[(Lsn, Vec<KeyRestated>)]) -> Keys {
+        let mut again = Keys::default();
+        again.refer(&keys.batches());
+        let mut records = Vec::new();
+        keys.restate(&mut records);
+        for record in &records {
+            let Record::KeysRestated(restated) = record else { panic!("{record:?}") };
+            restated.iter().for_each(|k| again.restore(k));
+        }
+        for lsn in again.elsewhere() {
+            let (_, batch) = batches.iter().find(|(at, _)| *at == lsn).unwrap();
+            again.recall(lsn, batch);
+        }
+        again.recovered(0);
+        again
     }
 
     #[test]
@@ -134,14 +323,14 @@ mod tests {
         let limits = Limits { keys: 2, key_age_ms: 1_000, ..Limits::default() };
         let mut keys = Keys::default();
         for n in 1..=4 {
-            keys.insert(&key(n), TransactionId(u128::from(n)));
+            keys.insert(&key(n), id(n));
         }
-        keys.end(&key(3), true, 10);
-        keys.end(&key(2), false, 20);
+        keys.end(&key(3), id(3), true, 10);
+        keys.end(&key(2), id(2), false, 20);
         keys.evict(&limits, 20);
         assert_eq!(keys.len(), 2);
         assert!(keys.find("key-1").is_some() && keys.find("key-4").is_some());
-        keys.end(&key(1), true, 30);
+        keys.end(&key(1), id(1), true, 30);
         keys.evict(&limits, 1_030);
         assert!(keys.find("key-1").is_some());
         keys.evict(&limits, 1_031);
@@ -150,20 +339,74 @@ mod tests {
     }
 
     #[test]
-    fn a_checkpoint_brings_the_keys_back() {
+    fn a_checkpoint_and_the_batches_it_refers_to_bring_the_keys_back() {
+        let limits = Limits { keys: 90, key_batch: 10, ..Limits::default() };
         let mut keys = Keys::default();
-        for n in 0..10_000 {
-            keys.insert(&key(n), TransactionId(u128::from(n)));
-            keys.end(&key(n), n % 2 == 0, n);
+        let mut batches = Vec::new();
+        for n in 0..1_000 {
+            ended(&mut keys, n..n + 1);
+            keys.evict(&limits, 0);
+            if let Some(Record::KeysEnded(batch)) = keys.seal(&limits) {
+                assert_eq!(batch.len(), 10);
+                // Another ends between the append and its place.
+                assert_eq!(keys.seal(&limits), None);
+                let lsn = Lsn(n + 1);
+                keys.sealed_at(lsn, &batch);
+                batches.push((lsn, batch));
+            }
+            let again = recovered(&keys, &batches);
+            assert_eq!(again.ended, keys.ended, "after {n}");
+            for old in n.saturating_sub(200)..=n {
+                let name = format!("key-{old}");
+                assert_eq!(again.find(&name), keys.find(&name), "{name} after {n}");
+            }
         }
-        let mut records = Vec::new();
-        keys.restate(&mut records);
-        let mut again = Keys::default();
-        for record in &records {
-            let Record::KeysRestated(restated) = record else { panic!("{record:?}") };
-            restated.iter().for_each(|k| again.restore(k));
-        }
-        assert_eq!(again.entries, keys.entries);
-        assert_eq!(again.ended, keys.ended);
+        assert!(keys.batches().len() < 11, "{:?}", keys.batches());
+    }
+
+    #[test]
+    fn keys_let_go_of_while_their_batch_is_appended_do_not_come_back() {
+        let mut limits = Limits { key_batch: 4, ..Limits::default() };
+        let mut keys = Keys::default();
+        ended(&mut keys, 0..5);
+        let Some(Record::KeysEnded(batch)) = keys.seal(&limits) else { panic!("it is due") };
+        limits.keys = 2;
+        keys.evict(&limits, 0);
+        keys.sealed_at(Lsn(9), &batch);
+        let again = recovered(&keys, &[(Lsn(9), batch)]);
+        assert_eq!(again.len(), 2);
+        assert_eq!((again.find("key-2"), again.find("key-3").is_some()), (None, true));
+        limits.keys = 0;
+        keys.evict(&limits, 0);
+        assert_eq!((keys.len(), keys.batches().len()), (0, 0));
+    }
+
+    #[test]
+    fn a_batch_that_was_lost_is_made_again() {
+        let limits = Limits { key_batch: 3, ..Limits::default() };
+        let mut keys = Keys::default();
+        ended(&mut keys, 0..4);
+        let lost = keys.seal(&limits);
+        keys.seal_failed();
+        assert!(lost.is_some());
+        assert_eq!(keys.seal(&limits), lost);
+    }
+
+    #[test]
+    fn the_same_key_again_after_it_was_let_go_of_is_the_new_one() {
+        let limits = Limits { keys: 0, ..Limits::default() };
+        let mut keys = Keys::default();
+        ended(&mut keys, 7..8);
+        keys.evict(&limits, 0);
+        keys.insert(&key(7), id(70));
+        keys.end(&key(7), id(70), true, 100);
+        assert_eq!(keys.find("key-7").map(|e| e.id), Some(id(70)));
+        // A recovery knows both, and the older one ended before.
+        let old = KeyRestated { key: key(7), id: id(7), committed: false, wall_ms: 7 };
+        keys.refer(&[KeyBatch { lsn: Lsn(1), total: 1, kept: 1 }]);
+        keys.recall(Lsn(1), &[old]);
+        assert_eq!(keys.find("key-7").map(|e| e.id), Some(id(70)));
+        keys.evict(&limits, 0);
+        assert_eq!((keys.len(), keys.find("key-7")), (0, None));
     }
 }

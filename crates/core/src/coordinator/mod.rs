@@ -32,7 +32,7 @@ use crate::effects::Effects;
 use crate::ids::{Lsn, Name, Now, SessionId, TransactionId};
 use crate::limits::Limits;
 use crate::output::Output;
-use crate::record::{Reason, ReasonCode, Record};
+use crate::record::{KeyBatch, KeyRestated, Reason, ReasonCode, Record};
 
 use collecting::deadline_reason;
 use databases::Registered;
@@ -141,6 +141,11 @@ impl Coordinator {
         match record {
             Record::Begin(begin) => self.begin_accepted(cx, lsn, begin.id),
             Record::Abort(abort) if !self.is_local(abort.id) => self.abort_stands(cx, abort.id),
+            Record::End(_) => {
+                if let Some(batch) = self.keys.seal(cx.limits) {
+                    cx.effects.append(batch);
+                }
+            }
             _ => {}
         }
     }
@@ -205,6 +210,21 @@ impl Coordinator {
     /// Idempotency keys that are kept.
     pub(crate) fn keys(&self) -> usize {
         self.keys.len()
+    }
+
+    /// Where in the log the older idempotency keys are.
+    pub(crate) fn key_batches(&self) -> Vec<KeyBatch> {
+        self.keys.batches()
+    }
+
+    /// Batches of keys that a checkpoint refers to and that were not read, the newest first.
+    pub(crate) fn keys_elsewhere(&self) -> Vec<Lsn> {
+        self.keys.elsewhere()
+    }
+
+    /// The newest of those.
+    pub(crate) fn recall_keys(&mut self, lsn: Lsn, keys: &[KeyRestated]) {
+        self.keys.recall(lsn, keys);
     }
 
     /// Keys of transactions that ended before this Unix time may be forgotten.

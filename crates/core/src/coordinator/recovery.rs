@@ -62,7 +62,7 @@ impl Coordinator {
         tx.last = lsn;
         tx.end_lsn = Some(lsn);
         if let Some(key) = &tx.begin.key {
-            self.keys.end(key, end.committed, end.wall_ms);
+            self.keys.end(key, end.id, end.committed, end.wall_ms);
         }
     }
 

@@ -4,7 +4,7 @@
 
 use handfast_core::record::{
     Abort, Acknowledged, Begin, CheckpointStart, Commit, DeadLettered, DeadLettersTaken, End,
-    GapAcknowledged, KeyRestated, Opened, Operated, ProducerRestated, Published, Record,
+    GapAcknowledged, KeyBatch, KeyRestated, Opened, Operated, ProducerRestated, Published, Record,
     SegmentDropped, SubscriptionCreated, SubscriptionDeleted, SubscriptionRestated,
     SubscriptionSought, TopicAltered, TopicCreated, TopicDeleted, TopicRestated, TopicTruncated,
     TransactionRestated,
@@ -65,6 +65,7 @@ records! {
     23 ProducersRestated,
     24 KeysRestated,
     26 Operated,
+    27 KeysEnded,
 }
 
 fields!(Opened { store, epoch, wall_ms });
@@ -85,7 +86,8 @@ fields!(GapAcknowledged { subscription, to });
 fields!(DeadLettered { subscription, offset, attempts, reason, wall_ms });
 fields!(DeadLettersTaken { subscription, offsets, retry });
 fields!(SegmentDropped { segment });
-fields!(CheckpointStart { store, epoch, next_topic, next_subscription, segments });
+fields!(CheckpointStart { store, epoch, next_topic, next_subscription, segments, keys });
+fields!(KeyBatch { lsn, total, kept });
 fields!(Operated { id, previous, note, released });
 fields!(TransactionRestated {
     begin,

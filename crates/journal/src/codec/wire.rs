@@ -3,6 +3,8 @@
 //! Varints are little-endian base 128 and must be as short as possible, so that every value has
 //! one encoding.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 
 use super::Malformed;
@@ -150,6 +152,18 @@ impl Codec for String {
     fn take(input: &mut Input) -> Result<Self, Malformed> {
         let length = input.length()?;
         Ok(input.text(length)?.to_owned())
+    }
+}
+
+impl Codec for Arc<str> {
+    fn put(&self, out: &mut Vec<u8>) {
+        (self.len() as u64).put(out);
+        out.extend_from_slice(self.as_bytes());
+    }
+
+    fn take(input: &mut Input) -> Result<Self, Malformed> {
+        let length = input.length()?;
+        Ok(Arc::from(input.text(length)?))
     }
 }
 

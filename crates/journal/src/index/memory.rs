@@ -303,6 +303,7 @@ pub(crate) fn wall_ms(record: &Record) -> Option<u64> {
         | Record::SubscriptionRestated(_)
         | Record::TopicRestated(_)
         | Record::ProducersRestated(_)
+        | Record::KeysEnded(_)
         | Record::KeysRestated(_)
         | Record::CheckpointEnd => None,
     }

@@ -1,6 +1,6 @@
 //! The service Participants: the stream of one instance, and the list of participants.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use handfast_core::command::Command;
@@ -69,10 +69,13 @@ async fn read(
 #[derive(Clone, Default)]
 struct Asked(Arc<Mutex<Open>>);
 
+/// The node answers nearly in order, so a queue with holes is short.
 #[derive(Default)]
 struct Open {
-    last: u64,
-    open: HashMap<u64, (u64, About)>,
+    /// Our number of the first in the queue.
+    first: u64,
+    /// The instance's number, until it is answered.
+    queue: VecDeque<Option<(u64, About)>>,
 }
 
 impl Asked {
@@ -84,9 +87,18 @@ impl Asked {
 
 impl Open {
     fn remember(&mut self, number: u64, about: About) -> u64 {
-        self.last += 1;
-        self.open.insert(self.last, (number, about));
-        self.last
+        self.queue.push_back(Some((number, about)));
+        self.first + self.queue.len() as u64 - 1
+    }
+
+    fn answered(&mut self, ours: u64) -> Option<(u64, About)> {
+        let at = usize::try_from(ours.checked_sub(self.first)?).ok()?;
+        let known = self.queue.get_mut(at)?.take();
+        while self.queue.front().is_some_and(Option::is_none) {
+            self.queue.pop_front();
+            self.first += 1;
+        }
+        known
     }
 }
 
@@ -101,7 +113,7 @@ impl Voice for Messages {
         for item in items {
             match item {
                 Item::Reply { request, reply } => {
-                    let known = asked.open.remove(&request);
+                    let known = asked.answered(request);
                     let (number, about) = known.expect("the node answers what it was asked, once");
                     out.extend(wire::reply(number, about, reply));
                 }

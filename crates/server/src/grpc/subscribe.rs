@@ -135,7 +135,7 @@ impl Voice for Messages {
     fn say(&mut self, items: Vec<Item>, out: &mut VecDeque<Self::Message>) {
         for item in items {
             match item {
-                Item::Deliver(delivery) => self.deliver(delivery, out),
+                Item::Deliver(delivery) => self.deliver(*delivery, out),
                 Item::Gap(gap) => out.push_back(wire::gap(gap)),
                 Item::Reply { request, mut reply } => {
                     if let Reply::Subscription { name, created, .. } = &mut reply {

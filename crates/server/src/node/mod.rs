@@ -22,7 +22,7 @@ use crossbeam_channel as channel;
 use handfast_core::Recovery;
 use handfast_core::command::Command;
 use handfast_core::event::StoredEvent;
-use handfast_core::ids::{Name, Offset, StoreId, TopicId, TransactionId};
+use handfast_core::ids::{Lsn, Name, Offset, StoreId, TopicId, TransactionId};
 use handfast_core::input::Input;
 use handfast_core::limits::Limits;
 use handfast_core::output::{Fetch, Reply};
@@ -88,6 +88,9 @@ pub enum OpenError {
     /// Locked by another process, not a store, corrupt (with the place), or not readable.
     #[error(transparent)]
     Journal(#[from] handfast_journal::Error),
+    /// A record that the checkpoint refers to is gone.
+    #[error("the store is damaged: record {0}, which its checkpoint refers to, is missing")]
+    Missing(Lsn),
     /// The system gives no thread.
     #[error("cannot start a thread: {0}")]
     Thread(#[source] io::Error),
@@ -168,6 +171,11 @@ impl Node {
             progress,
             &mut |lsn, record| recovery.apply(lsn, &record),
         )?;
+        let reader = journal.reader();
+        for lsn in recovery.elsewhere() {
+            let record = reader.record(lsn)?.ok_or(OpenError::Missing(lsn))?;
+            recovery.recall(lsn, &record);
+        }
         let core = recovery.finish(clock.now());
         let info = Info {
             store: recovered.store,

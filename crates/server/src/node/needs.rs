@@ -20,6 +20,8 @@ pub(crate) struct Needs {
     starts: BTreeMap<TopicId, Offset>,
     /// Dead letters, whose events stay whatever retention says.
     dead: BTreeSet<(TopicId, Offset)>,
+    /// Records that checkpoints refer to.
+    referred: BTreeSet<Lsn>,
     /// BEGIN of the oldest open transaction.
     oldest_open: Option<Lsn>,
     wall_ms: u64,
@@ -31,6 +33,7 @@ impl Needs {
         Self {
             starts: core.topics().into_iter().map(|t| (t.topic, t.start)).collect(),
             dead: core.dead_letters().into_iter().collect(),
+            referred: core.referred().into_iter().collect(),
             oldest_open: core.oldest_open(),
             wall_ms: now.wall_ms,
             key_age_ms,
@@ -44,7 +47,8 @@ impl Needs {
             self.has(part.topic, part.last) || dead.count() > 0
         });
         let open = self.oldest_open.is_some_and(|lsn| lsn <= segment.last);
-        !events && !open && !self.outcomes(segment.newest_end_ms, segment.newest_keyed_end_ms)
+        let referred = self.referred.range(segment.first..=segment.last).next().is_some();
+        !events && !open && !referred && !self.outcomes(segment.newest_end_ms, segment.newest_keyed_end_ms)
     }
 
     /// Another segment needs what is in this one.
@@ -95,6 +99,7 @@ impl Needs {
             Record::Operated(r) => open || young(r.note.wall_ms),
             Record::End(r) => open || young(r.wall_ms),
             Record::Published(_) => events(),
+            Record::KeysEnded(_) => self.referred.contains(&lsn),
             Record::Opened(_)
             | Record::TopicCreated(_)
             | Record::TopicAltered(_)

@@ -24,8 +24,9 @@ use super::retention::Retention;
 use super::session::{Item, Outbox, Outboxes};
 use super::writer::{Groups, WriteJob, Written};
 
-/// Messages that are handled before outputs are carried out.
-const BATCH: usize = 1_024;
+/// Inputs that are handled before outputs are carried out. Large enough that what is done once a
+/// batch costs little, small enough that services, clients and the journal have work meanwhile.
+const BATCH: usize = 256;
 /// The session of the unary calls.
 pub(crate) const CALLS: SessionId = SessionId(0);
 /// Bytes that the journal keeps free beyond what is reserved for accepted work.
@@ -175,12 +176,13 @@ impl Pump {
         self.carry_out();
         loop {
             let Some(first) = self.next_message() else { return Ok(()) };
+            let mut inputs = 0;
             if let Some(message) = first {
-                self.take(message)?;
+                inputs += self.take(message)?;
             }
-            for _ in 1..BATCH {
+            while inputs < BATCH {
                 let Ok(message) = self.ends.inbox.try_recv() else { break };
-                self.take(message)?;
+                inputs += self.take(message)?;
             }
             let now = self.clock.now();
             if self.core.next_deadline().is_some_and(|at| at <= now.mono_ms) {
@@ -208,8 +210,10 @@ impl Pump {
         }
     }
 
-    fn take(&mut self, message: ToPump) -> Result<(), String> {
+    /// Takes a message in; says how many inputs it was.
+    fn take(&mut self, message: ToPump) -> Result<usize, String> {
         let now = self.clock.now();
+        let mut inputs = 1;
         match message {
             ToPump::SessionOpened { session, outbox } => self.outboxes.insert(session, outbox),
             ToPump::SessionEnded(session) => {
@@ -217,6 +221,7 @@ impl Pump {
                 self.core.handle(now, Input::SessionEnded { session });
             }
             ToPump::Commands { session, batch } => {
+                inputs = batch.len();
                 for (request, command) in batch {
                     let caller = Caller { session, request };
                     self.core.handle(now, Input::Command { caller, command });
@@ -233,8 +238,9 @@ impl Pump {
                 self.core.handle(now, Input::Fetched { fetch, events, next });
             }
             ToPump::Chain { id, chain } => self.core.handle(now, Input::Chain { id, chain }),
-            ToPump::Databases(inputs) => {
-                for input in inputs {
+            ToPump::Databases(said) => {
+                inputs = said.len();
+                for input in said {
                     self.core.handle(now, input);
                 }
             }
@@ -262,7 +268,7 @@ impl Pump {
             ToPump::Stop => self.stopping = true,
             ToPump::Fault(error) => return Err(error),
         }
-        Ok(())
+        Ok(inputs)
     }
 
     fn written(&mut self, written: Written) {

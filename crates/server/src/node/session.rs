@@ -20,6 +20,8 @@ use super::{NodeStopped, NodeStopped as Stopped};
 
 /// Requests of one session that may be unanswered.
 const UNANSWERED: usize = 4_096;
+/// Requests that reach the pump as one message: others get their turn in between.
+const BATCH: usize = 256;
 /// Items that may wait for a session to read them.
 const UNREAD: usize = 100_000;
 
@@ -66,8 +68,8 @@ impl Sender {
     /// [`NodeStopped`] when the node has stopped.
     pub async fn send(&self, mut batch: Vec<(u64, Command)>) -> Result<(), Stopped> {
         while !batch.is_empty() {
-            let rest = batch.split_off(batch.len().min(UNANSWERED));
-            let count = u32::try_from(batch.len()).expect("a batch is at most UNANSWERED");
+            let rest = batch.split_off(batch.len().min(BATCH));
+            let count = u32::try_from(batch.len()).expect("a batch is at most BATCH");
             let permits = self.0.permits.acquire_many(count).await.map_err(|_| NodeStopped)?;
             permits.forget();
             let message = ToPump::Commands { session: self.0.session, batch };
@@ -100,7 +102,7 @@ pub enum Item {
         commit: bool,
     },
     /// For a subscriber.
-    Deliver(Delivery),
+    Deliver(Box<Delivery>),
     /// For a subscriber: events that are gone.
     Gap(OffsetRange),
     /// The session is over, and why.

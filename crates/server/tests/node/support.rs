@@ -39,7 +39,7 @@ pub(crate) fn run(id: TransactionId, number: u64, services: &[&str], wait: Wait)
         id,
         local: None,
         deadline_ms: Some(600_000),
-        key: Some(IdempotencyKey { key: format!("run-{number}"), digest: number }),
+        key: Some(IdempotencyKey { key: format!("run-{number}").into(), digest: number }),
         detached: true,
         branches: services.iter().map(branch).collect(),
         events: vec![event("t", number)],

@@ -243,7 +243,7 @@ impl Facts {
                 chain.local = begin.local.is_some();
                 chain.last = lsn;
                 if let Some(key) = &begin.key {
-                    self.keys.entry(key.key.clone()).or_default().push(begin.id);
+                    self.keys.entry(key.key.to_string()).or_default().push(begin.id);
                 }
             }
             Record::Commit(commit) => {
@@ -361,7 +361,7 @@ impl Facts {
                     ..Intent::default()
                 };
                 self.intents.insert(begin.id, intent);
-                let key = begin.key.as_ref().map(|key| key.key.clone());
+                let key = begin.key.as_ref().map(|key| key.key.to_string());
                 Asked::Begin(begin.id, key, begin.local.is_some())
             }
             Command::Enlist { id, branches } => {

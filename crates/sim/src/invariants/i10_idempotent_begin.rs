@@ -27,7 +27,7 @@ impl Invariant for IdempotentBegin {
         match seen {
             Seen::Appended(_, Record::Begin(begin)) => {
                 let Some(key) = &begin.key else { return Ok(()) };
-                let begun = facts.keys.get(&key.key).map_or(0, Vec::len);
+                let begun = facts.keys.get(&*key.key).map_or(0, Vec::len);
                 ensure(begun == 1, || format!("{} is transaction {begun} of its key", begin.id))
             }
             Seen::Output(Output::Reply { reply, .. }, Some(Asked::Begin(_, Some(key), _))) => {

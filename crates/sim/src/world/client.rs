@@ -285,13 +285,13 @@ impl World {
         if self.rng.percent(40) {
             self.last_key += 1;
             request.key = Some(IdempotencyKey {
-                key: format!("key {}", self.last_key),
+                key: format!("key {}", self.last_key).into(),
                 digest: self.last_key,
             });
         }
         if self.last_key > 0 && self.rng.percent(4) {
             // Somebody else's key: a conflict, unless a crash has freed it.
-            let key = format!("key {}", 1 + self.rng.below(self.last_key));
+            let key = format!("key {}", 1 + self.rng.below(self.last_key)).into();
             request.key = Some(IdempotencyKey { key, digest: self.rng.bits() | 1 << 63 });
         }
         if self.rng.percent(30)

@@ -64,7 +64,7 @@ impl World {
             Output::Append { .. } | Output::Attention { .. } => {}
             Output::Reply { to, reply } => self.down(to.session, Down::Reply(to.request, reply)),
             Output::ToService { session, message } => self.down(session, Down::ToService(message)),
-            Output::Deliver { session, delivery } => self.down(session, Down::Deliver(delivery)),
+            Output::Deliver { session, delivery } => self.down(session, Down::Deliver(*delivery)),
             Output::Gap { session, gap } => self.down(session, Down::Gap(gap)),
             Output::EndSession { session, .. } => self.down(session, Down::End),
             Output::Fetch(fetch) => self.fetches.push_back(fetch),

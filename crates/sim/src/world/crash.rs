@@ -6,7 +6,7 @@ use std::sync::Arc;
 use handfast_core::ids::{Lsn, StoreId};
 use handfast_core::input::Input;
 use handfast_core::output::Output;
-use handfast_core::record::{Abort, Opened, Reason, ReasonCode, Record};
+use handfast_core::record::{Abort, CheckpointStart, Opened, Reason, ReasonCode, Record};
 use handfast_core::{Core, Recovery};
 
 use super::{Disk, World, limits};
@@ -83,9 +83,17 @@ impl World {
                     begin.key = None;
                     recovery.apply(lsn, &Record::Begin(begin));
                 }
+                Record::CheckpointStart(start) if self.fault == Some(Fault::KeysForgotten) => {
+                    let start = CheckpointStart { keys: Vec::new(), ..start.clone() };
+                    recovery.apply(lsn, &Record::CheckpointStart(start));
+                }
                 Record::KeysRestated(_) if self.fault == Some(Fault::KeysForgotten) => {}
                 record => recovery.apply(lsn, record),
             }
+        }
+        for lsn in recovery.elsewhere() {
+            let at = usize::try_from(lsn.0 - 1).expect("the log fits into memory");
+            recovery.recall(lsn, &self.facts.log[at]);
         }
         recovery.finish(self.now)
     }

@@ -51,6 +51,7 @@ pub fn limits() -> Limits {
     limits.open_transactions = 12;
     limits.staged_bytes = 400;
     limits.dead_letters = 5;
+    limits.key_batch = 2;
     limits
 }
 

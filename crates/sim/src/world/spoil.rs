@@ -131,7 +131,7 @@ impl World {
                     phantom.event.body = body;
                     phantom.event.offset = Offset(delivery.event.offset.0 + 100);
                     phantom.reference.offset = phantom.event.offset;
-                    self.planted.push_back(Output::Deliver { session, delivery: phantom });
+                    self.planted.push_back(Output::Deliver { session, delivery: Box::new(phantom) });
                 }
             }
             Fault::TwoOfAKey if delivery.event.key.is_some() => self.plant_next(session, delivery),
@@ -143,7 +143,7 @@ impl World {
                 let over = self.past.deliveries.iter().find(|(_, d)| done(&d.reference)).cloned();
                 self.past.deliveries.push((session, delivery.clone()));
                 if let Some((_, delivery)) = over {
-                    self.planted.push_back(Output::Deliver { session, delivery });
+                    self.planted.push_back(Output::Deliver { session, delivery: Box::new(delivery) });
                 }
             }
             _ => {}
@@ -167,7 +167,7 @@ impl World {
             second.event.offset = *offset;
             second.event.body = placed.body.clone();
             second.event.transaction = placed.transaction;
-            self.planted.push_back(Output::Deliver { session, delivery: second });
+            self.planted.push_back(Output::Deliver { session, delivery: Box::new(second) });
         }
     }
 

@@ -270,7 +270,7 @@ impl World {
                 }
                 Output::Deliver { session, delivery } => {
                     self.check_delivery(session, &delivery);
-                    self.deliveries.push((session, delivery));
+                    self.deliveries.push((session, *delivery));
                 }
                 Output::Gap { session, gap } => self.gaps.push((session, gap)),
                 Output::EndSession { session, refusal } => {

@@ -31,7 +31,7 @@ fn begin(id: TransactionId) -> Begin {
         id,
         wall_ms: 300,
         deadline_ms: 30_000,
-        key: Some(IdempotencyKey { key: "order 17".to_owned(), digest: u64::MAX }),
+        key: Some(IdempotencyKey { key: "order 17".into(), digest: u64::MAX }),
         participants: participants(),
         local: None,
     }
@@ -207,12 +207,8 @@ pub(crate) fn every_record() -> Vec<Record> {
             sequences: vec![(1, 4), (6, 6)],
             wall_ms: 308,
         }]),
-        Record::KeysRestated(vec![KeyRestated {
-            key: IdempotencyKey { key: "order 16".to_owned(), digest: 0 },
-            id: x,
-            committed: Some(false),
-            wall_ms: 309,
-        }]),
+        Record::KeysEnded(vec![ended_key(x)]),
+        Record::KeysRestated(vec![ended_key(x)]),
     ];
     records.extend(reasons().into_iter().map(abort));
     for decision in [None, Some(Decision::Commit), Some(Decision::Abort(reasons()[3].clone()))] {
@@ -231,4 +227,9 @@ pub(crate) fn every_record() -> Vec<Record> {
         }));
     }
     records
+}
+
+fn ended_key(id: TransactionId) -> KeyRestated {
+    let key = IdempotencyKey { key: "order 16".into(), digest: 0 };
+    KeyRestated { key, id, committed: false, wall_ms: 309 }
 }

@@ -82,7 +82,7 @@ pub(crate) fn begin(
     keyed: bool,
     local: Option<LocalItems>,
 ) -> Begin {
-    let key = keyed.then(|| IdempotencyKey { key: format!("key {id}"), digest: 1 });
+    let key = keyed.then(|| IdempotencyKey { key: format!("key {id}").into(), digest: 1 });
     Begin { id, wall_ms, deadline_ms: 30_000, key, participants: Vec::new(), local }
 }
 
@@ -157,6 +157,7 @@ pub(crate) fn checkpoint(journal: &Journal, state: Vec<Record>) -> Vec<Arc<Recor
         next_topic: TopicId(100),
         next_subscription: SubscriptionId(100),
         segments: journal.segments(),
+        keys: Vec::new(),
     });
     let end = Record::CheckpointEnd;
     [start].into_iter().chain(state).chain([end]).map(Arc::new).collect()
