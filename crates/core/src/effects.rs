@@ -25,6 +25,8 @@ pub(crate) struct Effects {
     accepted: Lsn,
     /// The last LSN that is durable.
     durable: Lsn,
+    /// The last LSN of which something waits to be durable.
+    awaited: Lsn,
     /// Appended, not accepted yet.
     appended: VecDeque<(Lsn, Arc<Record>)>,
     /// Accepted, not durable yet.
@@ -39,18 +41,40 @@ impl Effects {
         Self { last, accepted: last, durable: last, ..Self::default() }
     }
 
-    /// Appends a record and says where it will be.
+    /// Appends a record that something waits for, and says where it will be.
     pub(crate) fn append(&mut self, record: Record) -> Lsn {
         self.append_again(Arc::new(record))
     }
 
     /// Appends a record that did not find its place before.
     pub(crate) fn append_again(&mut self, record: Arc<Record>) -> Lsn {
+        let lsn = self.push(record);
+        self.await_durable(lsn);
+        lsn
+    }
+
+    /// Appends a record whose being durable nobody waits for yet: it may go to the disk together
+    /// with what comes after it.
+    pub(crate) fn append_lazily(&mut self, record: Record) -> Lsn {
+        self.push(Arc::new(record))
+    }
+
+    fn push(&mut self, record: Arc<Record>) -> Lsn {
         self.last = Lsn(self.last.0 + 1);
         self.appended_bytes += record.size_bound();
         self.appended.push_back((self.last, Arc::clone(&record)));
         self.ready.push_back(Output::Append { lsn: self.last, record });
         self.last
+    }
+
+    /// Something waits for the record at `lsn` to be durable.
+    pub(crate) fn await_durable(&mut self, lsn: Lsn) {
+        self.awaited = self.awaited.max(lsn);
+    }
+
+    /// Records are appended that something waits for.
+    pub(crate) fn is_awaited(&self) -> bool {
+        self.awaited > self.durable
     }
 
     /// Bytes appended since [`Effects::reset_appended`], at most.
@@ -89,6 +113,7 @@ impl Effects {
             self.ready.push_back(output);
             return;
         }
+        self.await_durable(lsn);
         // Nearly always the newest record: the walk from the back ends at once.
         let place = self.held.iter().rposition(|(l, _)| *l <= lsn).map_or(0, |i| i + 1);
         self.held.insert(place, (lsn, output));

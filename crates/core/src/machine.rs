@@ -244,6 +244,13 @@ impl Core {
         self.effects.durable()
     }
 
+    /// Something waits for records that were made to be durable. Without it they may stay in memory
+    /// for a moment, so that one write carries more.
+    #[must_use]
+    pub fn awaits_durable(&self) -> bool {
+        self.effects.is_awaited()
+    }
+
     /// The last record that was made.
     #[must_use]
     pub fn last(&self) -> Lsn {

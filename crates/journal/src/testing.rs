@@ -11,11 +11,11 @@ use handfast_core::ids::{
 };
 use handfast_core::record::{
     Abort, Acknowledged, Begin, CheckpointStart, Commit, DeadLettered, DeadLettersTaken, Decision,
-    End, Finished, GapAcknowledged, IdempotencyKey, KeyBatch, KeyRestated, LocalItems, Note, Opened,
-    Operated, Participant, ParticipantKind, ProducerRestated, Published, Reason, ReasonCode,
-    Record, SegmentDropped, SubscriptionCreated, SubscriptionDeleted, SubscriptionRestated,
-    SubscriptionSettings, SubscriptionSought, TopicAltered, TopicCreated, TopicDeleted,
-    TopicRestated, TopicSettings, TopicTruncated, TransactionRestated, Updater,
+    End, Finished, GapAcknowledged, IdempotencyKey, KeyBatch, KeyRestated, LocalItems, Note,
+    Opened, Operated, Participant, ParticipantKind, ProducerRestated, Published, Reason,
+    ReasonCode, Record, SegmentDropped, SubscriptionCreated, SubscriptionDeleted,
+    SubscriptionRestated, SubscriptionSettings, SubscriptionSought, TopicAltered, TopicCreated,
+    TopicDeleted, TopicRestated, TopicSettings, TopicTruncated, TransactionRestated, Updater,
 };
 use proptest::collection::vec;
 use proptest::option;
@@ -113,18 +113,16 @@ fn checkpoint_record() -> BoxedStrategy<Record> {
             vec(number(), 0..5),
             vec(key_batch(), 0..3)
         )
-            .prop_map(
-                |(store, epoch, next_topic, next_subscription, segments, keys)| {
-                    Record::CheckpointStart(CheckpointStart {
-                        store,
-                        epoch,
-                        next_topic,
-                        next_subscription,
-                        segments,
-                        keys,
-                    })
-                }
-            ),
+            .prop_map(|(store, epoch, next_topic, next_subscription, segments, keys)| {
+                Record::CheckpointStart(CheckpointStart {
+                    store,
+                    epoch,
+                    next_topic,
+                    next_subscription,
+                    segments,
+                    keys,
+                })
+            }),
         (
             begin(),
             lsn(),
@@ -285,7 +283,9 @@ fn note() -> BoxedStrategy<Note> {
 }
 
 fn key() -> BoxedStrategy<IdempotencyKey> {
-    (text(), any::<u64>()).prop_map(|(key, digest)| IdempotencyKey { key: key.into(), digest }).boxed()
+    (text(), any::<u64>())
+        .prop_map(|(key, digest)| IdempotencyKey { key: key.into(), digest })
+        .boxed()
 }
 
 fn begin() -> BoxedStrategy<Begin> {
@@ -386,9 +386,7 @@ fn producer_restated() -> BoxedStrategy<ProducerRestated> {
 }
 
 fn key_batch() -> BoxedStrategy<KeyBatch> {
-    (lsn(), small(), small())
-        .prop_map(|(lsn, total, kept)| KeyBatch { lsn, total, kept })
-        .boxed()
+    (lsn(), small(), small()).prop_map(|(lsn, total, kept)| KeyBatch { lsn, total, kept }).boxed()
 }
 
 fn key_restated() -> BoxedStrategy<KeyRestated> {

@@ -264,7 +264,11 @@ impl Coordinator {
             heuristic: tx.heuristic,
             finished: finished.collect(),
         };
-        tx.end_lsn = Some(cx.effects.append(Record::End(end)));
+        let lsn = cx.effects.append_lazily(Record::End(end));
+        if !tx.waiters.is_empty() {
+            cx.effects.await_durable(lsn);
+        }
+        tx.end_lsn = Some(lsn);
         tx.phase = Phase::Ended;
     }
 

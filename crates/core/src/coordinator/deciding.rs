@@ -290,6 +290,9 @@ impl Coordinator {
         }
         let until_ms = (outcome.state == PublicState::Committing)
             .then_some(cx.now.mono_ms + cx.limits.finish_wait_ms);
+        if let Some(lsn) = tx.end_lsn {
+            cx.effects.await_durable(lsn);
+        }
         tx.waiters.push(super::transaction::Waiter { caller, wait, until_ms });
         self.rearm(cx, id);
     }

@@ -265,9 +265,9 @@ impl Keys {
 
     fn place(&self, key: &str) -> Option<u64> {
         let hash = self.hasher.hash_one(key);
-        let found = self.places.find(hash, |(h, number)| {
-            *h == hash && &*self.ended_at(*number).key.key == key
-        });
+        let found = self
+            .places
+            .find(hash, |(h, number)| *h == hash && &*self.ended_at(*number).key.key == key);
         found.map(|(_, number)| *number)
     }
 

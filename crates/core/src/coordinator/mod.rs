@@ -143,7 +143,7 @@ impl Coordinator {
             Record::Abort(abort) if !self.is_local(abort.id) => self.abort_stands(cx, abort.id),
             Record::End(_) => {
                 if let Some(batch) = self.keys.seal(cx.limits) {
-                    cx.effects.append(batch);
+                    cx.effects.append_lazily(batch);
                 }
             }
             _ => {}

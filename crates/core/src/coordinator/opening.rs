@@ -148,7 +148,13 @@ impl Coordinator {
             None => tx.beginners.push((caller, false)),
         }
         self.counters.begun += 1;
-        tx.begin_lsn = cx.effects.append(Record::Begin(begin));
+        // A distributed one says nothing that a crash would not undo: its COMMIT follows it in the
+        // log, and an answer that needs it waits for it by itself.
+        tx.begin_lsn = if local.is_some() {
+            cx.effects.append(Record::Begin(begin))
+        } else {
+            cx.effects.append_lazily(Record::Begin(begin))
+        };
         self.transactions.insert(id, tx);
         Ok(())
     }

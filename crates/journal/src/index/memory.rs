@@ -2,11 +2,10 @@
 //!
 //! Its size is bounded by the segment's.
 
-use std::collections::HashMap;
-
 use handfast_core::event::Body;
 use handfast_core::ids::{Lsn, Offset, TopicId, TransactionId};
 use handfast_core::record::{Commit, End, Record};
+use hashbrown::HashMap;
 
 use super::summary::{Reference, SegmentSummary, TopicSummary};
 use super::{Damaged, Entry, Index, MARK_BYTES, Mark};

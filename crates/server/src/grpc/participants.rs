@@ -10,7 +10,7 @@ use handfast_wire::v1;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::stream::{self, Asker, Frames, Voice};
-use crate::node::{Item, Node};
+use crate::node::{Item, Node, QUIET};
 
 /// The service.
 #[derive(Debug)]
@@ -88,11 +88,16 @@ impl Asked {
 impl Open {
     fn remember(&mut self, number: u64, about: About) -> u64 {
         self.queue.push_back(Some((number, about)));
-        self.first + self.queue.len() as u64 - 1
+        let ours = self.first + self.queue.len() as u64 - 1;
+        match about {
+            // An instance is told of these only when they are refused.
+            About::Transaction(_) => ours | QUIET,
+            About::Attach | About::Other => ours,
+        }
     }
 
     fn answered(&mut self, ours: u64) -> Option<(u64, About)> {
-        let at = usize::try_from(ours.checked_sub(self.first)?).ok()?;
+        let at = usize::try_from((ours & !QUIET).checked_sub(self.first)?).ok()?;
         let known = self.queue.get_mut(at)?.take();
         while self.queue.front().is_some_and(Option::is_none) {
             self.queue.pop_front();

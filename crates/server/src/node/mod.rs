@@ -40,7 +40,7 @@ use session::SessionIds;
 use writer::Segments;
 
 pub use pump::{DatabaseJob, NodeStats};
-pub use session::{Connection, Inbox, Item, Sender};
+pub use session::{Connection, Inbox, Item, QUIET, Sender};
 
 /// How a node is opened.
 #[derive(Clone, Debug, Default)]

@@ -48,7 +48,10 @@ impl Needs {
         });
         let open = self.oldest_open.is_some_and(|lsn| lsn <= segment.last);
         let referred = self.referred.range(segment.first..=segment.last).next().is_some();
-        !events && !open && !referred && !self.outcomes(segment.newest_end_ms, segment.newest_keyed_end_ms)
+        !events
+            && !open
+            && !referred
+            && !self.outcomes(segment.newest_end_ms, segment.newest_keyed_end_ms)
     }
 
     /// Another segment needs what is in this one.

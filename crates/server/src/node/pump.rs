@@ -27,6 +27,11 @@ use super::writer::{Groups, WriteJob, Written};
 /// Inputs that are handled before outputs are carried out. Large enough that what is done once a
 /// batch costs little, small enough that services, clients and the journal have work meanwhile.
 const BATCH: usize = 256;
+/// How long records that nobody waits for may stay in memory, in milliseconds: BEGIN until its
+/// COMMIT, END until somebody else's COMMIT.
+const LAZY_MS: u64 = 5;
+/// So many bytes of them are written at once.
+const LAZY_BYTES: u64 = 1 << 20;
 /// The session of the unary calls.
 pub(crate) const CALLS: SessionId = SessionId(0);
 /// Bytes that the journal keeps free beyond what is reserved for accepted work.
@@ -144,6 +149,8 @@ pub(crate) struct Pump {
     calls: HashMap<u64, oneshot::Sender<Reply>>,
     next_call: u64,
     groups: Groups,
+    /// When records that wait are written even if nobody waits for them.
+    lazy_until: Option<u64>,
     /// Jobs that the journal's thread has and has not reported.
     writing: usize,
     retention: Retention,
@@ -162,6 +169,7 @@ impl Pump {
             calls: HashMap::new(),
             next_call: 0,
             groups: Groups::default(),
+            lazy_until: None,
             writing: 0,
             retention,
             stats: NodeStats::default(),
@@ -202,7 +210,8 @@ impl Pump {
     /// could send one is gone.
     fn next_message(&self) -> Option<Option<ToPump>> {
         let house = self.retention.next_ms();
-        let at = self.core.next_deadline().map_or(house, |at| at.min(house));
+        let due = self.core.next_deadline().into_iter().chain(self.lazy_until);
+        let at = due.chain([house]).min().unwrap_or(house);
         match self.ends.inbox.recv_timeout(self.clock.until(at)) {
             Ok(message) => Some(Some(message)),
             Err(channel::RecvTimeoutError::Timeout) => Some(None),
@@ -318,11 +327,32 @@ impl Pump {
         }
         if self.writing == 0 {
             self.roll_if_full();
-            if let Some(group) = self.groups.take() {
+            if self.is_group_due()
+                && let Some(group) = self.groups.take()
+            {
                 let reserve = self.core.reserved() + SPARE_BYTES;
                 self.write(WriteJob::Group { group, reserve });
             }
         }
+    }
+
+    /// The records that wait go to the journal now, and not with later ones.
+    fn is_group_due(&mut self) -> bool {
+        if self.groups.is_empty() {
+            self.lazy_until = None;
+            return false;
+        }
+        let now_ms = self.clock.now().mono_ms;
+        let until_ms = *self.lazy_until.get_or_insert(now_ms + LAZY_MS);
+        let due = self.core.awaits_durable()
+            || now_ms >= until_ms
+            || self.groups.bytes() >= LAZY_BYTES
+            || self.groups.has_roll()
+            || self.stopping;
+        if due {
+            self.lazy_until = None;
+        }
+        due
     }
 
     /// Takes the outputs; says up to where records were appended.
@@ -400,6 +430,7 @@ impl Pump {
     fn keep_house(&mut self) {
         let now = self.clock.now();
         if self.retention.is_due(now) {
+            self.outboxes.hurry();
             for input in self.retention.expired(now, &self.core) {
                 self.core.handle(now, input);
             }

@@ -22,6 +22,11 @@ use super::{NodeStopped, NodeStopped as Stopped};
 const UNANSWERED: usize = 4_096;
 /// Requests that reach the pump as one message: others get their turn in between.
 const BATCH: usize = 256;
+/// A request whose number has this bit is answered at leisure if there is nothing to say but
+/// [`Reply::Done`]: nobody is woken for that alone.
+pub const QUIET: u64 = 1 << 63;
+/// So many quiet answers are worth waking somebody.
+const QUIET_ANSWERS: usize = 64;
 /// Items that may wait for a session to read them.
 const UNREAD: usize = 100_000;
 
@@ -140,6 +145,10 @@ pub(crate) struct Outbox {
     permits: Arc<Semaphore>,
     pending: Vec<Item>,
     answered: usize,
+    /// It is among those that are sent to at the end of the batch.
+    touched: bool,
+    /// How many items were sent last: about as many will be.
+    last: usize,
 }
 
 /// Makes a session; its outbox goes to the pump.
@@ -153,6 +162,8 @@ pub(crate) fn open(session: SessionId, pump: &channel::Sender<ToPump>) -> Connec
         permits: Arc::clone(&permits),
         pending: Vec::new(),
         answered: 0,
+        touched: false,
+        last: 0,
     };
     // If the pump is gone the outbox is dropped, and the inbox says so.
     let _ = pump.send(ToPump::SessionOpened { session, outbox });
@@ -202,10 +213,27 @@ impl Outboxes {
     pub(crate) fn push(&mut self, session: SessionId, item: Item) {
         let Some(outbox) = self.outboxes.get_mut(&session) else { return };
         if outbox.pending.is_empty() {
-            self.touched.push(session);
+            outbox.pending.reserve_exact(outbox.last);
         }
+        let quiet = matches!(
+            item, Item::Reply { request, reply: Reply::Done } if request & QUIET != 0
+        );
         outbox.answered += usize::from(matches!(item, Item::Reply { .. }));
         outbox.pending.push(item);
+        if !outbox.touched && (!quiet || outbox.pending.len() >= QUIET_ANSWERS) {
+            outbox.touched = true;
+            self.touched.push(session);
+        }
+    }
+
+    /// Quiet answers have waited long enough.
+    pub(crate) fn hurry(&mut self) {
+        for (session, outbox) in &mut self.outboxes {
+            if !outbox.touched && !outbox.pending.is_empty() {
+                outbox.touched = true;
+                self.touched.push(*session);
+            }
+        }
     }
 
     /// Sends everything. Gives back the sessions that are over: those who do not read, and those
@@ -214,7 +242,9 @@ impl Outboxes {
         let mut over = Vec::new();
         for session in self.touched.drain(..) {
             let Some(outbox) = self.outboxes.get_mut(&session) else { continue };
+            outbox.touched = false;
             let mut items = std::mem::take(&mut outbox.pending);
+            outbox.last = items.len();
             let unread = outbox.unread.fetch_add(items.len(), Ordering::Relaxed) + items.len();
             let ended = items.iter().any(|i| matches!(i, Item::End(_)));
             if unread > UNREAD && !ended {

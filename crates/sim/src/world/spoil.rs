@@ -131,7 +131,8 @@ impl World {
                     phantom.event.body = body;
                     phantom.event.offset = Offset(delivery.event.offset.0 + 100);
                     phantom.reference.offset = phantom.event.offset;
-                    self.planted.push_back(Output::Deliver { session, delivery: Box::new(phantom) });
+                    self.planted
+                        .push_back(Output::Deliver { session, delivery: Box::new(phantom) });
                 }
             }
             Fault::TwoOfAKey if delivery.event.key.is_some() => self.plant_next(session, delivery),
@@ -143,7 +144,8 @@ impl World {
                 let over = self.past.deliveries.iter().find(|(_, d)| done(&d.reference)).cloned();
                 self.past.deliveries.push((session, delivery.clone()));
                 if let Some((_, delivery)) = over {
-                    self.planted.push_back(Output::Deliver { session, delivery: Box::new(delivery) });
+                    self.planted
+                        .push_back(Output::Deliver { session, delivery: Box::new(delivery) });
                 }
             }
             _ => {}
