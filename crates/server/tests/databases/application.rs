@@ -5,15 +5,12 @@
 
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, ChildStdout, Command, Stdio};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use handfast::{BeginOptions, Event, Handfast, State, TransactionId, Wait};
 use sqlx::{MySqlPool, PgPool};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
 
+use crate::network::Network;
 use crate::world::World;
 
 /// The server's URL, PostgreSQL's, MariaDB's, and `attached` or `detached`, with spaces between.
@@ -138,71 +135,4 @@ async fn an_application_killed_between_the_acknowledgement_and_phase_two_has_com
     assert_eq!(world.prepared(id).await, 0);
     assert_eq!(world.balances().await, (90, 110));
     assert_eq!(world.events().await, 1);
-    assert!(!network.has_forwarded(), "the client had no part in it");
-}
-
-/// What lies between the application and its MariaDB.
-struct Network {
-    url: String,
-    stopped: Arc<AtomicBool>,
-    /// Something went to the database after it was stopped.
-    forwarded: Arc<AtomicBool>,
-}
-
-impl Network {
-    async fn to(url: &str) -> Self {
-        let (head, rest) = url.split_once('@').unwrap();
-        let (to, name) = rest.split_once('/').unwrap();
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let url = format!("{head}@{}/{name}", listener.local_addr().unwrap());
-        let (to, stopped) = (to.to_owned(), Arc::new(AtomicBool::new(false)));
-        let forwarded = Arc::new(AtomicBool::new(false));
-        let (is_stopped, has_forwarded) = (Arc::clone(&stopped), Arc::clone(&forwarded));
-        tokio::spawn(async move {
-            while let Ok((application, _)) = listener.accept().await {
-                let database = TcpStream::connect(&to).await.unwrap();
-                let (stopped, forwarded) = (Arc::clone(&is_stopped), Arc::clone(&has_forwarded));
-                tokio::spawn(carry(application, database, stopped, forwarded));
-            }
-        });
-        Self { url, stopped, forwarded }
-    }
-
-    /// From now on nothing of the application arrives, not even that it is gone.
-    fn stop(&self) {
-        self.stopped.store(true, Ordering::SeqCst);
-    }
-
-    fn has_forwarded(&self) -> bool {
-        self.forwarded.load(Ordering::SeqCst)
-    }
-}
-
-async fn carry(
-    mut application: TcpStream,
-    mut database: TcpStream,
-    stopped: Arc<AtomicBool>,
-    forwarded: Arc<AtomicBool>,
-) {
-    let (mut from_application, mut from_database) = ([0; 65_536], [0; 65_536]);
-    loop {
-        tokio::select! {
-            read = application.read(&mut from_application) => {
-                if stopped.load(Ordering::SeqCst) {
-                    // The database's end stays open, until the database itself closes it.
-                    while let Ok(1..) = database.read(&mut from_database).await {}
-                    return;
-                }
-                let Ok(length @ 1..) = read else { return };
-                database.write_all(&from_application[..length]).await.unwrap();
-                forwarded.fetch_or(stopped.load(Ordering::SeqCst), Ordering::SeqCst);
-            }
-            read = database.read(&mut from_database) => {
-                let Ok(length @ 1..) = read else { return };
-                if application.write_all(&from_database[..length]).await.is_err() {
-                    return;
-                }
-            }
-        }
-    }
 }

@@ -11,5 +11,6 @@ mod demo;
 mod distributed;
 mod faults;
 mod local;
+mod network;
 mod services;
 mod world;
