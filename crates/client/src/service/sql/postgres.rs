@@ -19,7 +19,8 @@ impl Dialect for Postgres {
          at_unix_ms = excluded.at_unix_ms";
 
     fn bytes(bytes: &[u8]) -> String {
-        format!("'\\x{}'::bytea", hexadecimal(bytes))
+        // Without a backslash, which an old setting of a server would take for an escape.
+        format!("decode('{}', 'hex')", hexadecimal(bytes))
     }
 
     async fn set_up(
@@ -38,7 +39,6 @@ impl Dialect for Postgres {
         format!(
             "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE; \
              SET LOCAL synchronous_commit = on; SET LOCAL lock_timeout = {}; \
-             SET LOCAL standard_conforming_strings = on; \
              SET LOCAL idle_in_transaction_session_timeout = {}",
             turn.as_millis(),
             6 * turn.as_millis()

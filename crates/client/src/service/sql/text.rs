@@ -1,7 +1,5 @@
 //! The texts of the statements, and what rows mean.
 
-use std::fmt::Write;
-
 use handfast_core::ids::{Name, StateId, TransactionId};
 
 use super::error::Error;
@@ -25,11 +23,11 @@ pub(super) struct Key {
 }
 
 pub(super) fn hexadecimal(bytes: &[u8]) -> String {
+    const DIGITS: [char; 16] =
+        ['0', '1', '2', '3', '4', '5', '6', '7', '8', '9', 'a', 'b', 'c', 'd', 'e', 'f'];
+    let digits = |byte: &u8| [DIGITS[usize::from(byte >> 4)], DIGITS[usize::from(byte & 15)]];
     let mut text = String::with_capacity(2 * bytes.len());
-    for byte in bytes {
-        // Writing to a string cannot fail.
-        let _ = write!(text, "{byte:02x}");
-    }
+    text.extend(bytes.iter().flat_map(digits));
     text
 }
 
@@ -132,7 +130,8 @@ impl Key {
         let ([_, branches], before) = (D::TABLES, number(before_unix_ms));
         let after = after.map_or(String::new(), |key| {
             let (at, id) = (number(key.at_unix_ms), bytes::<D>(key.id));
-            format!("AND (at_unix_ms > {at} OR at_unix_ms = {at} AND transaction_id > {id}) ")
+            // The first half is what an index is good for.
+            format!("AND at_unix_ms >= {at} AND (at_unix_ms > {at} OR transaction_id > {id}) ")
         });
         format!(
             "SELECT at_unix_ms, transaction_id FROM {branches} WHERE service = '{}' \
@@ -200,4 +199,15 @@ fn number(ms: u64) -> i64 {
 
 pub(super) fn unix_ms(number: i64) -> u64 {
     u64::try_from(number).unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bytes_are_two_digits_each() {
+        assert_eq!(hexadecimal(&[]), "");
+        assert_eq!(hexadecimal(&[0, 1, 0x9a, 0xff]), "00019aff");
+    }
 }
