@@ -93,12 +93,23 @@ pub struct Prepared {
     pub waiting: Option<u64>,
 }
 
-/// Which server answers, and which of its lives it is in. When this changes, every open branch
-/// has to be looked up again (PG10).
+/// Which server answers, which of its lives it is in, and which of its databases it is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Identity {
     /// PostgreSQL's system identifier; MariaDB's `server_id` with its host name and port.
     pub server: String,
     /// PostgreSQL's timeline; when the MariaDB server started, in Unix seconds.
     pub incarnation: u64,
+    /// The database itself, by whatever address it was reached (MY9). It changes when its server is
+    /// started again, because nothing else tells a server from a running copy of its files.
+    pub database: String,
+}
+
+impl Identity {
+    /// Another server than before, or another life of it: every open branch has to be looked up
+    /// again (PG10).
+    #[must_use]
+    pub fn is_other_than(&self, before: &Self) -> bool {
+        (&self.server, self.incarnation) != (&before.server, before.incarnation)
+    }
 }

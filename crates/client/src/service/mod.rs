@@ -16,6 +16,8 @@ mod pass;
 mod report;
 mod run;
 mod schedule;
+#[cfg(feature = "_databases")]
+pub mod sql;
 #[cfg(feature = "sqlite")]
 pub mod sqlite;
 mod store;

@@ -1,4 +1,5 @@
-//! A service as a participant, on real SQLite files and on a store in memory.
+//! A service as a participant, on real SQLite files, on private PostgreSQL and MariaDB servers, and
+//! on a store in memory.
 
 mod bookkeeper;
 mod conformance;
@@ -8,6 +9,8 @@ mod failing;
 mod faults;
 mod memory;
 mod random;
+mod servers;
+mod sql;
 mod sqlite;
 mod timers;
 mod world;

@@ -246,20 +246,39 @@ impl Database for MariaDb {
         self.within(async {
             let mut lease = self.lease().await?;
             let started = session::server_start(&mut lease).await.map_err(|error| fault(&error))?;
-            let row = sqlx::raw_sql("SELECT @@global.server_id, @@hostname, @@port")
-                .fetch_one(&mut *lease)
-                .await
-                .map_err(|error| fault(&error))?;
-            let named = |row: &sqlx::mysql::MySqlRow| -> Result<(u64, String, u64), sqlx::Error> {
-                Ok((row.try_get(0)?, row.try_get(1)?, row.try_get(2)?))
-            };
-            let (id, host, port) = named(&row).map_err(|error| fault(&error))?;
+            let named = named(&mut lease).await.map_err(|error| fault(&error))?;
+            let Named { id, host, port, files, schema } = named;
             lease.give_back();
             self.expect_server(id);
-            Ok(Identity { server: format!("{id} at {host}:{port}"), incarnation: started })
+            Ok(Identity {
+                server: format!("{id} at {host}:{port}"),
+                incarnation: started,
+                database: format!("{host}:{port} {files} since {started}, database {schema}"),
+            })
         })
         .await
     }
+}
+
+/// What tells a server, and one of its databases, from others.
+struct Named {
+    id: u64,
+    host: String,
+    port: u64,
+    files: String,
+    schema: String,
+}
+
+async fn named(connection: &mut MySqlConnection) -> Result<Named, sqlx::Error> {
+    let sql = "SELECT @@global.server_id, @@hostname, @@port, @@datadir, DATABASE()";
+    let row = sqlx::raw_sql(sql).fetch_one(connection).await?;
+    Ok(Named {
+        id: row.try_get(0)?,
+        host: row.try_get(1)?,
+        port: row.try_get(2)?,
+        files: row.try_get(3)?,
+        schema: row.try_get(4)?,
+    })
 }
 
 fn listed(xid: String) -> Prepared {

@@ -256,10 +256,17 @@ async fn identity(connection: &mut PgConnection) -> Result<Identity, sqlx::Error
            CASE WHEN pg_is_in_recovery() \
              THEN (SELECT timeline_id FROM pg_control_checkpoint())::bigint \
              ELSE ('x' || substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8))::bit(32)::bigint \
-           END",
+           END, \
+           (SELECT system_identifier FROM pg_control_system()) || ' since ' \
+             || pg_postmaster_start_time()::timestamptz(6) AT TIME ZONE 'UTC' || ', database ' \
+             || (SELECT oid FROM pg_database WHERE datname = current_database())",
     )
     .fetch_one(connection)
     .await?;
     let timeline: i64 = row.try_get(1)?;
-    Ok(Identity { server: row.try_get(0)?, incarnation: u64::try_from(timeline).unwrap_or(0) })
+    Ok(Identity {
+        server: row.try_get(0)?,
+        incarnation: u64::try_from(timeline).unwrap_or(0),
+        database: row.try_get(2)?,
+    })
 }

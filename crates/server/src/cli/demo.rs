@@ -8,14 +8,13 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use clap::Subcommand;
 
 use super::{Exit, Failure, serve};
+use crate::demo::bank::Home;
 use crate::demo::parts::{self, Part};
 use crate::demo::plan::{Plan, Side};
 use crate::demo::report::Report;
 use crate::demo::{self, Done, Failed, Options, Problem};
-use crate::torture::{self, Urls};
+use crate::torture::Urls;
 
-/// Transfers that are under way at once over databases.
-const CLIENTS: usize = 16;
 /// Transfers that are made up when there is no file.
 const TRANSFERS: u32 = 2_000;
 
@@ -40,8 +39,9 @@ pub(crate) struct Args {
     /// Put everything into this empty directory and leave it there
     #[arg(long, value_name = "DIR")]
     dir: Option<PathBuf>,
-    /// Keep the accounts in this PostgreSQL and in a MariaDB: the demo's tables are made anew there
-    #[arg(long, value_name = "URL", requires = "mariadb", conflicts_with_all = ["input", "dir"])]
+    /// Keep the accounts of the east in this PostgreSQL, and those of the west in a MariaDB: the
+    /// tables demo_account, demo_hold and demo_effect are made anew there
+    #[arg(long, value_name = "URL", requires = "mariadb")]
     postgres: Option<String>,
     /// See --postgres
     #[arg(long, value_name = "URL", requires = "postgres")]
@@ -60,19 +60,13 @@ pub(super) fn run(args: Args) -> Result<(), Failure> {
         let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         u64::from(since.subsec_nanos()) % 1_000_000
     });
-    if let Some((postgres, mariadb)) = postgres.zip(mariadb) {
-        let urls = Some(Urls { postgres, mariadb });
-        let transfers = transfers.unwrap_or(TRANSFERS).into();
-        let options =
-            torture::Options { urls, transfers, kills, clients: CLIENTS, seed, quiet: false };
-        return super::torture::conduct(options, json);
-    }
     let plan = match input {
         Some(path) => Plan::from_csv(&path),
         None => Ok(Plan::from_seed(seed, transfers.unwrap_or(TRANSFERS))),
     };
     let plan = plan.map_err(|problem| Failure::new(Exit::Usage, problem).with_json(json))?;
-    let Done { report, kept } = demo::run(&Options { plan, kills, seed, dir, keep })
+    let urls = postgres.zip(mariadb).map(|(postgres, mariadb)| Urls { postgres, mariadb });
+    let Done { report, kept } = demo::run(&Options { plan, kills, seed, dir, keep, urls })
         .map_err(|failed| failure(&failed).with_json(json))?;
     tell(&report, json).map_err(|error| Failure::new(Exit::Failed, error).with_json(json))?;
     let place = kept.map(|dir| format!("everything is in {}", dir.display()));
@@ -135,6 +129,9 @@ pub(crate) enum PartArgs {
         side: Side,
         #[arg(long)]
         instance: String,
+        /// Where it keeps its accounts; a file in the directory otherwise
+        #[arg(long)]
+        database: Option<String>,
     },
     /// The subscriber
     Subscriber(Place),
@@ -167,7 +164,11 @@ pub(super) fn run_part(args: PartArgs) -> Result<(), Failure> {
             parts::exit_with_stdin();
             return serve::run(args);
         }
-        PartArgs::Service { place, side, instance } => (Part::Service { side, instance }, place),
+        PartArgs::Service { place, side, instance, database } => {
+            let home =
+                database.map_or_else(|| Home::new(&place.dir, side, None), |url| Home::of(&url));
+            (Part::Service { side, instance, home }, place)
+        }
         PartArgs::Subscriber(place) => (Part::Subscriber, place),
         PartArgs::Client { place, in_flight } => (Part::Client { in_flight }, place),
     };

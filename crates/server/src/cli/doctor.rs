@@ -69,7 +69,7 @@ async fn examine(args: &Args, out: Output) -> Result<(), Failure> {
             .with_hint("such as postgres://user:password@host:5432/name")
     })?;
     let shown = config::shown_url(&args.database);
-    answers(&args.database, &shown).await?;
+    let identity = answers(&args.database, &shown).await?;
     let mut report = database.check().await;
     let mut done = Vec::new();
     if args.fix {
@@ -77,17 +77,25 @@ async fn examine(args: &Args, out: Output) -> Result<(), Failure> {
         done = database.install(role).await.map_err(|fault| not_fixed(&shown, &fault))?;
         report = database.check().await;
     }
-    let document = Document::new(&shown, &report, &done);
-    out.result(&document, || told(&shown, &report, &done, args.fix))?;
+    let document = Document::new(&shown, &report, identity.as_deref(), &done);
+    out.result(&document, || {
+        let identity = identity.as_deref().map(which);
+        let told = [told(&shown, &report, &done, args.fix)].into_iter().chain(identity);
+        told.collect::<Vec<_>>().join("\n")
+    })?;
     verdict(&shown, &report)
 }
 
-/// A database that cannot be asked anything is one sentence and not a report.
-async fn answers(given: &str, url: &str) -> Result<(), Failure> {
+/// A database that cannot be asked anything is one sentence and not a report. Of one that can,
+/// what it is (MY9).
+async fn answers(given: &str, url: &str) -> Result<Option<String>, Failure> {
     // The pool of a server that is down is tried again until the bound.
     let options = Options::default().with_pool(1).with_call_timeout(PATIENCE);
-    let Ok(database) = connect(given, options) else { return Ok(()) };
-    let Err(fault) = database.identity().await else { return Ok(()) };
+    let Ok(database) = connect(given, options) else { return Ok(None) };
+    let fault = match database.identity().await {
+        Ok(identity) => return Ok(Some(identity.database)),
+        Err(fault) => fault,
+    };
     let failure = |code: &str, message: String, hint: &str| {
         Err(Failure::new(Exit::Failed, message)
             .with_code(code)
@@ -119,11 +127,19 @@ async fn answers(given: &str, url: &str) -> Result<(), Failure> {
                 "create it, or put the right name at the URL's end",
             ),
             // The checks say more about what they may not see.
-            _ => Ok(()),
+            _ => Ok(None),
         },
         // A standby, for example: the checks have a finding for it.
-        _ => Ok(()),
+        _ => Ok(None),
     }
+}
+
+fn which(identity: &str) -> String {
+    let text = format!(
+        "It is {identity}. Another URL for which the doctor says the same leads to this very \
+         database: register it once, under one name."
+    );
+    paragraph("", &text).join("\n")
 }
 
 fn not_fixed(url: &str, fault: &Fault) -> Failure {
@@ -164,6 +180,8 @@ struct Document<'a> {
     kind: String,
     /// Null: it did not say.
     version: Option<&'a str>,
+    /// The database itself, whatever the URL; null: it did not say.
+    identity: Option<&'a str>,
     grade: String,
     distributed: bool,
     local: bool,
@@ -183,7 +201,12 @@ struct Found<'a> {
 }
 
 impl<'a> Document<'a> {
-    fn new(url: &'a str, report: &'a Report, done: &'a [String]) -> Self {
+    fn new(
+        url: &'a str,
+        report: &'a Report,
+        identity: Option<&'a str>,
+        done: &'a [String],
+    ) -> Self {
         let known = |text: &'a String| (!text.is_empty()).then_some(text.as_str());
         let found = |finding: &'a Finding| Found {
             check: finding.check,
@@ -196,6 +219,7 @@ impl<'a> Document<'a> {
             url,
             kind: report.kind.to_string(),
             version: known(&report.version),
+            identity,
             grade: report.grade.to_string(),
             distributed: report.allows_distributed(),
             local: report.allows_local(),

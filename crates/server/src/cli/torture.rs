@@ -58,11 +58,7 @@ pub(super) fn run(args: Args) -> Result<(), Failure> {
         u64::from(since.subsec_nanos()) % 1_000_000
     });
     let urls = postgres.zip(mariadb).map(|(postgres, mariadb)| Urls { postgres, mariadb });
-    conduct(Options { urls, transfers, kills, clients: clients.into(), seed, quiet }, json)
-}
-
-/// Runs it and tells the report; also the demo over databases.
-pub(super) fn conduct(options: Options, json: bool) -> Result<(), Failure> {
+    let options = Options { urls, transfers, kills, clients: clients.into(), seed, quiet };
     let (report, kept) = torture::run(options).map_err(|problem| {
         let exit = match problem {
             Problem::Interrupted => Exit::Interrupted,

@@ -6,6 +6,7 @@
 
 mod auditor;
 mod condition;
+mod places;
 mod restored;
 mod sweeper;
 mod worker;
@@ -26,6 +27,7 @@ use crate::node::{DatabaseJob, DatabaseJobs, Node, NodeStopped};
 
 pub use auditor::{InDoubt, Label};
 pub use condition::{Condition, Status};
+use places::Places;
 use restored::Restored;
 pub(crate) use restored::{FILE as RESTORED_FILE, Mark as RestoredMark};
 
@@ -37,6 +39,7 @@ struct Inner {
     node: Node,
     host: String,
     restored: Option<Arc<Restored>>,
+    places: Arc<Places>,
     entries: Mutex<BTreeMap<Name, Entry>>,
 }
 
@@ -53,6 +56,7 @@ struct Shared {
     node: Node,
     host: String,
     restored: Option<Arc<Restored>>,
+    places: Arc<Places>,
     database: Arc<dyn Database>,
     status: Mutex<Status>,
     /// Look again, now.
@@ -129,7 +133,8 @@ impl Databases {
             None => None,
         };
         let entries = Mutex::new(BTreeMap::new());
-        let inner = Inner { node: node.clone(), host: host(), restored, entries };
+        let places = Arc::default();
+        let inner = Inner { node: node.clone(), host: host(), restored, places, entries };
         let this = Self(Arc::new(inner));
         this.reload(configs)?;
         if let Some(jobs) = node.database_jobs() {
@@ -176,6 +181,7 @@ impl Databases {
             node: self.0.node.clone(),
             host: self.0.host.clone(),
             restored: self.0.restored.clone(),
+            places: Arc::clone(&self.0.places),
             status: Mutex::new(Status::new()),
             database,
             again: Notify::new(),
@@ -188,6 +194,7 @@ impl Databases {
         let (jobs, inbox) = mpsc::unbounded_channel();
         // It is known from now on; whether it may be used is known when it has answered.
         let known = Input::Database { name: name.clone(), up: false };
+        self.0.places.leave(&name);
         // A node that has stopped needs no databases.
         let _ = self.0.node.databases_said(vec![known]);
         let task = tokio::spawn(worker::run(Arc::clone(&shared), inbox));
@@ -271,6 +278,7 @@ async fn let_go(inner: Arc<Inner>, names: Vec<Name>) {
             return;
         }
         inner.entries().remove(&name);
+        inner.places.leave(&name);
         tracing::info!(database = %name, "is configured no longer");
     }
 }

@@ -238,7 +238,7 @@ impl Worker {
     fn recognised(&self, identity: &Identity) -> Option<Input> {
         let name = &self.shared.name;
         let before = self.shared.status().identity.replace(identity.clone())?;
-        if before == *identity {
+        if !identity.is_other_than(&before) {
             return None;
         }
         tracing::warn!(database = %name, "another server answers: {identity:?}, not {before:?}");
@@ -370,6 +370,9 @@ async fn look(shared: Arc<Shared>) -> Done {
 
 async fn is_ours(shared: &Shared) -> Result<(Condition, Identity), Fault> {
     let identity = shared.database.identity().await?;
+    if let Some(first) = shared.places.take(&identity.database, &shared.name) {
+        return Ok((Condition::Refused(twice(&first, &shared.name)), identity));
+    }
     if let Some(why) = shared.restored.as_ref().and_then(|restored| restored.why(&shared.name)) {
         return Ok((Condition::NotOurs(why), identity));
     }
@@ -389,6 +392,15 @@ async fn is_ours(shared: &Shared) -> Result<(Condition, Identity), Fault> {
         }
     };
     Ok((condition, identity))
+}
+
+/// MY9: two branches of one transaction in one database would wait for each other's locks, and none
+/// of its deadlock detectors would see it.
+fn twice(first: &Name, second: &Name) -> String {
+    format!(
+        "it is the very database that is registered as {first} already: let both share {first}, and \
+         take {second} out of the configuration"
+    )
 }
 
 /// Why local or distributed transactions are not allowed: the first finding that says so.

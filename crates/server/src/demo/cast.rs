@@ -10,6 +10,7 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::Problem;
+use super::bank::Home;
 use super::child::Child;
 use super::plan::Side;
 use super::random::Random;
@@ -25,6 +26,7 @@ const PORT_PAUSE: Duration = Duration::from_millis(100);
 #[derive(Debug)]
 pub(super) struct Cast {
     dir: PathBuf,
+    homes: [Home; 2],
     in_flight: usize,
     address: String,
     server: Option<Child>,
@@ -39,9 +41,15 @@ pub(super) struct Cast {
 
 impl Cast {
     /// Nobody yet. What the client says about transfers goes to `ended`.
-    pub(super) fn new(dir: &Path, in_flight: usize, ended: mpsc::UnboundedSender<Ended>) -> Self {
+    pub(super) fn new(
+        dir: &Path,
+        homes: [Home; 2],
+        in_flight: usize,
+        ended: mpsc::UnboundedSender<Ended>,
+    ) -> Self {
         Self {
             dir: dir.to_owned(),
+            homes,
             in_flight,
             address: "127.0.0.1:0".to_owned(),
             server: None,
@@ -103,7 +111,15 @@ impl Cast {
     /// Starts an instance of a service.
     pub(super) fn start_instance(&mut self, side: Side, number: u32) -> Result<(), Problem> {
         let name = format!("{side}-{number}");
-        let more = ["--side".to_owned(), side.to_string(), "--instance".to_owned(), name.clone()];
+        let mut more =
+            vec!["--side".to_owned(), side.to_string(), "--instance".to_owned(), name.clone()];
+        let home = match side {
+            Side::East => &self.homes[0],
+            Side::West => &self.homes[1],
+        };
+        if let Some(url) = home.url() {
+            more.extend(["--database".to_owned(), url.to_owned()]);
+        }
         let (child, _) = self.start_part("service", &name, &more)?;
         self.services.insert((side, number), child);
         Ok(())

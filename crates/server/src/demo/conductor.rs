@@ -12,6 +12,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout};
 
+use super::bank::Home;
 use super::cast::Cast;
 use super::evidence::{self, Evidence};
 use super::ledger::{Ledger, TOPIC};
@@ -22,7 +23,7 @@ use super::results::Ended;
 use super::script::{Event, Target, What, script};
 use super::show::{Progress, Show};
 use super::watch::Open;
-use super::{Options, Problem, bank, parts};
+use super::{Options, Problem, parts};
 
 /// Instances of each service at the start.
 const INSTANCES: u32 = 2;
@@ -40,6 +41,8 @@ const QUIET: Duration = Duration::from_secs(60);
 #[derive(Debug)]
 pub(super) struct Conductor {
     dir: PathBuf,
+    /// Of the services, in the order of [`Side::BOTH`].
+    homes: [Home; 2],
     cast: Cast,
     show: Show,
     random: Random,
@@ -52,7 +55,8 @@ pub(super) struct Conductor {
 
 impl Conductor {
     pub(super) fn new(dir: &Path, options: &Options) -> Self {
-        let Options { plan, kills, seed, .. } = options;
+        let Options { plan, kills, seed, urls, .. } = options;
+        let homes = Side::BOTH.map(|side| Home::new(dir, side, urls.as_ref()));
         let transfers = plan.transfers.len();
         let (least, most) = IN_FLIGHT;
         let (tell, inbox) = mpsc::unbounded_channel();
@@ -62,7 +66,8 @@ impl Conductor {
         let script = script(&mut random, transfers_u32, *kills);
         Self {
             dir: dir.to_owned(),
-            cast: Cast::new(dir, (transfers / 10).clamp(least, most), tell),
+            cast: Cast::new(dir, homes.clone(), (transfers / 10).clamp(least, most), tell),
+            homes,
             show: Show::new(transfers_u32),
             random,
             script,
@@ -76,7 +81,7 @@ impl Conductor {
     /// From an empty directory to the report.
     pub(super) async fn conduct(&mut self, plan: &Plan) -> Result<Report, Problem> {
         self.header(plan);
-        let money_before = self.prepare(plan)?;
+        let money_before = self.prepare(plan).await?;
         let hf = self.start().await?;
         self.transfers(plan).await?;
         let open = self.quiet(&hf).await?;
@@ -88,7 +93,7 @@ impl Conductor {
         self.happened.seconds = self.show.seconds();
         self.happened.kills = self.cast.kills;
         self.happened.restarts = self.cast.restarts;
-        let evidence = Evidence::gather(&self.dir, open)?;
+        let evidence = Evidence::gather(&self.dir, &self.homes, open).await?;
         Ok(Report::new(plan, money_before, &evidence, self.happened))
     }
 
@@ -108,27 +113,29 @@ impl Conductor {
         let kills = self.script.iter().filter(|e| matches!(e.what, What::Kill(_))).count();
         let all = plan.money();
         let too_much = plan.transfers.iter().filter(|t| t.cents > all).count();
+        let share = match self.homes {
+            [Home::File(_), _] => "those of a service share one SQLite file",
+            _ => "the east keeps its accounts in PostgreSQL, the west in MariaDB",
+        };
         self.show.say(&format!(
             "handfast demo: {transfers} transfers between two services, {too_much} of them for more \
              money than there is,\nwhile {kills} times a process is killed with SIGKILL.\n\n\
-             \x20 a server, two instances each of the services east and west (those of a service \
-             share one\n\
-             \x20 SQLite file), a subscriber that writes every event down, a client. One transfer is \
-             one\n\
+             \x20 a server, two instances each of the services east and west ({share}),\n\
+             \x20 a subscriber that writes every event down, a client. One transfer is one\n\
              \x20 transaction: both accounts and the event, or nothing. Seed {}.\n",
             self.happened.seed
         ));
     }
 
-    /// Makes the files. Says how much money there is.
-    fn prepare(&self, plan: &Plan) -> Result<i64, Problem> {
-        for side in Side::BOTH {
-            bank::create(&self.dir, side, plan)?;
+    /// Makes the files and tables. Says how much money there is.
+    async fn prepare(&self, plan: &Plan) -> Result<i64, Problem> {
+        for (side, home) in Side::BOTH.into_iter().zip(&self.homes) {
+            home.create(side, plan).await?;
         }
         Ledger::create(&self.dir)?;
         let json = serde_json::to_vec(plan).map_err(io::Error::from)?;
         fs::write(parts::plan_path(&self.dir), json)?;
-        Ok(evidence::money(&self.dir)?)
+        evidence::money(&self.homes).await
     }
 
     /// Starts everybody, the client last.
@@ -248,7 +255,7 @@ impl Conductor {
         loop {
             let open = super::watch::open(hf).await.map(Open::all);
             let backlog = super::watch::backlog(hf).await;
-            let prepared = evidence::prepared(&self.dir)?;
+            let prepared = evidence::prepared(&self.homes).await?;
             let missing = committed.saturating_sub(ledger.count()?.unsigned_abs());
             if open == Some(0) && backlog == Some(0) && prepared == 0 && missing == 0 {
                 self.show.happened("nothing is under way any more");

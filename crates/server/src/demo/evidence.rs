@@ -1,22 +1,14 @@
-//! What is left behind when everybody has gone: read from the files of the services, of the
-//! subscriber and of the client, never from what anybody remembers.
+//! What is left behind when everybody has gone: read from the files or databases of the
+//! services, of the subscriber and of the client, never from what anybody remembers.
 
 use std::collections::BTreeMap;
-use std::io;
 use std::path::Path;
 
-use super::bank;
+use super::Problem;
+use super::bank::{Books, Effect, Home};
 use super::ledger::{Arrived, Ledger};
-use super::plan::{Plan, Side};
+use super::plan::Plan;
 use super::results::{self, Ended};
-
-/// Money that was booked.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Effect {
-    pub(super) transaction: String,
-    pub(super) account: String,
-    pub(super) cents: i64,
-}
 
 /// Everything that the proofs are made of.
 #[derive(Debug)]
@@ -40,69 +32,53 @@ pub(super) struct Evidence {
 }
 
 /// The sum of all balances of both services.
-pub(super) fn money(dir: &Path) -> rusqlite::Result<i64> {
+pub(super) async fn money(homes: &[Home]) -> Result<i64, Problem> {
     let mut sum = 0;
-    for side in Side::BOTH {
-        let sql = "SELECT coalesce(sum(cents), 0) FROM account";
-        sum += bank::open(dir, side)?.query_row(sql, [], |row| row.get::<_, i64>(0))?;
+    for home in homes {
+        sum += home.read().await?.accounts.iter().map(|(_, cents)| cents).sum::<i64>();
     }
     Ok(sum)
 }
 
 /// Branches that have voted YES and are not finished, in both services.
-pub(super) fn prepared(dir: &Path) -> rusqlite::Result<u64> {
+pub(super) async fn prepared(homes: &[Home]) -> Result<u64, Problem> {
     let mut sum = 0;
-    for side in Side::BOTH {
-        sum += bank::prepared(&bank::open(dir, side)?)?.unsigned_abs();
+    for home in homes {
+        sum += home.prepared().await?;
     }
     Ok(sum)
 }
 
 impl Evidence {
     /// Reads all of it.
-    pub(super) fn gather(dir: &Path, open: Option<usize>) -> io::Result<Self> {
+    pub(super) async fn gather(
+        dir: &Path,
+        homes: &[Home],
+        open: Option<usize>,
+    ) -> Result<Self, Problem> {
         let mut evidence = Self {
             accounts: BTreeMap::new(),
             holds: 0,
-            prepared: prepared(dir).map_err(io::Error::other)?,
+            prepared: prepared(homes).await?,
             effects: BTreeMap::new(),
             entries: BTreeMap::new(),
             redelivered: 0,
             ended: BTreeMap::new(),
             open,
         };
-        for side in Side::BOTH {
-            evidence.bank(dir, side).map_err(io::Error::other)?;
+        for home in homes {
+            let Books { accounts, holds, effects } = home.read().await?;
+            evidence.accounts.extend(accounts);
+            evidence.holds += holds;
+            for (transfer, effect) in effects {
+                evidence.effects.entry(transfer).or_default().push(effect);
+            }
         }
-        evidence.ledger(dir).map_err(io::Error::other)?;
+        evidence.ledger(dir)?;
         for ended in results::read(dir)? {
             evidence.ended.entry(ended.transfer).or_default().push(ended);
         }
         Ok(evidence)
-    }
-
-    fn bank(&mut self, dir: &Path, side: Side) -> rusqlite::Result<()> {
-        let db = bank::open(dir, side)?;
-        let mut accounts = db.prepare("SELECT name, cents FROM account")?;
-        let rows = accounts.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?;
-        for row in rows {
-            let (name, cents): (String, i64) = row?;
-            self.accounts.insert(name, cents);
-        }
-        let holds: i64 = db.query_row("SELECT count(*) FROM hold", [], |row| row.get(0))?;
-        self.holds += holds.unsigned_abs();
-        let mut effects =
-            db.prepare("SELECT transfer, transaction_id, account, cents FROM effect")?;
-        let rows = effects.query_map([], |row| {
-            let effect =
-                Effect { transaction: row.get(1)?, account: row.get(2)?, cents: row.get(3)? };
-            Ok((row.get(0)?, effect))
-        })?;
-        for row in rows {
-            let (transfer, effect): (u32, Effect) = row?;
-            self.effects.entry(transfer).or_default().push(effect);
-        }
-        Ok(())
     }
 
     fn ledger(&mut self, dir: &Path) -> rusqlite::Result<()> {

@@ -4,7 +4,7 @@
 //! This process conducts: it starts the others, kills them, and reads what they leave behind. It
 //! takes no part in any transaction, and what it proves it has from files and from the server.
 
-mod bank;
+pub(crate) mod bank;
 mod cast;
 mod child;
 mod conductor;
@@ -32,6 +32,8 @@ use conductor::Conductor;
 use plan::Plan;
 use report::Report;
 
+use crate::torture::Urls;
+
 /// What to do.
 #[derive(Clone, Debug)]
 pub(crate) struct Options {
@@ -42,6 +44,8 @@ pub(crate) struct Options {
     pub(crate) dir: Option<PathBuf>,
     /// The temporary directory stays.
     pub(crate) keep: bool,
+    /// Where the services keep their accounts; none: each in a SQLite file.
+    pub(crate) urls: Option<Urls>,
 }
 
 /// Why there is no report.
@@ -56,6 +60,9 @@ pub(crate) enum Problem {
     /// A file of a part cannot be used.
     #[error("{0}")]
     Sqlite(#[from] rusqlite::Error),
+    /// A database of a service cannot be used.
+    #[error("{0}")]
+    Database(#[from] sqlx::Error),
     /// The server does not answer.
     #[error("{0}")]
     Server(#[from] handfast::Error),

@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use futures_util::FutureExt;
 use handfast::service::SqliteStore;
+use handfast::service::sql::{MariaDbStore, PostgresStore};
 use handfast::{
     Code, Delivery, Event, Handfast, Item, SubscriptionSettings, Transaction, TransactionError,
 };
@@ -24,7 +25,7 @@ use tokio::task::{JoinSet, spawn_blocking};
 use tokio::time::sleep;
 use tracing_subscriber::EnvFilter;
 
-use super::bank::{self, Bank, Change, Work};
+use super::bank::{self, Bank, Change, Home, Work};
 use super::ledger::{Arrived, KIND, Ledger, SUBSCRIPTION, TOPIC, Transferred};
 use super::plan::{Plan, Side, Transfer};
 use super::results::{self, Ended, Results};
@@ -43,7 +44,7 @@ const PAUSE: Duration = Duration::from_secs(1);
 /// A part to run.
 #[derive(Clone, Debug)]
 pub(crate) enum Part {
-    Service { side: Side, instance: String },
+    Service { side: Side, instance: String, home: Home },
     Subscriber,
     Client { in_flight: usize },
 }
@@ -66,7 +67,9 @@ pub(crate) fn run(part: Part, server: &str, dir: PathBuf) -> Result<(), PartErro
     runtime.block_on(async move {
         let hf = Handfast::builder(server).with_wait_for_server(SERVER).connect().await?;
         match part {
-            Part::Service { side, instance } => service(hf, &dir, side, instance, leave).await,
+            Part::Service { side, instance, home } => {
+                service(hf, home, side, instance, leave).await
+            }
             Part::Subscriber => subscriber(hf, dir, leave).await,
             Part::Client { in_flight } => client(hf, dir, in_flight, leave).await,
         }
@@ -102,14 +105,23 @@ fn wait_for_stdin() {
 /// An instance of an account service.
 async fn service(
     hf: Handfast,
-    dir: &Path,
+    home: Home,
     side: Side,
     instance: String,
     leave: oneshot::Receiver<()>,
 ) -> Result<(), PartError> {
-    let store = SqliteStore::open(bank::path(dir, side))?;
-    let service = hf.service(side.name()).instance(instance).store(store).handler(Bank);
-    service.run(leave.map(drop)).await?;
+    let service = hf.service(side.name()).instance(instance).handler(Bank);
+    let leave = leave.map(drop);
+    let state = bank::state_name(side);
+    match home {
+        Home::File(path) => service.store(SqliteStore::open(path)?).run(leave).await?,
+        Home::Postgres(url) => {
+            service.store(PostgresStore::open(&url, &state).await?).run(leave).await?;
+        }
+        Home::MariaDb(url) => {
+            service.store(MariaDbStore::open(&url, &state).await?).run(leave).await?;
+        }
+    }
     Ok(())
 }
 

@@ -3,8 +3,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::bank::INSUFFICIENT;
-use super::evidence::{Effect, Evidence};
+use super::bank::{Effect, INSUFFICIENT};
+use super::evidence::Evidence;
 use super::ledger::Transferred;
 use super::plan::{Plan, Transfer};
 use super::results::Ended;

@@ -1,5 +1,5 @@
 //! Databases: the doctor without a server, and what a server says about them, with a private
-//! PostgreSQL. Steps of operators.
+//! PostgreSQL and a private MariaDB. Steps of operators.
 
 use std::path::PathBuf;
 use std::process::Command;
@@ -8,9 +8,10 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use handfast::{BeginOptions, Event, Handfast, TopicSettings, TransactionId};
-use handfast_database::private::{Postgres, PostgresOptions};
+use handfast_database::private::{MariaDb, MariaDbOptions, Postgres, PostgresOptions};
 use handfast_wire::v1;
 use serde_json::{Value, json};
+use sqlx::{Connection, MySqlConnection};
 
 use crate::harness::{Done, Server, ask, run, start, until};
 
@@ -91,6 +92,43 @@ fn the_doctor_says_what_is_wrong_and_mends_what_it_can() {
     assert_eq!((status, &error["code"]), (1, &json!("not_fixed")), "{error}");
 }
 
+#[tokio::test]
+async fn the_doctor_mends_mariadb_too() {
+    let name = format!("handfast-cli-mariadb-{}", std::process::id());
+    let options = MariaDbOptions::default().with_directory_removed();
+    let server = MariaDb::start(&std::env::temp_dir().join(name), &options).unwrap();
+    let mut root = MySqlConnection::connect(&server.url()).await.unwrap();
+    let create = "CREATE DATABASE stock; CREATE DATABASE other; CREATE USER app";
+    sqlx::raw_sql(create).execute(&mut root).await.unwrap();
+    let url = server.url_of("root", "stock");
+    let sick = doctor(&url, "--json");
+    assert_eq!(sick.status, 1);
+    let found = report(&sick);
+    assert_eq!((&found["kind"], &found["local"]), (&json!("MariaDB"), &json!(false)), "{found}");
+    assert_eq!(finding(&found, "tables")["fixable"], true);
+
+    let mended = report(&doctor(&url, "--fix --role app --json"));
+    assert_eq!((&mended["local"], &mended["distributed"]), (&json!(true), &json!(true)));
+    assert_eq!(mended["done"].as_array().unwrap().len(), 3, "{mended}");
+    let well = doctor(&url, "").text();
+    assert!(well.contains("MariaDB ") && well.contains("transactions are allowed"), "{well}");
+    // The role may insert markers, and nothing else.
+    let mut app = MySqlConnection::connect(&server.url_of("app", "stock")).await.unwrap();
+    let marker = "INSERT INTO handfast_branch (id, outcome) VALUES ('x', 'committed')";
+    sqlx::raw_sql(marker).execute(&mut app).await.unwrap();
+    sqlx::raw_sql("SELECT id FROM handfast_branch").execute(&mut app).await.unwrap_err();
+    sqlx::raw_sql("SELECT host FROM handfast_owner").execute(&mut app).await.unwrap_err();
+
+    // MY9: what tells two registrations of one database, by whatever address.
+    let identity = |url: &str| report(&doctor(url, "--json"))["identity"].clone();
+    assert!(identity(&url).as_str().unwrap().ends_with("database stock"));
+    assert_eq!(identity(&url), identity(&url.replace("127.0.0.1", "localhost")));
+    assert_ne!(identity(&url), identity(&server.url_of("root", "other")));
+    assert!(well.contains("leads to this very"), "{well}");
+    let (status, error) = doctor(&server.url_of("root", "missing"), "--json").error();
+    assert_eq!((status, &error["code"]), (1, &json!("no_such_database")), "{error}");
+}
+
 #[test]
 fn only_local_transactions_are_a_failure_with_its_finding() {
     let server = postgres(&PostgresOptions::default().with_max_prepared_transactions(0));
@@ -157,6 +195,21 @@ async fn begin(server: &Server, database: &str, deadline: Duration) -> (Transact
     let begun = stub.begin(request).await.unwrap().into_inner();
     let id = handfast_wire::ids::transaction_id("id", &begun.transaction_id).unwrap();
     (id, begun.branch_ids[0].branch_id.clone())
+}
+
+/// Commits as somebody who has seen the guarded prepare succeed.
+async fn commit_vouched(server: &Server, id: TransactionId, database: &str) {
+    let channel = tonic::transport::Endpoint::from_shared(server.url()).unwrap().connect_lazy();
+    let mut stub = v1::transactions_client::TransactionsClient::new(channel);
+    let database = database.to_owned();
+    let request = v1::CommitRequest {
+        transaction_id: handfast_wire::ids::transaction_bytes(id),
+        branches: 1,
+        votes: vec![v1::DatabaseVote { database, vouched: true, ..Default::default() }],
+        wait: v1::Wait::Decided.into(),
+        ..Default::default()
+    };
+    stub.commit(request).await.unwrap();
 }
 
 fn prepare(url: &str, branch: &str) {
@@ -310,4 +363,67 @@ async fn an_operator_never_commits() {
     assert_eq!((status, &error["code"]), (1, &json!("closed")));
     let (status, error) = ask(&format!("tx resolve {UNKNOWN} --note --why x --json")).error();
     assert_eq!((status, &error["code"]), (1, &json!("unknown_transaction")));
+}
+
+/// A database does not come back after the decision: its transaction asks for a person, who takes
+/// note of it, and then waits no longer.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_needs_a_person_is_listed_noted_and_released() {
+    let url = database("attention");
+    assert_eq!(doctor(&url, "--fix").status, 0);
+    let directory = tempfile::tempdir().unwrap();
+    let config = format!("[databases.ledger]\nurl = \"{url}\"\n[limits]\nattention_ms = 200\n");
+    let server = Server::start(&directory.path().join("store"), &config);
+    condition(&server, "up");
+    let ask = |line: &str| ask(&server, line);
+    let (id, branch) = begin(&server, "ledger", Duration::from_secs(600)).await;
+    prepare(&url, &branch);
+    // From here on nobody can finish it: the database takes no connections.
+    let root = POSTGRES.url();
+    sql(&root, "ALTER DATABASE attention ALLOW_CONNECTIONS false");
+    sql(
+        &root,
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = 'attention'",
+    );
+    commit_vouched(&server, id, "ledger").await;
+    let listed = until(
+        || ask("indoubt --json").json(),
+        |seen| !seen["transactions"].as_array().unwrap().is_empty(),
+    );
+    let row = &listed["transactions"][0];
+    assert_eq!(
+        (&row["transaction_id"], &row["state"]),
+        (&json!(id.to_string()), &json!("committing")),
+        "{row}"
+    );
+    assert!(row["attention"].as_str().unwrap().contains("committing for too long"), "{row}");
+    let text = ask("indoubt").text();
+    for words in ["Open transactions that need a person", &id.to_string(), "tx resolve"] {
+        assert!(text.contains(words), "{words}: {text}");
+    }
+
+    // Noted: it is still open, and asks for nobody any more.
+    let noted = ask(&format!("tx resolve {id} --note --why called --json")).json();
+    assert_eq!(noted["state"], "committing", "{noted}");
+    assert!(noted["notes"][0]["text"].as_str().unwrap().contains("called"), "{noted}");
+    assert_eq!(ask("indoubt --json").json()["transactions"], json!([]));
+    assert!(ask("indoubt").text().contains("No open transaction needs attention."));
+
+    // Released: it has ended, and says for ever that nobody knows how it ended there.
+    let line = format!("tx resolve {id} --release elsewhere --why x --yes --json");
+    let (status, error) = ask(&line).error();
+    assert_eq!((status, &error["code"]), (1, &json!("not_a_participant")), "{error}");
+    let line = format!("tx resolve {id} --release ledger --why gone --yes --json");
+    let released = ask(&line).json();
+    assert_eq!(
+        (&released["state"], &released["heuristic"]),
+        (&json!("committed"), &json!(true)),
+        "{released}"
+    );
+    let told = released["notes"].to_string();
+    assert!(told.contains("ledger released by an operator: gone"), "{told}");
+    let text = ask(&format!("tx show {id}")).text();
+    assert!(text.contains("released"), "{text}");
+    sql(&root, "ALTER DATABASE attention ALLOW_CONNECTIONS true");
+    sql(&url, &format!("ROLLBACK PREPARED 'handfast.{branch}'"));
 }

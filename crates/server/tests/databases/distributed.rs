@@ -4,7 +4,8 @@
 use handfast_database::Outcome;
 use handfast_wire::v1::{TransactionState as State, Wait};
 
-use crate::world::World;
+use crate::network::Network;
+use crate::world::{World, databases, shared};
 
 #[tokio::test]
 async fn what_is_prepared_in_both_is_committed_by_the_server() {
@@ -87,4 +88,52 @@ async fn a_server_killed_before_the_decision_frees_both_databases() {
         })
         .await;
     assert_eq!(world.balances().await, (100, 100));
+}
+
+/// The example of docs/isolation.md: between the two databases' commits a plain reader is 10 short,
+/// and one that locks what it reads waits and is not.
+#[tokio::test(flavor = "multi_thread")]
+async fn x3_a_reader_sees_one_database_committed_and_the_other_not_unless_it_locks() {
+    let (postgres, mariadb) = shared();
+    let (orders, ledger) = databases(&postgres, &mariadb).await;
+    let network = Network::to(&ledger).await;
+    let mut world = World::start(&[("orders", &orders), ("ledger", &network.url)]);
+    world.until_up(&["orders", "ledger"]).await;
+    // Everybody but the server has another way to MariaDB.
+    world.urls.insert("ledger", ledger);
+    let begun = world.begin(&["orders", "ledger"]).await.unwrap();
+    world.prepare_orders(&begun).await;
+    world.prepare_ledger(&begun).await;
+    network.stop();
+    world.commit_vouched(&begun, Wait::Decided).await.unwrap();
+    let seen = world.until(async || Some(world.balances().await).filter(|seen| seen.0 == 90)).await;
+    assert_eq!(seen, (90, 100), "10 have left and not arrived");
+
+    let (mut first, mut second) = (world.postgres().await, world.mariadb().await);
+    sqlx::raw_sql("BEGIN").execute(&mut first).await.unwrap();
+    let sql = "SELECT amount FROM account WHERE name = 'a' FOR SHARE";
+    let (left,): (i64,) = sqlx::query_as(sql).fetch_one(&mut first).await.unwrap();
+    let (session,): (u64,) =
+        sqlx::query_as("SELECT CONNECTION_ID()").fetch_one(&mut second).await.unwrap();
+    let reading = tokio::spawn(async move {
+        let begin = "SET SESSION innodb_lock_wait_timeout = 60; START TRANSACTION";
+        sqlx::raw_sql(begin).execute(&mut second).await.unwrap();
+        let sql = "SELECT amount FROM account WHERE name = 'a' LOCK IN SHARE MODE";
+        let (arrived,): (i64,) = sqlx::query_as(sql).fetch_one(&mut second).await.unwrap();
+        arrived
+    });
+    let mut watcher = world.mariadb().await;
+    let sql = "SELECT COUNT(*) FROM information_schema.INNODB_TRX \
+               WHERE trx_state = 'LOCK WAIT' AND trx_mysql_thread_id = ?";
+    loop {
+        let waits = sqlx::query_as(sql).bind(session).fetch_one(&mut watcher).await;
+        let (waits,): (i64,) = waits.unwrap();
+        if waits == 1 {
+            break;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    }
+    network.go_on();
+    assert_eq!((left, reading.await.unwrap()), (90, 110));
+    assert_eq!(world.ended(&begun).await.state(), State::Committed);
 }

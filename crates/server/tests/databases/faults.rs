@@ -108,3 +108,39 @@ async fn a_database_that_another_copy_has_claimed_is_left_alone_until_adopted() 
     world.until_up(&["orders"]).await;
     world.begin_local("orders", Duration::from_secs(1)).await.unwrap();
 }
+
+/// MY9: two names that lead to one database, also by different addresses, are found; two databases
+/// of one server are not one. What is refused says what to do, and is up again when that is done.
+#[tokio::test]
+async fn my9_the_same_database_registered_twice_is_refused_and_offers_the_first_name() {
+    let (postgres, mariadb) = crate::world::shared();
+    for kind in ["PostgreSQL", "MariaDB"] {
+        let first = crate::world::databases(&postgres, &mariadb).await;
+        let other = crate::world::databases(&postgres, &mariadb).await;
+        let pick = |(postgres, mariadb)| if kind == "PostgreSQL" { postgres } else { mariadb };
+        let (first, other): (String, String) = (pick(first), pick(other));
+        let mut world = World::start(&[("first", &first), ("other", &other)]);
+        world.until_up(&["first", "other"]).await;
+        let again = first.replace("127.0.0.1", "localhost");
+        assert_ne!(again, first, "another address");
+        world.urls.insert("second", again);
+        world.reload(&["first", "other", "second"]);
+        let refused = world
+            .until(async || world.database("second").await.filter(|d| d.condition == "refused"))
+            .await;
+        let why = "it is the very database that is registered as first already: let both share \
+                   first, and take second out of the configuration";
+        assert_eq!(refused.why.unwrap(), why, "{kind}");
+        let Err(status) = world.begin(&["first", "second"]).await else { panic!("{kind}") };
+        let refusal = status::refusal(&status).unwrap();
+        assert_eq!(refusal.code, "database_refused");
+        assert!(refusal.detail.contains("share first"), "{}", refusal.detail);
+        let begun = world.begin(&["first", "other"]).await.unwrap();
+        // A database with something open in it would stay, also without its configuration.
+        world.abort(&begun).await.unwrap();
+        world.ended(&begun).await;
+
+        world.reload(&["other", "second"]);
+        world.until_up(&["second"]).await;
+    }
+}

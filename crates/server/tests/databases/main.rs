@@ -1,10 +1,16 @@
-//! The real server over real PostgreSQL and MariaDB, spoken to by callers without the client
-//! crate: they run their own SQL under the ids that they are given, and the server finishes it.
+//! The real server over real PostgreSQL and MariaDB. Most callers are without the client crate: they
+//! run their own SQL under the ids that they are given, and the server finishes it. `client` and
+//! `application` are with it; in `services` and `demo` the databases are the services' own.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod application;
 mod audit;
+mod client;
+mod demo;
 mod distributed;
 mod faults;
 mod local;
+mod network;
+mod services;
 mod world;

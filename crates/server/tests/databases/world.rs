@@ -10,8 +10,9 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use handfast_core::branch::BranchId;
+use handfast_core::ids::TransactionId;
 use handfast_database::private::{MariaDb, MariaDbOptions, Postgres, PostgresOptions};
-use handfast_database::{Options, Outcome, connect, mariadb, postgres};
+use handfast_database::{Options, Outcome, Prepared, connect, mariadb, postgres};
 use handfast_wire::raw::events_client::EventsClient;
 use handfast_wire::raw::transactions_client::TransactionsClient;
 use handfast_wire::v1::databases_client::DatabasesClient;
@@ -38,6 +39,12 @@ pub(crate) fn servers() -> (Postgres, MariaDb) {
     let postgres = Postgres::start(&directory("postgres"), &options).unwrap();
     let options = MariaDbOptions::default().with_binlog().with_directory_removed();
     (postgres, MariaDb::start(&directory("mariadb"), &options).unwrap())
+}
+
+/// The URLs of the servers that all tests share which do not kill them.
+pub(crate) fn shared() -> (String, String) {
+    let (postgres, mariadb) = &*SERVERS;
+    (postgres.url(), mariadb.url())
 }
 
 /// Databases of a test's own on servers, with a table `account` that has a row `a` with 100.
@@ -76,8 +83,8 @@ impl World {
     /// A server over databases `orders` (PostgreSQL) and `ledger` (MariaDB) of its own, and a topic
     /// `made`.
     pub(crate) async fn new() -> Self {
-        let (postgres, mariadb) = &*SERVERS;
-        Self::over(&postgres.url(), &mariadb.url()).await
+        let (postgres, mariadb) = shared();
+        Self::over(&postgres, &mariadb).await
     }
 
     /// The same on these servers.
@@ -120,6 +127,10 @@ impl World {
             databases: DatabasesClient::new(channel.clone()),
             events: EventsClient::new(channel),
         }
+    }
+
+    pub(crate) fn url(&self) -> String {
+        format!("http://{}", self.address)
     }
 
     /// SIGKILL.
@@ -343,6 +354,17 @@ impl World {
         let mut db = self.mariadb().await;
         let ledger: (i64,) = sqlx::query_as(sql).fetch_one(&mut db).await.unwrap();
         ledger.0
+    }
+
+    /// How many branches of a transaction are prepared in the databases.
+    pub(crate) async fn prepared(&self, id: TransactionId) -> usize {
+        let mut count = 0;
+        for url in self.urls.values() {
+            let listed = connect(url, Options::default()).unwrap().list().await.unwrap();
+            let ours = |p: &&Prepared| p.branch.is_some_and(|branch| branch.transaction == id);
+            count += listed.iter().filter(ours).count();
+        }
+        count
     }
 
     /// Whether a branch is prepared in a database.

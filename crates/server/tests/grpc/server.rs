@@ -165,3 +165,55 @@ async fn a_call_that_is_not_known_is_unimplemented() {
     let code = tonic::Code::Unimplemented as i32;
     assert_eq!(response.headers()["grpc-status"], code.to_string().as_str());
 }
+
+/// When nobody listens any more, what was copied is removed; the store is as it was, and another
+/// backup into the same directory is whole.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_backup_that_is_cancelled_leaves_nothing_behind() {
+    let world = World::new().await;
+    world.topic("orders").await;
+    // Enough to copy that nobody has copied it before the first message is read.
+    let data = v1::event::Data::TextData("x".repeat(900_000));
+    for sequence in 1..=24 {
+        let mut event = event(&sequence.to_string());
+        event.data = Some(data.clone());
+        let events = vec![v1::NewEvent { topic: "orders".into(), event: Some(event) }];
+        let producer_id = vec![7; 16].into();
+        let request = v1::PublishRequest { producer_id, sequence, events };
+        world.events().publish(request).await.unwrap();
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let mut server = ServerClient::new(world.channel.clone());
+    let path = |attempt: u32| directory.path().join(format!("backup-{attempt}"));
+    let request = |attempt| v1::BackupRequest { directory: path(attempt).display().to_string() };
+    let mut attempt = 0;
+    loop {
+        attempt += 1;
+        let mut progress = server.backup(request(attempt)).await.unwrap().into_inner();
+        let first = progress.message().await.unwrap().unwrap();
+        assert!(first.backup.is_none() && first.done_bytes < first.total_bytes, "{first:?}");
+        drop(progress);
+        // The file `store` is the last that is written: then the copy was faster than its listener.
+        let files = || std::fs::read_dir(path(attempt)).unwrap().count();
+        let is_whole = || path(attempt).join("store").exists();
+        let ended = async {
+            while files() > 0 && !is_whole() {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        tokio::time::timeout(NEVER, ended).await.expect("what was copied is removed");
+        if files() == 0 {
+            break;
+        }
+    }
+
+    world.publish("orders", 25, &["after"]).await;
+    let mut progress = server.backup(request(attempt)).await.unwrap().into_inner();
+    let mut last = None;
+    while let Some(message) = progress.message().await.unwrap() {
+        last = message.backup;
+    }
+    let backup = last.expect("it came to its end");
+    assert_eq!(backup.store_id, world.node.info().store.0.to_be_bytes().to_vec());
+    assert!(path(attempt).join("store").exists());
+}

@@ -7,18 +7,31 @@ use handfast::service::Handler;
 use rusqlite::Connection;
 
 use super::*;
-use crate::demo::bank::{self, Bank, Change, Work};
+use crate::demo::bank::{self, Bank, Change, Home, Work};
 use crate::demo::evidence::money;
 use crate::demo::ledger::{Arrived, Ledger};
 use crate::demo::plan::Side;
 use crate::demo::report::{Happened, Report};
 use crate::demo::results::Results;
 
+fn wait<T>(work: impl Future<Output = T>) -> T {
+    let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+    runtime.block_on(work)
+}
+
+fn homes(dir: &Path) -> [Home; 2] {
+    Side::BOTH.map(|side| Home::new(dir, side, None))
+}
+
+fn gather(dir: &Path, open: Option<usize>) -> Evidence {
+    wait(Evidence::gather(dir, &homes(dir), open)).expect("the files can be read")
+}
+
 /// The files of a run in which every transfer ended as it should.
 fn sound_run(dir: &Path) -> Plan {
     let plan = Plan::from_seed(3, 40);
     for side in Side::BOTH {
-        bank::create(dir, side, &plan).expect("it is empty");
+        wait(Home::new(dir, side, None).create(side, &plan)).expect("it is empty");
     }
     Ledger::create(dir).expect("it is empty");
     let mut ledger = Ledger::open(dir).expect("it was made");
@@ -27,7 +40,8 @@ fn sound_run(dir: &Path) -> Plan {
         let id = TransactionId(transfer.number.into());
         let Transfer { number, from, to, cents } = transfer.clone();
         let votes = [(&from, -cents), (&to, cents)].map(|(account, cents)| {
-            let db = bank::open(dir, plan.accounts[account].side).expect("it was made");
+            let db =
+                bank::open(&bank::path(dir, plan.accounts[account].side)).expect("it was made");
             let changes = vec![Change { account: account.clone(), cents }];
             let work = serde_json::to_vec(&Work { transfer: number, changes }).expect("plain data");
             let vote = Bank.prepare(&db, id, &work);
@@ -60,7 +74,7 @@ fn failing(tamper: impl FnOnce(&Path)) -> Vec<&'static str> {
     let dir = tempfile::tempdir().expect("a directory");
     let plan = sound_run(dir.path());
     tamper(dir.path());
-    let evidence = Evidence::gather(dir.path(), Some(0)).expect("the files can be read");
+    let evidence = gather(dir.path(), Some(0));
     let report = Report::new(&plan, plan.money(), &evidence, Happened::default());
     let proofs = prove(&plan, plan.money(), &evidence);
     assert_eq!(report.ok, proofs.iter().all(|proof| proof.holds));
@@ -85,10 +99,10 @@ fn a_sound_run_is_proven() {
     assert_eq!(failing(|_| {}), [""; 0]);
     let dir = tempfile::tempdir().expect("a directory");
     let plan = sound_run(dir.path());
-    let evidence = Evidence::gather(dir.path(), Some(0)).expect("the files can be read");
+    let evidence = gather(dir.path(), Some(0));
     let failed = plan.transfers.iter().filter(|t| !evidence.ended(t.number).unwrap().committed);
     assert!((1..20).contains(&failed.count()), "some fail and most do not");
-    assert_eq!(money(dir.path()), Ok(plan.money()));
+    assert_eq!(wait(money(&homes(dir.path()))).expect("it can be read"), plan.money());
     let report = Report::new(&plan, plan.money(), &evidence, Happened::default());
     let json = serde_json::to_value(&report).expect("it is plain data");
     for field in ["transfers", "committed", "failed", "money_before", "money_after", "events"] {
@@ -183,7 +197,7 @@ fn a_server_that_says_nothing_proves_nothing() {
     let dir = tempfile::tempdir().expect("a directory");
     let plan = sound_run(dir.path());
     for open in [None, Some(1)] {
-        let evidence = Evidence::gather(dir.path(), open).expect("the files can be read");
+        let evidence = gather(dir.path(), open);
         let proofs = prove(&plan, plan.money(), &evidence);
         let failing: Vec<_> = proofs.iter().filter(|p| !p.holds).map(|p| p.name).collect();
         assert_eq!(failing, ["nothing_in_doubt"]);

@@ -1,7 +1,4 @@
-//! An account service: what it does in a transaction, and its tables.
-//!
-//! Nothing in the tables prevents a change from being made twice. That it is not is what the demo
-//! proves, so it must be visible if it were.
+//! An account service over a SQLite file.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -9,12 +6,10 @@ use std::time::Duration;
 use handfast::TransactionId;
 use handfast::service::{Handler, HandlerError, No, Prepared};
 use rusqlite::{Connection, OptionalExtension, params};
-use serde::{Deserialize, Serialize};
 
-use super::plan::{Plan, Side};
-
-/// What a NO for lack of funds says.
-pub(crate) const INSUFFICIENT: &str = "insufficient funds";
+use super::books::{Books, Effect};
+use super::{Bank, Change, INSUFFICIENT, Work};
+use crate::demo::plan::{Plan, Side};
 
 const TABLES: &str = "
     CREATE TABLE account (
@@ -37,28 +32,14 @@ const TABLES: &str = "
     ) STRICT;
 ";
 
-/// What a service is asked to do in one transfer.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Work {
-    pub(crate) transfer: u32,
-    pub(crate) changes: Vec<Change>,
-}
-
-/// A change of one account's balance.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Change {
-    pub(crate) account: String,
-    pub(crate) cents: i64,
-}
-
 /// The database of one service.
 pub(crate) fn path(dir: &Path, side: Side) -> PathBuf {
     dir.join(format!("{side}.sqlite"))
 }
 
 /// Makes the database of one service, with its accounts.
-pub(crate) fn create(dir: &Path, side: Side, plan: &Plan) -> rusqlite::Result<()> {
-    let mut db = Connection::open(path(dir, side))?;
+pub(super) fn create(path: &Path, side: Side, plan: &Plan) -> rusqlite::Result<()> {
+    let mut db = Connection::open(path)?;
     let step = db.transaction()?;
     step.execute_batch(TABLES)?;
     {
@@ -71,14 +52,15 @@ pub(crate) fn create(dir: &Path, side: Side, plan: &Plan) -> rusqlite::Result<()
 }
 
 /// Opens the database of one service to look at it.
-pub(crate) fn open(dir: &Path, side: Side) -> rusqlite::Result<Connection> {
-    let db = Connection::open(path(dir, side))?;
+pub(crate) fn open(path: &Path) -> rusqlite::Result<Connection> {
+    let db = Connection::open(path)?;
     db.busy_timeout(Duration::from_secs(10))?;
     Ok(db)
 }
 
 /// Branches that have voted YES and are not finished; 0 before the service has started.
-pub(crate) fn prepared(db: &Connection) -> rusqlite::Result<i64> {
+pub(super) fn prepared(path: &Path) -> rusqlite::Result<i64> {
+    let db = open(path)?;
     let sql = "SELECT count(*) FROM sqlite_schema WHERE name = 'handfast_branch'";
     if db.query_row(sql, [], |row| row.get::<_, i64>(0))? == 0 {
         return Ok(0);
@@ -86,9 +68,23 @@ pub(crate) fn prepared(db: &Connection) -> rusqlite::Result<i64> {
     db.query_row("SELECT count(*) FROM handfast_branch WHERE state = 1", [], |row| row.get(0))
 }
 
-/// The account service's code: reserve, then book or release.
-#[derive(Debug)]
-pub(crate) struct Bank;
+/// Everything that is written down.
+pub(super) fn read(path: &Path) -> rusqlite::Result<Books> {
+    let db = open(path)?;
+    let mut accounts = db.prepare("SELECT name, cents FROM account")?;
+    let accounts = accounts.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?;
+    let holds: i64 = db.query_row("SELECT count(*) FROM hold", [], |row| row.get(0))?;
+    let mut effects = db.prepare("SELECT transfer, transaction_id, account, cents FROM effect")?;
+    let effects = effects.query_map([], |row| {
+        let effect = Effect { transaction: row.get(1)?, account: row.get(2)?, cents: row.get(3)? };
+        Ok((row.get(0)?, effect))
+    })?;
+    Ok(Books {
+        accounts: accounts.collect::<Result<_, _>>()?,
+        holds: holds.unsigned_abs(),
+        effects: effects.collect::<Result<_, _>>()?,
+    })
+}
 
 impl Handler<Connection> for Bank {
     fn prepare(&self, db: &Connection, id: TransactionId, work: &[u8]) -> Result<Prepared, No> {
@@ -162,8 +158,9 @@ mod tests {
         let dir = tempfile::tempdir().expect("a directory");
         let mut plan = Plan::default();
         plan.accounts.insert("a".to_owned(), Account { side: Side::East, start: 100 });
-        create(dir.path(), Side::East, &plan).expect("it is empty");
-        let db = open(dir.path(), Side::East).expect("it was made");
+        let path = path(dir.path(), Side::East);
+        create(&path, Side::East, &plan).expect("it is empty");
+        let db = open(&path).expect("it was made");
         let (one, two, three) = (TransactionId(1), TransactionId(2), TransactionId(3));
         assert_eq!(Bank.prepare(&db, one, &work(1, "a", -60)), Ok(Prepared::Yes));
         assert_eq!(Bank.prepare(&db, two, &work(2, "a", 500)), Ok(Prepared::Yes));
