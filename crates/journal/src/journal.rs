@@ -19,6 +19,7 @@ use crate::layout::header::SegmentHeader;
 use crate::options::Options;
 use crate::reader::Reader;
 use crate::recovery::{self, Progress, Recovered};
+use crate::roll::Sealing;
 use crate::view::Shared;
 
 /// Positions in a segment are stored in 32 bits.
@@ -109,14 +110,34 @@ impl Journal {
     /// [`RECORD_BYTES`](crate::codec::RECORD_BYTES), or a checkpoint is not complete or lists
     /// other segments than there are.
     pub fn append(&mut self, group: &Group) -> Result<(), Error> {
+        let sealed = match self.append_and_seal_later(group)? {
+            Some(sealing) => sealing.finish().and_then(|()| self.refresh_room()),
+            None => Ok(()),
+        };
+        self.poison_unless_clean(sealed)
+    }
+
+    /// Does what [`Journal::append`] does, but leaves to the caller what is not needed for the
+    /// group to be durable. There is something only when a segment was rolled.
+    ///
+    /// # Errors
+    /// As [`Journal::append`].
+    ///
+    /// # Panics
+    /// As [`Journal::append`].
+    pub fn append_and_seal_later(&mut self, group: &Group) -> Result<Option<Sealing>, Error> {
         self.usable()?;
         for (expected, (lsn, _)) in (self.next.0..).zip(&group.records) {
             assert!(lsn.0 == expected, "record {lsn} where {expected} is due");
         }
         if group.records.is_empty() {
-            return Ok(());
+            return Ok(None);
         }
-        let done = if group.roll { self.roll(&group.records) } else { self.write(&group.records) };
+        let done = if group.roll {
+            self.roll(&group.records).map(Some)
+        } else {
+            self.write(&group.records).map(|()| None)
+        };
         self.poison_unless_clean(done)
     }
 

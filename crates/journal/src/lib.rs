@@ -43,4 +43,5 @@ pub use maintenance::Compaction;
 pub use options::Options;
 pub use reader::Reader;
 pub use recovery::{Progress, Recovered};
+pub use roll::Sealing;
 pub use snapshot::Snapshot;

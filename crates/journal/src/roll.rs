@@ -4,6 +4,7 @@
 //! is never seen: until then the old segment goes on.
 
 use std::collections::BTreeSet;
+use std::fmt;
 use std::sync::Arc;
 
 use handfast_core::ids::Lsn;
@@ -18,12 +19,44 @@ use crate::layout::frame::{FrameContext, Place};
 use crate::layout::header::{self, SegmentHeader};
 use crate::layout::{names, seed};
 use crate::sealed::{self, Built};
-use crate::view::{ActiveView, Source};
+use crate::view::{ActiveView, Shared, Source};
 
 type Written = Vec<(Place, u64, Arc<Record>)>;
 
+/// What is left to do about a segment that takes no more records: give back the room that it does
+/// not use, and store its index. Nothing depends on it; it may be done on any thread, while the
+/// journal goes on, but before the next [`Journal::drop_segment`] or
+/// [`Journal::compact_segment`]. Left undone it is done by the next opening.
+#[must_use = "the segment keeps room that it does not use"]
+pub struct Sealing {
+    shared: Arc<Shared>,
+    built: Built,
+    name: String,
+}
+
+impl fmt::Debug for Sealing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Sealing").field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
+impl Sealing {
+    /// Does it.
+    ///
+    /// # Errors
+    /// The journal must not be used any more after one.
+    pub fn finish(self) -> Result<(), Error> {
+        let Self { shared, built, name } = self;
+        let _held = shared.maintenance();
+        built.file.truncate(built.tail.end).map_err(Error::io("truncate", &name))?;
+        let sealed = sealed::store_index(&*shared.files, built, None)?;
+        shared.replace(sealed);
+        Ok(())
+    }
+}
+
 impl Journal {
-    pub(crate) fn roll(&mut self, records: &[(Lsn, Arc<Record>)]) -> Result<(), Error> {
+    pub(crate) fn roll(&mut self, records: &[(Lsn, Arc<Record>)]) -> Result<Sealing, Error> {
         self.check_checkpoint(records);
         let segment = self.active.header.segment + 1;
         let name = names::log(segment);
@@ -43,7 +76,7 @@ impl Journal {
         files.rename(&unfinished, &name).map_err(Error::io("rename", &unfinished))?;
         files.sync_directory().map_err(Error::io("sync", "."))?;
         self.note_written(records);
-        self.seal(active, written)
+        Ok(self.seal(active, written))
     }
 
     fn check_checkpoint(&self, records: &[(Lsn, Arc<Record>)]) {
@@ -122,9 +155,8 @@ impl Journal {
         Ok((active, written))
     }
 
-    /// Publishes the new segment, then gives back what the old one does not need and stores its
-    /// index.
-    fn seal(&mut self, active: Active, written: Written) -> Result<(), Error> {
+    /// Publishes the new segment; the old one has its index in memory until it is stored.
+    fn seal(&mut self, active: Active, written: Written) -> Sealing {
         let header = active.header.clone();
         let index = MemoryIndex::new(header.segment, 0, header.first);
         let source = Source::new(active.file.clone(), &header);
@@ -146,11 +178,7 @@ impl Journal {
             view.note_removed();
             old_index
         };
-        let shared = self.shared.clone();
-        let _held = shared.maintenance();
-        old.file.truncate(old.tail).map_err(Error::io("truncate", &old.name))?;
-        let sealed = sealed::store_index(&*shared.files, built(old_index), None)?;
-        shared.replace(sealed);
-        self.refresh_room()
+        let built = built(old_index);
+        Sealing { shared: self.shared.clone(), built, name: old.name }
     }
 }

@@ -11,7 +11,7 @@ use std::time::Instant;
 use crossbeam_channel as channel;
 use handfast_core::ids::Lsn;
 use handfast_core::record::Record;
-use handfast_journal::{Error, Group, Journal, SegmentSummary, Snapshot, Space};
+use handfast_journal::{Error, Group, Journal, Sealing, SegmentSummary, Snapshot, Space};
 use tokio::sync::oneshot;
 
 use super::needs::Needs;
@@ -63,8 +63,9 @@ pub(crate) fn start(
 ) -> io::Result<(channel::Sender<WriteJob>, JoinHandle<()>)> {
     let (sender, jobs) = channel::unbounded::<WriteJob>();
     let thread = thread::Builder::new().name("handfast-journal".into()).spawn(move || {
+        let mut sealer = Sealer::default();
         for job in jobs {
-            let message = match carry_out(&mut journal, job) {
+            let message = match carry_out(&mut journal, &mut sealer, job) {
                 Ok(None) => continue,
                 Ok(Some(written)) => ToPump::Written(written),
                 // Never retried: after a failed sync nobody knows what the disk holds.
@@ -75,15 +76,54 @@ pub(crate) fn start(
                 break;
             }
         }
+        if let Err(error) = sealer.wait() {
+            // The pump may be gone already; the next opening builds the index.
+            let _ = pump.send(ToPump::Fault(error.to_string()));
+        }
     })?;
     Ok((sender, thread))
 }
 
-fn carry_out(journal: &mut Journal, job: WriteJob) -> Result<Option<Written>, Error> {
+/// Seals segments beside the journal's thread, which would otherwise keep commits waiting for it.
+#[derive(Default)]
+struct Sealer(Option<JoinHandle<Result<(), Error>>>);
+
+impl Sealer {
+    fn start(&mut self, sealing: Sealing) -> Result<(), Error> {
+        self.wait()?;
+        let thread = thread::Builder::new().name("handfast-seal".into());
+        // Without a thread the next opening does it.
+        self.0 = thread.spawn(|| sealing.finish()).ok();
+        Ok(())
+    }
+
+    /// Nothing is being sealed any more.
+    fn wait(&mut self) -> Result<(), Error> {
+        // A panic was reported by its thread; what it has left undone, the next opening does.
+        self.0.take().map_or(Ok(()), |thread| thread.join().unwrap_or(Ok(())))
+    }
+
+    /// Hears of an error as soon as there is one.
+    fn look(&mut self) -> Result<(), Error> {
+        if self.0.as_ref().is_some_and(JoinHandle::is_finished) { self.wait() } else { Ok(()) }
+    }
+}
+
+fn carry_out(
+    journal: &mut Journal,
+    sealer: &mut Sealer,
+    job: WriteJob,
+) -> Result<Option<Written>, Error> {
     let start = Instant::now();
+    match &job {
+        WriteJob::Group { .. } => sealer.look()?,
+        WriteJob::Drop(_) | WriteJob::Compact { .. } | WriteJob::Snapshot(_) => sealer.wait()?,
+    }
     let (through, records, changed, reserve) = match job {
         WriteJob::Group { group, reserve } => {
-            journal.append(&group)?;
+            if let Some(sealing) = journal.append_and_seal_later(&group)? {
+                sealer.start(sealing)?;
+            }
             let through = group.records.last().map_or(Lsn(0), |(lsn, _)| *lsn);
             (through, group.records.len() as u64, group.roll, reserve)
         }

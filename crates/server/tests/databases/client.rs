@@ -2,6 +2,7 @@
 //! and once as it should not.
 
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
 
 use handfast::database::{Error, create_inbox};
 use handfast::{Event, Handfast, State, SubscriptionSettings};
@@ -173,4 +174,44 @@ async fn processed_events_take_effect_once_although_the_work_failed_before() {
     assert_eq!((first.into_inner(), second.into_inner()), (2, 2));
     assert_eq!(world.balances().await, (90, 110));
     assert_eq!(world.events().await, 1);
+}
+
+/// Work that never succeeds leaves nothing but a dead letter: no row, no event, nothing in the inbox.
+#[tokio::test]
+async fn processed_events_whose_work_always_fails_leave_only_a_dead_letter() {
+    let Application { world, hf, orders, ledger } = &Application::new().await;
+    create_inbox(orders).await.unwrap();
+    create_inbox(ledger).await.unwrap();
+    hf.create_topic("moved", handfast::TopicSettings::new()).await.unwrap();
+    let (first, longest) = (Duration::from_millis(10), Duration::from_millis(10));
+    let settings =
+        || SubscriptionSettings::new().with_max_attempts(Some(2)).with_backoff(first, longest);
+    let open = |name: &'static str| hf.subscribe(name).on("moved").with_settings(settings()).open();
+    let (mut take, mut give) = (open("take").await.unwrap(), open("give").await.unwrap());
+    hf.publish("moved", made()).await.unwrap();
+    let taking = take.process("orders", orders, async |_, db, tx| {
+        sqlx::query(TAKE).execute(&mut *db).await?;
+        tx.publish("made", made());
+        sqlx::query(WRONG).execute(db).await.map(drop)
+    });
+    let giving = give.process("ledger", ledger, async |_, db, tx| {
+        sqlx::query(GIVE).execute(&mut *db).await?;
+        tx.publish("made", made());
+        sqlx::query(WRONG).execute(db).await.map(drop)
+    });
+    let dead = world.until(async || {
+        let dead = async |name| hf.dead_letters(name, 0, 10).await.unwrap().len();
+        (dead("take").await + dead("give").await == 2).then_some(())
+    });
+    tokio::select! {
+        gap = taking => panic!("{gap:?}"),
+        gap = giving => panic!("{gap:?}"),
+        () = dead => {}
+    }
+    assert_eq!(world.balances().await, (100, 100));
+    assert_eq!(world.events().await, 0);
+    let rows = "SELECT count(*) FROM handfast_inbox";
+    let (one,): (i64,) = sqlx::query_as(rows).fetch_one(orders).await.unwrap();
+    let (other,): (i64,) = sqlx::query_as(rows).fetch_one(ledger).await.unwrap();
+    assert_eq!((one, other), (0, 0));
 }
