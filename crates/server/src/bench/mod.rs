@@ -5,6 +5,10 @@
 //! benchmark proves afterwards that what was answered is there: one that finds an error says so
 //! and has failed, however fast it was.
 
+pub(crate) mod db;
+pub(crate) mod events;
+pub(crate) mod idle;
+pub(crate) mod journal;
 mod latency;
 mod machine;
 mod metrics;
@@ -12,6 +16,7 @@ mod pace;
 mod part;
 mod report;
 mod resources;
+pub(crate) mod restart;
 mod server;
 mod show;
 pub(crate) mod tx;
@@ -21,6 +26,7 @@ use std::fs;
 use std::future::Future;
 use std::io;
 use std::path::Path;
+use std::time::Duration;
 
 use tempfile::TempDir;
 use tokio::runtime::{Builder, Runtime};
@@ -29,6 +35,9 @@ use tokio::signal::unix::{SignalKind, signal};
 use crate::demo::child;
 
 pub(crate) use report::Report;
+
+/// Before what counts: connections are made, caches filled.
+const WARM_UP: Duration = Duration::from_secs(1);
 
 /// How a benchmark is run, whatever it measures.
 #[derive(Clone, Copy, Debug)]
@@ -49,6 +58,12 @@ pub(crate) enum Problem {
     /// The server failed where it may not.
     #[error("{0}")]
     Server(#[from] handfast::Error),
+    /// A database failed where it may not.
+    #[error("{0}")]
+    Database(#[from] sqlx::Error),
+    /// A private database server does not start.
+    #[error("{0}")]
+    Private(#[from] handfast_database::private::PrivateError),
     /// Ctrl-C, or told to stop.
     #[error("stopped by a signal; everything that was started has been ended")]
     Interrupted,

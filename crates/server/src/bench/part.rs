@@ -2,8 +2,10 @@
 //! it is told to leave. What it has to do it is given as one JSON document on its command line;
 //! what it has to say comes as lines of JSON on its standard output.
 
+use std::convert::Infallible;
 use std::io::{self, Write};
 use std::path::Path;
+use std::thread;
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -14,6 +16,8 @@ use tokio::process::ChildStdout;
 use super::Problem;
 use super::usage::Usage;
 use crate::demo::child::Child;
+#[cfg(doc)]
+use crate::demo::parts::exit_with_stdin;
 
 /// A line of a part.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -40,6 +44,18 @@ impl Said {
         let mut out = io::stdout().lock();
         writeln!(out, "{}", serde_json::to_string(self)?)?;
         out.flush()
+    }
+
+    /// What a part found, as its last line. Then it stays as it is, to be looked at, until it is
+    /// told to leave; [`exit_with_stdin`] has to be under way.
+    ///
+    /// # Errors
+    /// As [`Said::say`].
+    pub(super) fn say_found_and_stay(found: &impl Serialize) -> io::Result<Infallible> {
+        Self::say_found(found)?;
+        loop {
+            thread::park();
+        }
     }
 
     /// What a part found, as its last line.
@@ -110,15 +126,30 @@ impl Part {
             .map_err(|error| Problem::Part(format!("{}: {error}", self.child.name)))
     }
 
+    /// Waits for what it found by itself, and lets it go.
+    pub(super) async fn finish<T: DeserializeOwned>(mut self) -> Result<T, Problem> {
+        let found = self.found().await?;
+        self.end().await?;
+        Ok(found)
+    }
+
     /// Tells it to leave, and takes what it found.
     pub(super) async fn leave<T: DeserializeOwned>(mut self) -> Result<T, Problem> {
         self.child.tell_to_leave();
         let found = self.found().await?;
-        let status = self.child.leave().await?;
-        if !status.success() {
-            return Err(Problem::Part(self.child.obituary(status)));
-        }
+        self.end().await?;
         Ok(found)
+    }
+
+    /// SIGKILL.
+    pub(super) async fn kill(mut self) -> Result<(), Problem> {
+        self.child.kill().await?;
+        Ok(())
+    }
+
+    async fn end(mut self) -> Result<(), Problem> {
+        let status = self.child.leave().await?;
+        if status.success() { Ok(()) } else { Err(Problem::Part(self.child.obituary(status))) }
     }
 
     /// What it has used so far.

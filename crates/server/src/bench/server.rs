@@ -92,6 +92,14 @@ impl Server {
         }
     }
 
+    /// SIGKILL.
+    pub(super) async fn kill(mut self) -> Result<(), Problem> {
+        if let Some(child) = &mut self.child {
+            child.kill().await?;
+        }
+        Ok(())
+    }
+
     /// Ends it, if it is ours; says what it has said if it did not end well.
     pub(super) async fn end(mut self) -> Result<(), Problem> {
         let Some(child) = &mut self.child else { return Ok(()) };

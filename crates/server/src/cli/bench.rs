@@ -5,7 +5,7 @@ use clap::Subcommand;
 
 use super::output::Output;
 use super::{Exit, Failure, serve};
-use crate::bench::{Common, PartError, Problem, Report, tx};
+use crate::bench::{Common, PartError, Problem, Report, db, events, idle, journal, restart, tx};
 use crate::demo::parts::exit_with_stdin;
 
 /// Measure: everything durable, over real processes, and checked afterwards
@@ -24,6 +24,11 @@ pub(crate) struct Args {
 #[derive(Debug, Subcommand)]
 enum Command {
     Tx(tx::Args),
+    Events(events::Args),
+    Db(db::Args),
+    Journal(journal::Args),
+    Restart(restart::Args),
+    Idle(idle::Args),
 }
 
 pub(super) fn run(args: Args) -> Result<(), Failure> {
@@ -31,6 +36,11 @@ pub(super) fn run(args: Args) -> Result<(), Failure> {
     let common = Common { quiet };
     let report = match command {
         Command::Tx(args) => tx::run(&args, common),
+        Command::Events(args) => events::run(&args, common),
+        Command::Db(args) => db::run(&args, common),
+        Command::Journal(args) => journal::run(&args, common),
+        Command::Restart(args) => restart::run(&args, common),
+        Command::Idle(args) => idle::run(&args, common),
     };
     report.map_err(failure).and_then(|report| tell(&report, json)).map_err(|f| f.with_json(json))
 }
@@ -60,6 +70,12 @@ pub(crate) enum PartArgs {
     TxClient(Plan),
     TxParticipant(Plan),
     TxEmbedded(Plan),
+    EventsPublisher(Plan),
+    EventsConsumer(Plan),
+    DbApplication(Plan),
+    JournalWriter(Plan),
+    RestartFiller(Plan),
+    IdleCrowd(Plan),
 }
 
 /// What a process has to do.
@@ -77,6 +93,12 @@ pub(super) fn run_part(args: PartArgs) -> Result<(), Failure> {
         PartArgs::TxClient(plan) => tx::run_client(&plan.json),
         PartArgs::TxParticipant(plan) => tx::run_participant(&plan.json),
         PartArgs::TxEmbedded(plan) => tx::run_embedded(&plan.json),
+        PartArgs::EventsPublisher(plan) => events::run_publisher(&plan.json),
+        PartArgs::EventsConsumer(plan) => events::run_consumer(&plan.json),
+        PartArgs::DbApplication(plan) => db::run_application(&plan.json),
+        PartArgs::JournalWriter(plan) => journal::run_writer(&plan.json),
+        PartArgs::RestartFiller(plan) => restart::run_filler(&plan.json),
+        PartArgs::IdleCrowd(plan) => idle::run_crowd(&plan.json),
     };
     ended.map_err(|error| Failure::new(Exit::Failed, error))
 }

@@ -10,10 +10,11 @@ use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
 use super::fates::Reading;
-use super::plan::{ClientPlan, Load, WARM_UP, event_of};
+use super::plan::{ClientPlan, Load, event_of};
 use super::tally::{End, Tally};
 use crate::bench::part::Said;
-use crate::bench::{PartError, pace, runtime};
+use crate::bench::{PartError, WARM_UP, pace, runtime};
+use crate::demo::parts::exit_with_stdin;
 
 /// Between two lines about progress.
 const EVERY: Duration = Duration::from_millis(250);
@@ -22,6 +23,7 @@ const DRAINING: Duration = Duration::from_secs(90);
 
 /// Runs the load, and says what it found.
 pub(super) fn run(plan: ClientPlan) -> Result<(), PartError> {
+    exit_with_stdin();
     runtime(plan.threads)?.block_on(async {
         let in_flight = (plan.load.concurrency as usize).max(4_096);
         let builder = Handfast::builder(plan.server).with_in_flight(in_flight);
@@ -29,8 +31,8 @@ pub(super) fn run(plan: ClientPlan) -> Result<(), PartError> {
         let client = Client::new(hf, plan.load);
         Said::Ready.say()?;
         let read = client.load().await?;
-        Said::say_found(&client.tally().found(read))?;
-        Ok(())
+        let found = client.tally().found(read);
+        match Said::say_found_and_stay(&found)? {}
     })
 }
 

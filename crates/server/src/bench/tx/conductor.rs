@@ -1,25 +1,20 @@
-//! Conducts `bench tx`: starts everybody, lets the client run, looks at what that cost, and
-//! compares what everybody says about the same transactions.
+//! Conducts `bench tx`: one run for each load that was asked for, over processes of their own or in
+//! one.
 
 use std::path::Path;
-use std::time::Duration;
 
-use handfast::{Handfast, TopicSettings};
-use tokio::time::{Instant, sleep};
 use uuid::Uuid;
 
 use super::args::Args;
-use super::plan::{ClientPlan, Done, EmbeddedPlan, Load, ParticipantPlan};
+use super::embedded::Journal;
+use super::plan::{EmbeddedPlan, Load};
 use super::report::{self, Run};
+use super::stage::Stage;
 use super::tally::Found;
 use crate::bench::part::{Part, Said};
-use crate::bench::resources::Before;
 use crate::bench::server::Server;
 use crate::bench::show::Show;
 use crate::bench::{Common, Directory, Problem, Report, conduct};
-
-/// Services may take this long to attach.
-const ATTACHING: Duration = Duration::from_secs(30);
 
 /// Runs it.
 pub(crate) fn run(args: &Args, common: Common) -> Result<Report, Problem> {
@@ -76,139 +71,19 @@ async fn across_processes(
         Some(url) => Server::at(url),
         None => Server::start(dir, "").await?,
     };
-    let hf = server.connect().await?;
     let loads = loads(args, &own_name());
-    let mut participants = Vec::new();
-    for name in loads.iter().take(1).flat_map(|load| &load.participants) {
-        let store = dir.join(format!("{name}.db"));
-        let plan = ParticipantPlan {
-            server: server.url.clone(),
-            name: name.clone(),
-            store: args.durable_votes.then(|| store.to_string_lossy().into_owned()),
-            threads: args.threads,
-        };
-        participants.push(Part::start(
-            dir,
-            format!("participant {}", participants.len() + 1),
-            "tx-participant",
-            &plan,
-        )?);
-    }
-    attached(&hf, &loads).await?;
-    let mut stage = Stage { dir, show, server, hf, participants, threads: args.threads };
-    let (mut runs, mut problems, mut committed) = (Vec::new(), Vec::new(), 0);
+    let services = loads.first().map_or(&[][..], |load| &load.participants);
+    let mut stage = Stage::new(dir, show, &server, args.threads).await?;
+    stage.start(services, args.durable_votes).await?;
+    let mut runs = Vec::new();
     for load in &loads {
-        let (run, found) = stage.run(load, &mut problems).await?;
+        let run = stage.run(load).await?;
         show.note(&run.line());
-        committed += found.all_committed;
         runs.push(run);
     }
-    problems.extend(stage.end(committed).await?);
+    let problems = stage.end().await?;
+    server.end().await?;
     Ok((runs, problems))
-}
-
-/// Waits until every service has an instance.
-async fn attached(hf: &Handfast, loads: &[Load]) -> Result<(), Problem> {
-    let wanted: Vec<&String> = loads.iter().take(1).flat_map(|load| &load.participants).collect();
-    let give_up = Instant::now() + ATTACHING;
-    loop {
-        let there = hf.participants().await?;
-        let is_there = |name: &&&String| {
-            there.iter().any(|p| p.name.as_str() == name.as_str() && !p.instances.is_empty())
-        };
-        if wanted.iter().filter(is_there).count() == wanted.len() {
-            return Ok(());
-        }
-        if Instant::now() > give_up {
-            let problem = format!("the participants did not attach within {ATTACHING:?}");
-            return Err(Problem::Part(problem));
-        }
-        sleep(Duration::from_millis(10)).await;
-    }
-}
-
-/// Everybody who is there during all runs.
-struct Stage<'a> {
-    dir: &'a Path,
-    show: &'a Show,
-    server: Server,
-    hf: Handfast,
-    participants: Vec<Part>,
-    threads: u8,
-}
-
-impl Stage<'_> {
-    /// One run with a client of its own.
-    async fn run(
-        &mut self,
-        load: &Load,
-        problems: &mut Vec<String>,
-    ) -> Result<(Run, Found), Problem> {
-        self.hf.create_topic(&load.topic, TopicSettings::new()).await?;
-        let counted = self.server.counters().await?;
-        let plan = ClientPlan {
-            server: self.server.url.clone(),
-            load: load.clone(),
-            threads: self.threads,
-        };
-        let mut client = Part::start(self.dir, "client", "tx-client", &plan)?;
-        self.show.doing(format!("{} concurrent: warming up", load.concurrency));
-        client.until(|said| matches!(said, Said::Measuring)).await?;
-        let before = Before::look(&self.server, &self.with(&client)).await?;
-        let mut done = 0;
-        loop {
-            match client.next().await? {
-                Said::Measured => break,
-                Said::Progress(so_far) => {
-                    done = so_far;
-                    self.show.doing(format!("{} concurrent: {done} done", load.concurrency));
-                }
-                Said::Ready | Said::Measuring | Said::Found(_) => {}
-            }
-        }
-        let resources = before.cost(&self.server, &self.with(&client), done).await?;
-        self.show.doing(format!("{} concurrent: comparing", load.concurrency));
-        let found: Found = client.leave().await?;
-        problems.extend(found.problems.iter().cloned());
-        let open = self.server.settle(&self.hf).await?;
-        if open > 0 {
-            problems.push(format!("{open} transactions have not ended"));
-        }
-        if self.server.is_ours() {
-            let counted = self.server.counters().await?.since(counted);
-            for (what, server, client) in [
-                ("committed", counted.committed, found.all_committed),
-                ("failed", counted.failed, found.all_failed),
-            ] {
-                if server != client {
-                    problems.push(format!("the server says {server} {what}, its client {client}"));
-                }
-            }
-        } else {
-            self.hf.delete_topic(&load.topic).await?;
-        }
-        Ok((Run::new(load, &found, resources), found))
-    }
-
-    /// Everybody whose cost is looked at, beside the server.
-    fn with<'a>(&'a self, client: &'a Part) -> Vec<&'a Part> {
-        self.participants.iter().chain([client]).collect()
-    }
-
-    /// Everybody leaves. Each participant has to have committed what the clients were told.
-    async fn end(self, committed: u64) -> Result<Vec<String>, Problem> {
-        let mut problems = Vec::new();
-        for participant in self.participants {
-            let name = participant.name().to_owned();
-            let done: Done = participant.leave().await?;
-            if done.committed != committed || done.prepared != done.committed + done.aborted {
-                problems
-                    .push(format!("{committed} transactions committed, and {name} did {done:?}"));
-            }
-        }
-        self.server.end().await?;
-        Ok(problems)
-    }
 }
 
 /// Each run in a process of its own with a store of its own.
@@ -227,7 +102,7 @@ async fn embedded(
         let before = part.usage()?;
         part.until(|said| matches!(said, Said::Measured)).await?;
         let used = part.usage()?.since(before);
-        let (found, counters): (Found, super::embedded::Journal) = part.leave().await?;
+        let (found, counters): (Found, Journal) = part.finish().await?;
         problems.extend(found.problems.iter().cloned());
         let run = Run::new(&load, &found, counters.resources(used, found.committed + found.failed));
         show.note(&run.line());

@@ -12,7 +12,7 @@ use uuid::Uuid;
 
 /// See the module.
 #[derive(Debug)]
-pub(super) struct Memory {
+pub(in crate::bench) struct Memory {
     state_id: StateId,
     branches: HashMap<TransactionId, Branch>,
     prepared: BTreeSet<TransactionId>,
@@ -21,7 +21,7 @@ pub(super) struct Memory {
 }
 
 impl Memory {
-    pub(super) fn new() -> Self {
+    pub(in crate::bench) fn new() -> Self {
         Self {
             state_id: StateId(Uuid::now_v7().as_u128()),
             branches: HashMap::new(),
@@ -57,7 +57,7 @@ impl ServiceStore for Memory {
 
 /// A step that takes effect at once: nothing here can fail, so nothing has to be undone.
 #[derive(Debug)]
-pub(super) struct Step<'a>(&'a mut Memory);
+pub(in crate::bench) struct Step<'a>(&'a mut Memory);
 
 impl StoreStep for Step<'_> {
     type Db = ();

@@ -1,7 +1,7 @@
 //! `handfast bench tx`: transactions over services in processes of their own.
 
 mod args;
-pub(super) mod client;
+mod client;
 mod conductor;
 mod embedded;
 mod fates;
@@ -9,10 +9,17 @@ mod memory;
 mod participant;
 mod plan;
 mod report;
+mod stage;
 mod tally;
 
 pub(crate) use args::Args;
+pub(super) use args::WaitFor;
 pub(crate) use conductor::run;
+pub(super) use memory::Memory;
+pub(super) use participant::Idle;
+pub(super) use plan::Load;
+pub(super) use report::{Run, table};
+pub(super) use stage::Stage;
 
 use super::PartError;
 

@@ -90,3 +90,20 @@ impl<Db: ?Sized> Handler<Db> for Counting {
         Ok(())
     }
 }
+
+/// Has never anything to do.
+pub(in crate::bench) struct Idle;
+
+impl Handler<()> for Idle {
+    fn prepare(&self, (): &(), _: TransactionId, _: &[u8]) -> Result<Prepared, No> {
+        Err(No::new("nobody should ask it"))
+    }
+
+    fn commit(&self, (): &(), _: TransactionId, _: &[u8]) -> Result<(), HandlerError> {
+        Ok(())
+    }
+
+    fn abort(&self, (): &(), _: TransactionId, _: &[u8]) -> Result<(), HandlerError> {
+        Ok(())
+    }
+}

@@ -1,13 +1,9 @@
 //! What the processes of `bench tx` are told, and what a transaction looks like.
 
-use std::time::Duration;
-
 use serde::{Deserialize, Serialize};
 
 use super::args::WaitFor;
 
-/// Before what counts: connections are made, caches filled.
-pub(super) const WARM_UP: Duration = Duration::from_secs(1);
 /// The work of a branch that is to be refused, and of one that is not.
 pub(super) const REFUSE: &[u8] = b"refuse";
 pub(super) const WORK: &[u8] = b"work";
@@ -41,16 +37,16 @@ pub(super) struct EmbeddedPlan {
 
 /// The transactions of one run.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub(super) struct Load {
-    pub(super) topic: String,
-    pub(super) participants: Vec<String>,
-    pub(super) concurrency: u32,
-    pub(super) seconds: u32,
-    pub(super) rate: Option<u32>,
-    pub(super) abort_percent: u8,
-    pub(super) events: u16,
-    pub(super) event_bytes: u32,
-    pub(super) wait: WaitFor,
+pub(in crate::bench) struct Load {
+    pub(in crate::bench) topic: String,
+    pub(in crate::bench) participants: Vec<String>,
+    pub(in crate::bench) concurrency: u32,
+    pub(in crate::bench) seconds: u32,
+    pub(in crate::bench) rate: Option<u32>,
+    pub(in crate::bench) abort_percent: u8,
+    pub(in crate::bench) events: u16,
+    pub(in crate::bench) event_bytes: u32,
+    pub(in crate::bench) wait: WaitFor,
 }
 
 impl Load {

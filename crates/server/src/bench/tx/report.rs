@@ -12,7 +12,7 @@ use crate::cli::output::{self, Column};
 
 /// One run.
 #[derive(Clone, Debug, Serialize)]
-pub(super) struct Run {
+pub(in crate::bench) struct Run {
     concurrency: u32,
     /// Transactions that were due per second; null: a closed loop.
     rate: Option<u32>,
@@ -50,8 +50,16 @@ impl Run {
         }
     }
 
+    pub(in crate::bench) fn committed_per_second(&self) -> f64 {
+        self.committed_per_second
+    }
+
+    pub(in crate::bench) fn latency_us(&self) -> Option<Percentiles> {
+        self.latency_us
+    }
+
     /// How much of it there was, on one line.
-    pub(super) fn line(&self) -> String {
+    pub(in crate::bench) fn line(&self) -> String {
         let p99 = self.latency_us.map(|percentiles| percentiles.p99 / 1_000.0);
         let due = self.rate.map(|rate| format!(", {rate} due per second")).unwrap_or_default();
         format!(
@@ -63,8 +71,8 @@ impl Run {
     }
 }
 
-/// For people: all runs, then what each has cost.
-pub(super) fn text(runs: &[Run]) -> String {
+/// For people: all runs.
+pub(in crate::bench) fn table(runs: &[&Run]) -> String {
     let mut columns = vec![
         Column::Right("CONCURRENT"),
         Column::Right("DUE/S"),
@@ -73,7 +81,7 @@ pub(super) fn text(runs: &[Run]) -> String {
     ];
     columns.extend(Percentiles::HEADINGS.map(Column::Right));
     columns.push(Column::Right("CPU US EACH"));
-    let row = |run: &Run| {
+    let row = |run: &&Run| {
         let mut row = vec![
             run.concurrency.to_string(),
             run.rate.map_or_else(|| "-".to_owned(), |rate| rate.to_string()),
@@ -84,7 +92,12 @@ pub(super) fn text(runs: &[Run]) -> String {
         row.push(format!("{:.1}", run.resources.cpu_us_each));
         row
     };
-    let mut text = output::table(&columns, runs.iter().map(row).collect(), "nothing was run");
+    output::table(&columns, runs.iter().map(row).collect(), "nothing was run")
+}
+
+/// For people: all runs, then what each has cost.
+pub(super) fn text(runs: &[Run]) -> String {
+    let mut text = table(&runs.iter().collect::<Vec<_>>());
     for run in runs {
         text.push_str(&format!("\n\n{}\n{}", run.line(), run.resources.text("transaction")));
         for (code, times) in &run.refusals {

@@ -16,13 +16,14 @@ use handfast_core::view::TopicView;
 use serde::{Deserialize, Serialize};
 
 use super::fates::Reading;
-use super::plan::{EmbeddedPlan, Load, WARM_UP, event_of};
+use super::plan::{EmbeddedPlan, Load, event_of};
 use super::tally::{Found, Tally};
 use crate::bench::metrics::Counters;
 use crate::bench::part::Said;
 use crate::bench::resources::{Process, Resources};
 use crate::bench::usage::Usage;
-use crate::bench::{PartError, runtime};
+use crate::bench::{PartError, WARM_UP, runtime};
+use crate::demo::parts::exit_with_stdin;
 use crate::node::{Node, NodeOptions, NodeStats};
 use client::Client;
 
@@ -59,8 +60,9 @@ impl Journal {
 
 /// Runs the load in this process, and says what it found.
 pub(super) fn run(plan: EmbeddedPlan) -> Result<(), PartError> {
+    exit_with_stdin();
     let found = runtime(plan.threads)?.block_on(load(plan))?;
-    Ok(Said::say_found(&found)?)
+    match Said::say_found_and_stay(&found)? {}
 }
 
 async fn load(plan: EmbeddedPlan) -> Result<(Found, Journal), PartError> {
