@@ -43,7 +43,9 @@ const WARM_UP: Duration = Duration::from_secs(1);
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Common {
     /// Shows nothing while it runs.
-    pub(crate) quiet: bool,
+    pub(crate) is_quiet: bool,
+    /// The report is for programs.
+    pub(crate) is_json: bool,
 }
 
 /// Why there is no report.

@@ -6,26 +6,28 @@ use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
 
+use super::Common;
 use crate::cli::output;
 
 /// The screen.
 #[derive(Debug)]
 pub(super) struct Show {
-    quiet: bool,
+    /// Lines that stay are wanted.
+    has_notes: bool,
     /// None: not a terminal, or nothing is wanted.
     bar: Option<ProgressBar>,
 }
 
 impl Show {
-    pub(super) fn new(quiet: bool) -> Self {
-        let bar = (!quiet && io::stderr().is_terminal()).then(|| {
+    pub(super) fn new(Common { is_quiet, is_json }: Common) -> Self {
+        let bar = (!is_quiet && io::stderr().is_terminal()).then(|| {
             let style = ProgressStyle::with_template("{spinner} {msg} ({elapsed})");
             let style = style.unwrap_or_else(|_| ProgressStyle::default_spinner());
             let bar = ProgressBar::new_spinner().with_style(style);
             bar.enable_steady_tick(Duration::from_millis(100));
             bar
         });
-        Self { quiet, bar }
+        Self { has_notes: !is_quiet && !is_json, bar }
     }
 
     /// What is being done now.
@@ -38,7 +40,7 @@ impl Show {
     /// A line that stays.
     pub(super) fn note(&self, text: &str) {
         match &self.bar {
-            _ if self.quiet => {}
+            _ if !self.has_notes => {}
             Some(bar) => bar.println(text),
             None => output::error_line(text),
         }

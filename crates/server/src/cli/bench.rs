@@ -33,7 +33,7 @@ enum Command {
 
 pub(super) fn run(args: Args) -> Result<(), Failure> {
     let Args { command, json, quiet } = args;
-    let common = Common { quiet };
+    let common = Common { is_quiet: quiet, is_json: json };
     let report = match command {
         Command::Tx(args) => tx::run(&args, common),
         Command::Events(args) => events::run(&args, common),

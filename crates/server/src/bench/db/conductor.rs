@@ -15,7 +15,7 @@ use crate::bench::{Common, Directory, Problem, Report, conduct};
 /// Runs it.
 pub(crate) fn run(args: &Args, common: Common) -> Result<Report, Problem> {
     conduct(async {
-        let show = Show::new(common.quiet);
+        let show = Show::new(common);
         let dir = Directory::new(None)?;
         show.doing("starting the databases");
         let databases = Databases::start(args, dir.path()).await?;

@@ -22,7 +22,7 @@ const CATCHING_UP: Duration = Duration::from_secs(120);
 /// Runs it.
 pub(crate) fn run(args: &Args, common: Common) -> Result<Report, Problem> {
     conduct(async {
-        let show = Show::new(common.quiet);
+        let show = Show::new(common);
         let dir = Directory::new(args.dir.as_deref())?;
         show.doing("starting");
         let server = Server::start(dir.path(), "").await?;

@@ -49,7 +49,7 @@ struct Found {
 pub(crate) fn run(args: &Args, common: Common) -> Result<Report, Problem> {
     raise_file_limit(u64::from(args.connections) + OTHER_FILES)?;
     conduct(async {
-        let show = Show::new(common.quiet);
+        let show = Show::new(common);
         let dir = Directory::new(None)?;
         show.doing("starting");
         let server = Server::start(dir.path(), "").await?;

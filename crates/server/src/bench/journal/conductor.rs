@@ -32,7 +32,7 @@ struct Run {
 /// Runs it.
 pub(crate) fn run(args: &Args, common: Common) -> Result<Report, Problem> {
     conduct(async {
-        let show = Show::new(common.quiet);
+        let show = Show::new(common);
         let dir = Directory::new(args.dir.as_deref())?;
         let plan = Plan {
             dir: dir.path().to_path_buf(),

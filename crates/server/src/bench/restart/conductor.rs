@@ -29,7 +29,7 @@ struct Run {
 /// Runs it.
 pub(crate) fn run(args: &Args, common: Common) -> Result<Report, Problem> {
     conduct(async {
-        let show = Show::new(common.quiet);
+        let show = Show::new(common);
         let dir = Directory::new(args.dir.as_deref())?;
         let filled = fill(args, dir.path(), &show).await?;
         if filled.refused > 0 {

@@ -21,6 +21,9 @@ use crate::node::{Connection, Item, Node, NodeOptions};
 
 /// Transactions, and batches of events, that are under way at once.
 const AT_ONCE: u64 = 2_000;
+/// A service is told again and again what it does not confirm; one that has too much of that unread
+/// loses its stream.
+const BRANCHES_EACH: u64 = 20_000;
 const BATCHES_AT_ONCE: u64 = 16;
 const BATCH: u64 = 100;
 /// Refused for so long means that the disk is full.
@@ -58,14 +61,18 @@ pub(super) fn run(plan: &Plan) -> Result<(), PartError> {
         limits.open_transactions = limit(plan.open);
         let options = NodeOptions::default().with_limits(limits);
         let node = Node::open(&plan.store, options, &mut |_| {})?;
-        let service = Name::new("never-finishes")?;
-        let attach = Command::Attach {
-            service: service.clone(),
-            instance: Name::new("only")?,
-            state_id: StateId(1),
-        };
-        tokio::spawn(votes_only(node.connect(), attach));
-        let open = open(&node, &service, plan.open.into()).await?;
+        let mut services = Vec::new();
+        for number in 0..=u64::from(plan.open) / BRANCHES_EACH {
+            let service = Name::new(&format!("never-finishes-{number}"))?;
+            let attach = Command::Attach {
+                service: service.clone(),
+                instance: Name::new("only")?,
+                state_id: StateId(u128::from(number) + 1),
+            };
+            tokio::spawn(votes_only(node.connect(), attach));
+            services.push(service);
+        }
+        let open = open(&node, &services, plan.open.into()).await?;
         let (events, refused) = publish(&node, plan).await?;
         match Said::say_found_and_stay(&Filled { open, events, refused })? {}
     })
@@ -87,10 +94,11 @@ async fn votes_only(mut session: Connection, attach: Command) {
 }
 
 /// Transactions that are decided, and stay open.
-async fn open(node: &Node, service: &Name, wanted: u64) -> Result<u64, PartError> {
+async fn open(node: &Node, services: &[Name], wanted: u64) -> Result<u64, PartError> {
     let mut session = node.connect();
     let begin = |number: u64| {
-        let participant = Participant { name: service.clone(), kind: ParticipantKind::Service };
+        let name = services[(number / BRANCHES_EACH) as usize].clone();
+        let participant = Participant { name, kind: ParticipantKind::Service };
         let request = BeginRequest {
             id: node.new_transaction_id(),
             local: None,
@@ -119,7 +127,7 @@ async fn open(node: &Node, service: &Name, wanted: u64) -> Result<u64, PartError
             let Item::Reply { reply, .. } = item else { continue };
             let Reply::Outcome(outcome) = reply else { return Err(format!("{reply:?}").into()) };
             if outcome.state != PublicState::Committing {
-                return Err(format!("a transaction is {:?}", outcome.state).into());
+                return Err(format!("a transaction is not decided to commit: {outcome:?}").into());
             }
             done += 1;
             if asked < wanted {

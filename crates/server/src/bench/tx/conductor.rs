@@ -19,7 +19,7 @@ use crate::bench::{Common, Directory, Problem, Report, conduct};
 /// Runs it.
 pub(crate) fn run(args: &Args, common: Common) -> Result<Report, Problem> {
     conduct(async {
-        let show = Show::new(common.quiet);
+        let show = Show::new(common);
         let dir = Directory::new(args.dir.as_deref())?;
         let (runs, problems) = if args.in_process {
             embedded(args, dir.path(), &show).await?
