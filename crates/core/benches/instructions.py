@@ -41,19 +41,8 @@ def counted():
 
 
 def instructions(summary):
-    """The number of instructions out of one summary, wherever this version keeps it."""
-    for profile in summary["profiles"]:
-        metrics = profile["summaries"]["total"]["summary"]
-        for tool in metrics.values():
-            if isinstance(tool, dict) and "Ir" in tool:
-                return new(tool["Ir"]["metrics"])
-    sys.exit(f"no instructions in {json.dumps(summary)[:300]}")
-
-
-def new(metrics):
-    """What was counted now; the earlier run, if there is one, is of no interest."""
-    value = metrics["Left"] if "Left" in metrics else metrics["Both"][0]
-    return value["Int"] if isinstance(value, dict) else value
+    """The number of instructions out of one summary; an earlier run's is of no interest."""
+    return summary["profiles"][0]["data"]["total"]["metrics"]["Ir"]["values"]["new"]
 
 
 def main():
