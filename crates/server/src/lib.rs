@@ -4,6 +4,7 @@
 //! [`http`] are doors, both on one port; [`cli`] is the command `handfast`. No rule of the protocol
 //! is in here: commands are carried to the core, what it says is carried back.
 
+mod bench;
 pub mod cli;
 pub mod config;
 pub mod databases;

@@ -4,6 +4,7 @@
 //! instead of ending the process.
 
 mod backup;
+mod bench;
 mod cloudevent;
 mod database;
 mod dead;
@@ -14,7 +15,7 @@ mod failure;
 mod help;
 mod indoubt;
 mod journal;
-mod output;
+pub(crate) mod output;
 mod parse;
 mod participant;
 mod progress;
@@ -51,6 +52,9 @@ enum Command {
     Demo(demo::Args),
     #[command(subcommand, hide = true)]
     DemoPart(demo::PartArgs),
+    Bench(bench::Args),
+    #[command(subcommand, hide = true)]
+    BenchPart(bench::PartArgs),
     Torture(torture::Args),
     #[command(hide = true)]
     TorturePart(crate::torture::part::Args),
@@ -84,6 +88,8 @@ pub fn run() -> ExitCode {
         Command::Serve(args) => serve::run(args),
         Command::Demo(args) => demo::run(args),
         Command::DemoPart(args) => demo::run_part(args),
+        Command::Bench(args) => bench::run(args),
+        Command::BenchPart(args) => bench::run_part(args),
         Command::Torture(args) => torture::run(args),
         Command::TorturePart(args) => torture::run_part(&args),
         Command::Tx(args) => tx::run(&args),

@@ -4,14 +4,14 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use tokio::io::{AsyncBufReadExt, BufReader, Lines};
+use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::ChildStdout;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::Problem;
 use super::bank::Home;
-use super::child::Child;
+use super::child::{Child, listening};
 use super::plan::Side;
 use super::random::Random;
 use super::results::Ended;
@@ -271,15 +271,4 @@ impl Cast {
         }
         Ok(())
     }
-}
-
-/// The address out of the server's banner; none: it ended before it said one.
-async fn listening(lines: &mut Lines<BufReader<ChildStdout>>) -> Option<String> {
-    while let Ok(Some(line)) = lines.next_line().await {
-        let mut words = line.split_whitespace();
-        if words.next() == Some("listens") && words.next() == Some("on") {
-            return words.next().map(ToOwned::to_owned);
-        }
-    }
-    None
 }

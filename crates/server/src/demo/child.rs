@@ -1,4 +1,4 @@
-//! A process of the demo. It is ended by its handle, and by itself when this process is gone: each
+//! A process of the demo or of a benchmark. It is ended by its handle, and by itself when this process is gone: each
 //! child watches its standard input, which ends with whoever holds the other end.
 
 use std::fs::{self, File, OpenOptions};
@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
+use tokio::io::{BufReader, Lines};
 use tokio::process::{Child as Process, ChildStdin, ChildStdout, Command};
 use tokio::time::timeout;
 
@@ -17,8 +18,8 @@ const LAST_LINES: usize = 8;
 
 /// A process that runs.
 #[derive(Debug)]
-pub(super) struct Child {
-    pub(super) name: String,
+pub(crate) struct Child {
+    pub(crate) name: String,
     process: Process,
     stdin: Option<ChildStdin>,
     log: PathBuf,
@@ -27,7 +28,7 @@ pub(super) struct Child {
 impl Child {
     /// Starts this very program with other arguments. What it says on standard error goes to a
     /// file of its name, behind what was there.
-    pub(super) fn start(
+    pub(crate) fn start(
         dir: &Path,
         name: impl Into<String>,
         arguments: &[String],
@@ -56,7 +57,7 @@ impl Child {
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(errors)
-            // A Ctrl-C at the terminal is for the demo, which then ends its children.
+            // A Ctrl-C at the terminal is for the one that conducts, which then ends its children.
             .process_group(0)
             .kill_on_drop(true)
             .spawn()?;
@@ -65,8 +66,13 @@ impl Child {
         Ok((Self { name, process, stdin, log }, stdout))
     }
 
+    /// The process's id; none: it has ended.
+    pub(crate) fn id(&self) -> Option<u32> {
+        self.process.id()
+    }
+
     /// SIGKILL. Returns when it is gone; says whether it was there to be killed.
-    pub(super) async fn kill(&mut self) -> io::Result<bool> {
+    pub(crate) async fn kill(&mut self) -> io::Result<bool> {
         if self.process.try_wait()?.is_some() {
             return Ok(false);
         }
@@ -74,8 +80,13 @@ impl Child {
         Ok(true)
     }
 
+    /// Tells it to leave.
+    pub(crate) fn tell_to_leave(&mut self) {
+        self.stdin = None;
+    }
+
     /// Tells it to leave, and waits until it has.
-    pub(super) async fn leave(&mut self) -> io::Result<ExitStatus> {
+    pub(crate) async fn leave(&mut self) -> io::Result<ExitStatus> {
         self.stdin = None;
         if let Ok(status) = timeout(LEAVING, self.process.wait()).await {
             return status;
@@ -85,12 +96,12 @@ impl Child {
     }
 
     /// How it ended, if it has.
-    pub(super) fn ended(&mut self) -> io::Result<Option<ExitStatus>> {
+    pub(crate) fn ended(&mut self) -> io::Result<Option<ExitStatus>> {
         self.process.try_wait()
     }
 
     /// What to tell about one that has ended by itself.
-    pub(super) fn obituary(&self, status: ExitStatus) -> String {
+    pub(crate) fn obituary(&self, status: ExitStatus) -> String {
         let text = fs::read(&self.log).unwrap_or_default();
         let text = String::from_utf8_lossy(&text);
         let lines: Vec<_> = text.lines().collect();
@@ -107,7 +118,18 @@ impl Child {
     }
 }
 
+/// The address out of a server's banner; none: it ended before it said one.
+pub(crate) async fn listening(lines: &mut Lines<BufReader<ChildStdout>>) -> Option<String> {
+    while let Ok(Some(line)) = lines.next_line().await {
+        let mut words = line.split_whitespace();
+        if words.next() == Some("listens") && words.next() == Some("on") {
+            return words.next().map(ToOwned::to_owned);
+        }
+    }
+    None
+}
+
 /// Where the children's logs are.
-pub(super) fn log_dir(dir: &Path) -> PathBuf {
+pub(crate) fn log_dir(dir: &Path) -> PathBuf {
     dir.join("logs")
 }

@@ -6,7 +6,7 @@
 
 pub(crate) mod bank;
 mod cast;
-mod child;
+pub(crate) mod child;
 mod conductor;
 mod evidence;
 mod ledger;

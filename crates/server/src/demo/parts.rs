@@ -85,7 +85,7 @@ pub(crate) fn exit_with_stdin() {
 }
 
 /// Ready when standard input ends; soon after that the process ends, whatever it does.
-fn leave_with_stdin() -> oneshot::Receiver<()> {
+pub(crate) fn leave_with_stdin() -> oneshot::Receiver<()> {
     let (leave, left) = oneshot::channel();
     thread::spawn(move || {
         wait_for_stdin();

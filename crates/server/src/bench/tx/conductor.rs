@@ -1,0 +1,112 @@
+//! Conducts `bench tx`: one run for each load that was asked for, over processes of their own or in
+//! one.
+
+use std::path::Path;
+
+use uuid::Uuid;
+
+use super::args::Args;
+use super::embedded::Journal;
+use super::plan::{EmbeddedPlan, Load};
+use super::report::{self, Run};
+use super::stage::Stage;
+use super::tally::Found;
+use crate::bench::part::{Part, Said};
+use crate::bench::server::Server;
+use crate::bench::show::Show;
+use crate::bench::{Common, Directory, Problem, Report, conduct};
+
+/// Runs it.
+pub(crate) fn run(args: &Args, common: Common) -> Result<Report, Problem> {
+    conduct(async {
+        let show = Show::new(common);
+        let dir = Directory::new(args.dir.as_deref())?;
+        let (runs, problems) = if args.in_process {
+            embedded(args, dir.path(), &show).await?
+        } else {
+            across_processes(args, dir.path(), &show).await?
+        };
+        Report::new("tx", args, &runs, problems, report::text(&runs))
+    })
+}
+
+/// The loads that were asked for, one for each run.
+fn loads(args: &Args, name: &str) -> Vec<Load> {
+    let rates: Vec<Option<u32>> = match args.rate.as_slice() {
+        [] => vec![None],
+        rates => rates.iter().copied().map(Some).collect(),
+    };
+    let pairs = args
+        .concurrency
+        .iter()
+        .flat_map(|concurrency| rates.iter().map(move |rate| (*concurrency, *rate)));
+    let load = |(number, (concurrency, rate))| Load {
+        // Each has a topic of its own, so that its events can be counted.
+        topic: format!("{name}-{number}"),
+        participants: (1..=args.participants).map(|n| format!("{name}-service-{n}")).collect(),
+        concurrency,
+        seconds: args.seconds,
+        rate,
+        abort_percent: args.abort_percent,
+        events: args.events,
+        event_bytes: args.event_bytes,
+        wait: args.wait,
+    };
+    pairs.enumerate().map(load).collect()
+}
+
+/// A name that no other run on the same server has.
+fn own_name() -> String {
+    let id = Uuid::now_v7().simple().to_string();
+    format!("bench-{}", &id[..12])
+}
+
+async fn across_processes(
+    args: &Args,
+    dir: &Path,
+    show: &Show,
+) -> Result<(Vec<Run>, Vec<String>), Problem> {
+    show.doing("starting");
+    let server = match &args.server {
+        Some(url) => Server::at(url),
+        None => Server::start(dir, "").await?,
+    };
+    let loads = loads(args, &own_name());
+    let services = loads.first().map_or(&[][..], |load| &load.participants);
+    let mut stage = Stage::new(dir, show, &server, args.threads).await?;
+    stage.start(services, args.durable_votes).await?;
+    let mut runs = Vec::new();
+    for load in &loads {
+        let run = stage.run(load).await?;
+        show.note(&run.line());
+        runs.push(run);
+    }
+    let problems = stage.end().await?;
+    server.end().await?;
+    Ok((runs, problems))
+}
+
+/// Each run in a process of its own with a store of its own.
+async fn embedded(
+    args: &Args,
+    dir: &Path,
+    show: &Show,
+) -> Result<(Vec<Run>, Vec<String>), Problem> {
+    let (mut runs, mut problems) = (Vec::new(), Vec::new());
+    for load in loads(args, &own_name()) {
+        let store = dir.join(&load.topic).to_string_lossy().into_owned();
+        let plan = EmbeddedPlan { store, load: load.clone(), threads: args.threads };
+        let mut part = Part::start(dir, "handfast", "tx-embedded", &plan)?;
+        show.doing(format!("{} concurrent, in one process", load.concurrency));
+        part.until(|said| matches!(said, Said::Measuring)).await?;
+        let before = part.usage()?;
+        part.until(|said| matches!(said, Said::Measured)).await?;
+        let used = part.usage()?.since(before);
+        let (found, counters): (Found, Journal) = part.finish().await?;
+        problems.extend(found.problems.iter().cloned());
+        let run = Run::new(&load, &found, counters.resources(used, found.committed + found.failed));
+        show.note(&run.line());
+        runs.push(run);
+    }
+    Ok((runs, problems))
+}
