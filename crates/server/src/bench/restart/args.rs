@@ -24,6 +24,9 @@ pub(crate) struct Args {
     #[arg(long, value_name = "N", default_value_t = 1_000_000,
           value_parser = clap::value_parser!(u32).range(..=50_000_000))]
     pub(super) open: u32,
+    /// The open transactions publish nothing, instead of one event of 200 bytes each
+    #[arg(long)]
+    pub(super) no_events: bool,
     /// How often it is killed and started again
     #[arg(long, value_name = "N", default_value_t = 3,
           value_parser = clap::value_parser!(u16).range(1..=100))]

@@ -1,9 +1,10 @@
 //! Conducts `bench restart`.
 
 use std::path::Path;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use serde::Serialize;
+use tokio::time::timeout;
 
 use super::args::Args;
 use super::filler::{Filled, Plan, limit};
@@ -12,6 +13,9 @@ use crate::bench::server::Server;
 use crate::bench::show::Show;
 use crate::bench::{Common, Directory, Problem, Report, conduct};
 use crate::cli::output::{self, Column};
+
+/// A node that is being filled makes something durable at least so often.
+const STALLED: Duration = Duration::from_secs(60);
 
 /// One start.
 #[derive(Clone, Debug, Serialize)]
@@ -34,7 +38,7 @@ pub(crate) fn run(args: &Args, common: Common) -> Result<Report, Problem> {
         let filled = fill(args, dir.path(), &show).await?;
         if filled.refused > 0 {
             let refused = filled.refused;
-            show.note(&format!("{refused} batches were refused as no_space while it was filled"));
+            show.note(&format!("refused {refused} times as no_space while it was filled"));
         }
         let config = format!("[limits]\nopen_transactions = {}\n", limit(args.open));
         let (mut runs, mut problems) = (Vec::new(), Vec::new());
@@ -62,10 +66,15 @@ pub(crate) fn run(args: &Args, common: Common) -> Result<Report, Problem> {
 /// Fills the store and kills who did it.
 async fn fill(args: &Args, dir: &Path, show: &Show) -> Result<Filled, Problem> {
     let bytes = (args.gib * (1_u64 << 30) as f64) as u64;
-    let plan = Plan { store: dir.join("store"), bytes, open: args.open };
+    let (store, has_events) = (dir.join("store"), !args.no_events);
+    let plan = Plan { store, bytes, open: args.open, has_events };
     let mut filler = Part::start(dir, "filler", "restart-filler", &plan)?;
     loop {
-        match filler.next().await? {
+        let Ok(said) = timeout(STALLED, filler.next()).await else {
+            let problem = format!("while it was filled nothing became durable for {STALLED:?}");
+            return Err(Problem::Part(problem));
+        };
+        match said? {
             Said::Progress(done) => show.doing(format!("filling the store: {done}")),
             Said::Found(found) => {
                 let filled = serde_json::from_value(found).map_err(std::io::Error::from)?;

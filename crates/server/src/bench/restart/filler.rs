@@ -29,7 +29,8 @@ const BATCH: u64 = 100;
 /// Refused for so long means that the disk is full.
 const STUCK: Duration = Duration::from_secs(10);
 /// Data of an event; with its place in the log it takes a little more.
-const EVENT: [u8; 1_000] = [b'.'; 1_000];
+static EVENT: [u8; 1_000] = [b'.'; 1_000];
+const TOPIC: &str = "fill";
 
 /// What to do.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -37,6 +38,8 @@ pub(super) struct Plan {
     pub(super) store: PathBuf,
     pub(super) bytes: u64,
     pub(super) open: u32,
+    /// Each open transaction has published one.
+    pub(super) has_events: bool,
 }
 
 /// What is there now.
@@ -44,7 +47,7 @@ pub(super) struct Plan {
 pub(super) struct Filled {
     pub(super) open: u64,
     pub(super) events: u64,
-    /// Batches that were refused as `no_space` on the way.
+    /// How often something was refused as `no_space` on the way.
     pub(super) refused: u64,
 }
 
@@ -72,8 +75,12 @@ pub(super) fn run(plan: &Plan) -> Result<(), PartError> {
             tokio::spawn(votes_only(node.connect(), attach));
             services.push(service);
         }
-        let open = open(&node, &services, plan.open.into()).await?;
-        let (events, refused) = publish(&node, plan).await?;
+        let settings = TopicSettings::default();
+        node.call(Command::CreateTopic { name: Name::new(TOPIC)?, settings }).await?;
+        let (open, refused) = open(&node, &services, plan).await?;
+        let (events, more) = publish(&node, plan).await?;
+        let refused = refused + more;
+        let events = events + if plan.has_events { open } else { 0 };
         match Said::say_found_and_stay(&Filled { open, events, refused })? {}
     })
 }
@@ -93,9 +100,15 @@ async fn votes_only(mut session: Connection, attach: Command) {
     }
 }
 
-/// Transactions that are decided, and stay open.
-async fn open(node: &Node, services: &[Name], wanted: u64) -> Result<u64, PartError> {
+/// Transactions that are decided, and stay open: how many, and how often one was refused for want of
+/// room in between.
+async fn open(node: &Node, services: &[Name], plan: &Plan) -> Result<(u64, u64), PartError> {
     let mut session = node.connect();
+    let (wanted, topic) = (u64::from(plan.open), Name::new(TOPIC)?);
+    let event = || {
+        let body = Bytes::from_static(&EVENT[..200]);
+        EventRequest { topic: topic.clone(), key: None, body }
+    };
     let begin = |number: u64| {
         let name = services[(number / BRANCHES_EACH) as usize].clone();
         let participant = Participant { name, kind: ParticipantKind::Service };
@@ -106,11 +119,11 @@ async fn open(node: &Node, services: &[Name], wanted: u64) -> Result<u64, PartEr
             key: None,
             detached: true,
             branches: vec![BranchRequest { participant, work: Some(Bytes::from_static(b"work")) }],
-            events: Vec::new(),
+            events: plan.has_events.then(event).into_iter().collect(),
             acknowledgements: Vec::new(),
             commit: Some(CommitRequest {
                 branches: 1,
-                items: 0,
+                items: plan.has_events.into(),
                 votes: Vec::new(),
                 vouched: true,
                 wait: Wait::Decided,
@@ -120,16 +133,27 @@ async fn open(node: &Node, services: &[Name], wanted: u64) -> Result<u64, PartEr
     };
     let mut asked = wanted.min(AT_ONCE);
     let mut batch: Vec<_> = (0..asked).map(begin).collect();
-    let mut done = 0;
+    let (mut done, mut refused, mut last) = (0, 0, Instant::now());
     while done < wanted {
         session.sender.send(std::mem::take(&mut batch)).await?;
         for item in session.inbox.recv().await.ok_or("the node has stopped")? {
-            let Item::Reply { reply, .. } = item else { continue };
-            let Reply::Outcome(outcome) = reply else { return Err(format!("{reply:?}").into()) };
+            let Item::Reply { request, reply } = item else { continue };
+            let outcome = match reply {
+                Reply::Outcome(outcome) => outcome,
+                // As below, the log makes room while it is asked again.
+                Reply::Refused(refusal)
+                    if refusal.code == Code::NoSpace && last.elapsed() < STUCK =>
+                {
+                    refused += 1;
+                    batch.push(begin(request));
+                    continue;
+                }
+                other => return Err(format!("not begun: {other:?}").into()),
+            };
             if outcome.state != PublicState::Committing {
                 return Err(format!("a transaction is not decided to commit: {outcome:?}").into());
             }
-            done += 1;
+            (done, last) = (done + 1, Instant::now());
             if asked < wanted {
                 batch.push(begin(asked));
                 asked += 1;
@@ -137,15 +161,13 @@ async fn open(node: &Node, services: &[Name], wanted: u64) -> Result<u64, PartEr
         }
         Said::Progress(done).say()?;
     }
-    Ok(done)
+    Ok((done, refused))
 }
 
 /// Events until the journal has its size: how many, and how many batches were refused for want of
 /// room in between.
 async fn publish(node: &Node, plan: &Plan) -> Result<(u64, u64), PartError> {
-    let topic = Name::new("fill")?;
-    let create = Command::CreateTopic { name: topic.clone(), settings: TopicSettings::default() };
-    node.call(create).await?;
+    let topic = Name::new(TOPIC)?;
     let mut session = node.connect();
     let publish = |sequence: u64| {
         let body = Bytes::from_static(&EVENT);
