@@ -387,8 +387,9 @@ impl Core {
         self.coordinator.keys_since_ms()
     }
 
-    /// Bytes that new work may take.
-    fn room(&self) -> u64 {
+    /// Bytes that new work may take in the log as it is.
+    #[must_use]
+    pub fn room(&self) -> u64 {
         if self.room.low {
             return 0;
         }

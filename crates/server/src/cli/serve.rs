@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use handfast_core::ids::Name;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::runtime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
@@ -105,6 +106,7 @@ struct Start {
 
 async fn serve(start: Start, listener: TcpListener) -> Result<(), Failure> {
     let Start { config, flags, released, quiet } = start;
+    raise_open_files();
     let failed = |error: io::Error| Failure::new(Exit::Failed, error);
     let mut signals = Signals::new().map_err(failed)?;
     let address = listener.local_addr().map_err(failed)?;
@@ -157,6 +159,16 @@ async fn serve(start: Start, listener: TcpListener) -> Result<(), Failure> {
         () = signals.next() => exit_at_once(),
     }
     ended.map_err(|problem| fault(Err(problem)))
+}
+
+/// Each connection is an open file, and the limit that most systems begin with is 1,024 of them;
+/// what a process may have is far more.
+fn raise_open_files() {
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit { current: limit.maximum, ..limit };
+    if let Err(error) = setrlimit(Resource::Nofile, raised) {
+        tracing::warn!("the limit of open files stays at {:?}: {error}", limit.current);
+    }
 }
 
 /// Opens the store beside the runtime, so that a signal is heard meanwhile.

@@ -162,6 +162,7 @@ impl Node {
     ) -> Result<Self, OpenError> {
         let clock = Clock::start();
         let key_age_ms = options.limits.key_age_ms;
+        let open_transactions = options.limits.open_transactions;
         let mut recovery = Recovery::new(options.limits);
         let (journal, recovered) = Journal::open(
             files,
@@ -202,6 +203,7 @@ impl Node {
             durable,
             keys_since_ms: Arc::clone(&keys_since_ms),
             space,
+            open_transactions,
         };
         let pump = Pump::new(core, clock, ends, retention);
         let (stop, stopped) = watch::channel(None);

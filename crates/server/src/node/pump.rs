@@ -3,7 +3,7 @@
 //! It knows no rule of the protocol, never reads or writes a file, and never waits for anything
 //! but its own queue.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -12,6 +12,7 @@ use handfast_core::command::{Caller, Command};
 use handfast_core::event::StoredEvent;
 use handfast_core::ids::{Holder, Lsn, Name, Offset, SessionId, TransactionId};
 use handfast_core::input::{Chain, Input};
+use handfast_core::limits::BATCH_BYTES;
 use handfast_core::output::{Output, Reply};
 use handfast_core::record::Record;
 use handfast_core::{Core, Stats};
@@ -35,7 +36,10 @@ const LAZY_BYTES: u64 = 1 << 20;
 /// The session of the unary calls.
 pub(crate) const CALLS: SessionId = SessionId(0);
 /// Bytes that the journal keeps free beyond what is reserved for accepted work.
-const SPARE_BYTES: u64 = 32 << 20;
+const SPARE_BYTES: u64 = 64 << 20;
+/// With less room than this, commands wait for the group that is being written, which brings more
+/// if the disk has it. More than any one command takes.
+const SHORT_BYTES: u64 = 2 * BATCH_BYTES as u64;
 
 /// What reaches the pump.
 #[derive(Debug)]
@@ -137,6 +141,8 @@ pub(crate) struct Ends {
     pub(crate) durable: watch::Sender<u64>,
     pub(crate) keys_since_ms: Arc<AtomicU64>,
     pub(crate) space: Space,
+    /// How many transactions may be open.
+    pub(crate) open_transactions: usize,
 }
 
 /// The pump's thread.
@@ -155,17 +161,20 @@ pub(crate) struct Pump {
     writing: usize,
     retention: Retention,
     stats: NodeStats,
+    /// What sessions and callers want, while room in the log is short.
+    deferred: VecDeque<ToPump>,
     draining: Vec<oneshot::Sender<()>>,
     stopping: bool,
 }
 
 impl Pump {
     pub(crate) fn new(core: Core, clock: Clock, ends: Ends, retention: Retention) -> Self {
+        let open_transactions = ends.open_transactions;
         Self {
             core,
             clock,
             ends,
-            outboxes: Outboxes::default(),
+            outboxes: Outboxes::new(open_transactions),
             calls: HashMap::new(),
             next_call: 0,
             groups: Groups::default(),
@@ -173,6 +182,7 @@ impl Pump {
             writing: 0,
             retention,
             stats: NodeStats::default(),
+            deferred: VecDeque::new(),
             draining: Vec::new(),
             stopping: false,
         }
@@ -188,6 +198,7 @@ impl Pump {
             if let Some(message) = first {
                 inputs += self.take(message)?;
             }
+            self.take_deferred()?;
             while inputs < BATCH {
                 let Ok(message) = self.ends.inbox.try_recv() else { break };
                 inputs += self.take(message)?;
@@ -225,15 +236,27 @@ impl Pump {
         let mut inputs = 1;
         match message {
             ToPump::SessionOpened { session, outbox } => self.outboxes.insert(session, outbox),
+            // Everything from outside keeps its order.
+            ToPump::SessionEnded(_) | ToPump::Commands { .. } | ToPump::Call { .. }
+                if self.is_short() || !self.deferred.is_empty() =>
+            {
+                self.deferred.push_back(message);
+            }
             ToPump::SessionEnded(session) => {
                 self.outboxes.remove(session);
                 self.core.handle(now, Input::SessionEnded { session });
             }
-            ToPump::Commands { session, batch } => {
+            ToPump::Commands { session, mut batch } => {
                 inputs = batch.len();
-                for (request, command) in batch {
+                let mut commands = batch.drain(..);
+                while let Some((request, command)) = commands.next() {
                     let caller = Caller { session, request };
                     self.core.handle(now, Input::Command { caller, command });
+                    if self.is_short() && commands.len() > 0 {
+                        let batch = commands.collect();
+                        self.deferred.push_back(ToPump::Commands { session, batch });
+                        break;
+                    }
                 }
             }
             ToPump::Call { command, answer } => {
@@ -278,6 +301,21 @@ impl Pump {
             ToPump::Fault(error) => return Err(error),
         }
         Ok(inputs)
+    }
+
+    /// There is hardly room for new work, and a group is on its way that will bring more. When
+    /// there is none the room is as it is, and the core refuses what does not fit.
+    fn is_short(&self) -> bool {
+        let coming = self.writing > 0 || !self.groups.is_empty();
+        coming && !self.ends.space.low && self.core.room() < SHORT_BYTES
+    }
+
+    /// Takes up what had to wait for room.
+    fn take_deferred(&mut self) -> Result<(), String> {
+        for message in std::mem::take(&mut self.deferred) {
+            self.take(message)?;
+        }
+        Ok(())
     }
 
     fn written(&mut self, written: Written) {
@@ -348,7 +386,8 @@ impl Pump {
             || now_ms >= until_ms
             || self.groups.bytes() >= LAZY_BYTES
             || self.groups.has_roll()
-            || self.stopping;
+            || self.stopping
+            || !self.deferred.is_empty();
         if due {
             self.lazy_until = None;
         }

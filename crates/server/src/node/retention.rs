@@ -142,7 +142,7 @@ impl Retention {
             let tried = self.compacted.get(&s.segment);
             s.bytes >= WORTHWHILE_BYTES
                 && live < s.bytes / 4
-                && tried.is_none_or(|before| live <= before / 2)
+                && tried.is_none_or(|before| live < *before && live <= before / 2)
                 && removing != Some(s.segment)
                 && !needs.outcomes_of(s)
         })?;

@@ -27,7 +27,8 @@ const BATCH: usize = 256;
 pub const QUIET: u64 = 1 << 63;
 /// So many quiet answers are worth waking somebody.
 const QUIET_ANSWERS: usize = 64;
-/// Items that may wait for a session to read them.
+/// Items that may wait for a session to read them, besides one for each transaction that may be
+/// open: an instance of a service that comes back is told of all of its own at once.
 const UNREAD: usize = 100_000;
 
 /// One stream's two ends. The session ends when both are dropped, or the sender is closed.
@@ -190,13 +191,20 @@ impl SessionIds {
 }
 
 /// All outboxes, with what is to be sent at the end of a batch.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Outboxes {
+    /// Items that may wait for a session to read them.
+    unread: usize,
     outboxes: HashMap<SessionId, Outbox>,
     touched: Vec<SessionId>,
 }
 
 impl Outboxes {
+    pub(crate) fn new(open_transactions: usize) -> Self {
+        let unread = UNREAD.saturating_add(open_transactions);
+        Self { unread, outboxes: HashMap::new(), touched: Vec::new() }
+    }
+
     pub(crate) fn insert(&mut self, session: SessionId, outbox: Outbox) {
         self.outboxes.insert(session, outbox);
     }
@@ -247,7 +255,7 @@ impl Outboxes {
             outbox.last = items.len();
             let unread = outbox.unread.fetch_add(items.len(), Ordering::Relaxed) + items.len();
             let ended = items.iter().any(|i| matches!(i, Item::End(_)));
-            if unread > UNREAD && !ended {
+            if unread > self.unread && !ended {
                 let detail = format!("{unread} messages wait to be read: the stream is too slow");
                 items.push(Item::End(Refusal::new(Code::LimitReached, detail)));
                 over.push(session);
