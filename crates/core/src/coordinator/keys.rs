@@ -9,6 +9,7 @@
 use alloc::collections::VecDeque;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
+use core::fmt;
 use core::hash::BuildHasher;
 
 use hashbrown::{DefaultHashBuilder, HashMap, HashTable};
@@ -18,7 +19,7 @@ use crate::limits::Limits;
 use crate::record::{IdempotencyKey, KeyBatch, KeyRestated, Record};
 
 /// The keys that are kept.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(crate) struct Keys {
     /// Keys of open transactions: digest and transaction.
     open: HashMap<Arc<str>, (u64, TransactionId)>,
@@ -50,6 +51,19 @@ impl Default for Keys {
             sealing: 0,
             since_ms: 0,
         }
+    }
+}
+
+/// What it holds. How that is found again differs from value to value, because hashes are seeded.
+impl fmt::Debug for Keys {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Keys")
+            .field("open", &self.open)
+            .field("ended", &self.ended)
+            .field("batches", &self.batches)
+            .field("sealing", &self.sealing)
+            .field("since_ms", &self.since_ms)
+            .finish_non_exhaustive()
     }
 }
 
