@@ -66,9 +66,19 @@ impl MariaDb {
         let user = binaries::user("mysql", "mariadb-server")?;
         let server = Server::new(directory, user, options.remove_directory)?;
         let data = server.directory.join("data").to_string_lossy().into_owned();
+        // A server that starts removes every temporary table of the directory that it is given,
+        // those of others that run included.
+        let temporary = server.directory.join("tmp").to_string_lossy().into_owned();
+        server.run("making a directory", {
+            let mut command = server.command(Path::new("/bin/mkdir"));
+            command.arg(&temporary);
+            command
+        })?;
+        let temporary = format!("--tmpdir={temporary}");
         let mut command = server.command(&init);
         command.args(["--no-defaults", "--skip-test-db", "--skip-name-resolve"]);
         command.arg("--auth-root-authentication-method=normal").arg(format!("--datadir={data}"));
+        command.arg(&temporary);
         server.run("mariadb-install-db", command)?;
         // The server makes a database of each directory that it finds.
         server.run("making a database", {
@@ -79,6 +89,7 @@ impl MariaDb {
         let mut arguments = vec![
             "--no-defaults".to_owned(),
             format!("--datadir={data}"),
+            temporary,
             format!("--port={}", server.port),
             format!("--socket={}", server.directory.join("socket").to_string_lossy()),
             format!("--pid-file={}", server.directory.join("pid").to_string_lossy()),

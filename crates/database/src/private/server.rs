@@ -171,8 +171,14 @@ impl Server {
     fn failed(&self, what: &str) -> PrivateError {
         let log = self.directory.join("log");
         let text = fs::read_to_string(&log).unwrap_or_default();
-        let lines: Vec<&str> = text.lines().rev().take(5).collect();
-        let tail = lines.into_iter().rev().collect::<Vec<_>>().join(" | ");
+        // What is wrong often stands before pages of advice.
+        let wrong = |line: &&str| ["ERROR", "FATAL", "PANIC"].iter().any(|w| line.contains(w));
+        let mut lines: Vec<&str> = text.lines().filter(wrong).take(5).collect();
+        if lines.is_empty() {
+            lines = text.lines().rev().take(5).collect();
+            lines.reverse();
+        }
+        let tail = lines.join(" | ");
         PrivateError::Failed { what: what.to_owned(), log, tail }
     }
 }
