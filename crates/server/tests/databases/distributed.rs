@@ -122,17 +122,16 @@ async fn x3_a_reader_sees_one_database_committed_and_the_other_not_unless_it_loc
         let (arrived,): (i64,) = sqlx::query_as(sql).fetch_one(&mut second).await.unwrap();
         arrived
     });
-    let mut watcher = world.mariadb().await;
     let sql = "SELECT COUNT(*) FROM information_schema.INNODB_TRX \
                WHERE trx_state = 'LOCK WAIT' AND trx_mysql_thread_id = ?";
-    loop {
-        let waits = sqlx::query_as(sql).bind(session).fetch_one(&mut watcher).await;
-        let (waits,): (i64,) = waits.unwrap();
-        if waits == 1 {
-            break;
-        }
-        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
-    }
+    world
+        .until(async || {
+            let mut watcher = world.mariadb().await;
+            let waits = sqlx::query_as(sql).bind(session).fetch_one(&mut watcher).await;
+            let (waits,): (i64,) = waits.unwrap();
+            (waits == 1).then_some(())
+        })
+        .await;
     network.go_on();
     assert_eq!((left, reading.await.unwrap()), (90, 110));
     assert_eq!(world.ended(&begun).await.state(), State::Committed);

@@ -91,11 +91,12 @@ impl Services {
     /// A transfer of 30 from the east to the west, with an event.
     async fn transfer(&self, options: BeginOptions, cents: i64) -> OpenTransaction {
         let mut tx = self.hf.begin_with(options).await.unwrap();
-        for (side, cents) in [("east", -cents), ("west", cents)] {
+        tx.publish("made", Event::new("made", "/test")).await.unwrap();
+        // The east may refuse, which ends the transaction: nothing can be added after it.
+        for (side, cents) in [("west", cents), ("east", -cents)] {
             let change = format!(r#"{{"account":"a","cents":{cents}}}"#);
             tx.call(side, format!(r#"{{"transfer":1,"changes":[{change}]}}"#)).await.unwrap();
         }
-        tx.publish("made", Event::new("made", "/test")).await.unwrap();
         tx
     }
 
