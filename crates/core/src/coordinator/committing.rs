@@ -7,13 +7,13 @@ use alloc::vec::Vec;
 use crate::command::Caller;
 use crate::ids::{Holder, Name, SessionId, StateId, TransactionId};
 use crate::output::{Output, Reply, ToService};
-use crate::record::{End, Finished, Reason, ReasonCode, Record};
+use crate::record::{Commit, End, Finished, Reason, ReasonCode, Record};
 use crate::refusal::{Code, Refusal};
 use crate::view::{InstanceView, VoteKind};
 
 use super::collecting::{not_attached, pause_ms};
 use super::inquiry::Question;
-use super::transaction::Phase;
+use super::transaction::{Phase, Transaction};
 use super::{Context, Coordinator};
 
 /// How often an abort is sent (C14); who misses all of them inquires.
@@ -234,15 +234,30 @@ impl Coordinator {
 
     /// C10, C14: everybody has finished.
     pub(super) fn end_if_finished(&mut self, cx: &mut Context<'_>, id: TransactionId) {
-        let Some(tx) = self.transactions.get(&id) else { return };
+        let Some(tx) = self.transactions.get_mut(&id) else { return };
         let done = tx.branches.iter().all(|b| b.finished);
-        if done && matches!(tx.phase, Phase::Committing | Phase::Failed) {
-            self.append_end(cx, id);
+        if !done || !matches!(tx.phase, Phase::Committing | Phase::Failed) {
+            return;
+        }
+        tx.phase = Phase::Ended;
+        match tx.end_lsn {
+            None => self.append_end(cx, id),
+            Some(lsn) if lsn <= cx.effects.durable() => self.end_durable(cx, id),
+            Some(_) => {}
+        }
+    }
+
+    /// C10: COMMIT has its place. If nobody has to be told, END follows it into the same group: one
+    /// sync for both.
+    pub(super) fn end_with_commit(&mut self, cx: &mut Context<'_>, commit: &Commit) {
+        let deciding = |tx: &Transaction| tx.phase == Phase::Deciding && tx.end_lsn.is_none();
+        if commit.updaters.is_empty() && self.transactions.get(&commit.id).is_some_and(deciding) {
+            self.append_end(cx, commit.id);
         }
     }
 
     /// END, which nobody waits for but those who asked to see `Committed`.
-    pub(super) fn append_end(&mut self, cx: &mut Context<'_>, id: TransactionId) {
+    fn append_end(&mut self, cx: &mut Context<'_>, id: TransactionId) {
         let Some(tx) = self.transactions.get_mut(&id) else { return };
         let Some(decided) = &tx.decision else { return };
         let committed = decided.abort.is_none();
@@ -269,7 +284,6 @@ impl Coordinator {
             cx.effects.await_durable(lsn);
         }
         tx.end_lsn = Some(lsn);
-        tx.phase = Phase::Ended;
     }
 
     /// C10: END is durable: whoever waited sees `Committed`, participants may forget.

@@ -130,6 +130,9 @@ impl Coordinator {
             tx.last = cx.effects.append_again(unplaced);
             return;
         }
+        if matches!(*unplaced, Record::End(_)) {
+            return self.adopt_end(cx, id, chain, unplaced);
+        }
         match (tx.phase, begin) {
             (Phase::Opening, Some((lsn, begin))) if *begin == tx.begin => {
                 tx.begin_lsn = lsn;
@@ -142,28 +145,36 @@ impl Coordinator {
             (Phase::Deciding, begin) => {
                 self.adopt_decision(cx, id, chain, begin.is_some(), unplaced);
             }
-            // END was lost: it says nothing that the chain does not. Once is enough (I12).
-            (Phase::Ended, _) => {
-                if let Some((lsn, Record::End(end))) =
-                    chain.records.iter().find(|(_, r)| matches!(r, Record::End(_)))
-                {
-                    // What is read is durable.
-                    self.apply_end((*lsn).min(cx.effects.durable()), end);
-                    return self.end_durable(cx, id);
-                }
-                let lsn = cx.effects.append_again(unplaced);
-                if let Some(tx) = self.transactions.get_mut(&id) {
-                    tx.end_lsn = Some(lsn);
-                }
-            }
             (
                 Phase::Collecting
                 | Phase::Local
                 | Phase::Resolving
                 | Phase::Committing
-                | Phase::Failed,
+                | Phase::Failed
+                | Phase::Ended,
                 _,
             ) => {}
+        }
+    }
+
+    /// END was lost: it says nothing that the chain does not. Once is enough (I12).
+    fn adopt_end(
+        &mut self,
+        cx: &mut Context<'_>,
+        id: TransactionId,
+        chain: &Chain,
+        unplaced: Arc<Record>,
+    ) {
+        let standing = chain.records.iter().find(|(_, r)| matches!(r, Record::End(_)));
+        if let Some((lsn, Record::End(end))) = standing {
+            // What is read is durable. If it went with COMMIT, that is about to be known as durable,
+            // and ends it.
+            self.apply_end((*lsn).min(cx.effects.durable()), end);
+            return self.end_durable(cx, id);
+        }
+        let lsn = cx.effects.append_again(unplaced);
+        if let Some(tx) = self.transactions.get_mut(&id) {
+            tx.end_lsn = Some(lsn);
         }
     }
 

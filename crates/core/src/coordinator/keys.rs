@@ -32,6 +32,8 @@ pub(crate) struct Keys {
     hasher: DefaultHashBuilder,
     /// Batches that are in the log, oldest first: they hold the first of the ended keys.
     batches: VecDeque<Batch>,
+    /// Ended keys in those of them that were read.
+    sealed: usize,
     /// Ended keys in a batch that is appended, not accepted yet.
     sealing: usize,
     /// The keys of all transactions that ended at or after this Unix time are kept.
@@ -48,6 +50,7 @@ impl Default for Keys {
             places: HashTable::new(),
             hasher: DefaultHashBuilder::default(),
             batches: VecDeque::new(),
+            sealed: 0,
             sealing: 0,
             since_ms: 0,
         }
@@ -155,27 +158,26 @@ impl Keys {
 
     /// A batch of ended keys that is not in the log yet, once it is large enough.
     pub(crate) fn seal(&mut self, limits: &Limits) -> Option<Record> {
-        let sealed = self.sealed();
-        let fresh = self.ended.len() - sealed;
+        let fresh = self.ended.len() - self.sealed;
         if self.sealing > 0 || fresh < limits.key_batch {
             return None;
         }
         self.sealing = limits.key_batch;
-        let batch = self.ended.range(sealed..).take(limits.key_batch);
+        let batch = self.ended.range(self.sealed..).take(limits.key_batch);
         Some(Record::KeysEnded(batch.cloned().collect()))
     }
 
-    /// A batch has its place in the log.
+    /// A batch has its place in the log. One of which nothing is kept any more is none.
     pub(crate) fn sealed_at(&mut self, lsn: Lsn, batch: &[KeyRestated]) {
-        let sealed = self.sealed();
         self.sealing = 0;
         let Some(last) = batch.last() else { return };
-        let fresh = self.ended.range(sealed..);
+        let fresh = self.ended.range(self.sealed..);
         // Nearly always as many as the batch has; fewer when some were let go of meanwhile.
         let kept = fresh.take(batch.len()).position(|ended| ended.id == last.id);
         if let Some(at) = kept {
             let (total, kept) = (batch.len(), at + 1);
             self.batches.push_back(Batch { lsn, total, kept, missing: false });
+            self.sealed += kept;
         }
     }
 
@@ -198,6 +200,7 @@ impl Keys {
             missing: true,
         };
         self.batches = batches.iter().map(batch).collect();
+        self.sealed = 0;
     }
 
     /// Batches that were not read yet, the newest first.
@@ -214,6 +217,7 @@ impl Keys {
         let batch = due.filter(|b| b.lsn == lsn && b.total == keys.len());
         let batch = batch.expect("it is the batch that is due");
         batch.missing = false;
+        self.sealed += batch.kept;
         for key in keys[batch.total - batch.kept..].iter().rev() {
             let newer = self.place(&key.key.key);
             self.first -= 1;
@@ -234,15 +238,10 @@ impl Keys {
 
     /// The keys of ended transactions that are in no batch, oldest first.
     pub(crate) fn restate(&self, out: &mut Vec<Record>) {
-        let mut rest = self.ended.range(self.sealed()..).cloned().peekable();
+        let mut rest = self.ended.range(self.sealed..).cloned().peekable();
         while rest.peek().is_some() {
             out.push(Record::KeysRestated(rest.by_ref().take(RESTATED_KEYS).collect()));
         }
-    }
-
-    /// Ended keys that are in batches of the log, which are the first ones.
-    fn sealed(&self) -> usize {
-        self.batches.iter().filter(|b| !b.missing).map(|b| b.kept).sum()
     }
 
     fn push(&mut self, ended: KeyRestated) {
@@ -269,6 +268,7 @@ impl Keys {
         match self.batches.front_mut() {
             Some(batch) => {
                 batch.kept -= 1;
+                self.sealed -= 1;
                 if batch.kept == 0 {
                     self.batches.pop_front();
                 }

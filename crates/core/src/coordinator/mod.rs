@@ -140,6 +140,7 @@ impl Coordinator {
     pub(crate) fn accepted(&mut self, cx: &mut Context<'_>, lsn: Lsn, record: &Record) {
         match record {
             Record::Begin(begin) => self.begin_accepted(cx, lsn, begin.id),
+            Record::Commit(commit) => self.end_with_commit(cx, commit),
             Record::Abort(abort) if !self.is_local(abort.id) => self.abort_stands(cx, abort.id),
             Record::End(_) => {
                 if let Some(batch) = self.keys.seal(cx.limits) {
