@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use serde::Serialize;
 
 const HELP: &str = "Each caller publishes, waits until that is durable, and publishes again; its \
-events have a key of
-its own. Every consumer group is a process, and proves that each event came to it once and in
+events have keys
+of its own. Every consumer group is a process, and proves that each event came to it once and in
 the order of its key. A publishing latency ends when the event is durable; a delivery latency
 ends when a consumer has it in hand.
 
@@ -30,6 +30,11 @@ pub(crate) struct Args {
     #[arg(long, value_name = "N", default_value_t = 2,
           value_parser = clap::value_parser!(u16).range(0..=64))]
     pub(super) groups: u16,
+    /// Keys of each caller, which its events have by turns. An event is delivered when the one
+    /// before it of the same key is acknowledged
+    #[arg(long, value_name = "N", default_value_t = 16,
+          value_parser = clap::value_parser!(u16).range(1..=1_000))]
+    pub(super) keys: u16,
     /// Bytes of data of each event
     #[arg(long, value_name = "BYTES", default_value_t = 300,
           value_parser = clap::value_parser!(u32).range(32..=1_000_000))]

@@ -117,6 +117,7 @@ impl Stage<'_> {
             server: self.server.url.clone(),
             topics: topics.to_vec(),
             publishers: self.args.publishers,
+            keys: self.args.keys,
             in_flight,
             size: self.args.size,
             events: self.args.events(),
@@ -158,16 +159,16 @@ fn with<'a>(consumers: &'a [Part], publisher: &'a Part) -> Vec<&'a Part> {
     consumers.iter().chain([publisher]).collect()
 }
 
-/// What was published to each topic by each caller has to have come to the group.
+/// What was published to each topic under each key has to have come to the group.
 fn compared(group: &str, published: &Published, consumed: &Consumed) -> Vec<String> {
     let topics = published.by_topic.iter().zip(&consumed.by_topic).enumerate();
     let mut problems = Vec::new();
     for (topic, (sent, came)) in topics {
-        for (caller, sent) in sent.iter().enumerate() {
-            let came = came.get(caller).copied().unwrap_or(0);
+        for (key, sent) in sent.iter().enumerate() {
+            let came = came.get(key).copied().unwrap_or(0);
             if came != *sent && problems.len() < 10 {
                 problems.push(format!(
-                    "{group}, topic {}: caller {caller} published {sent} events and {came} came",
+                    "{group}, topic {}: {sent} events of key {key} were published and {came} came",
                     topic + 1
                 ));
             }

@@ -1,13 +1,14 @@
-//! What is in an event of `bench events`: who sent it, the how-manieth it is, and when that was.
+//! What is in an event of `bench events`: the number of its key, the how-manieth of it, and when it
+//! was sent.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// The part of an event's data that says something.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Message {
-    /// Who sent it: each caller has a key of its own.
-    pub(super) caller: u32,
-    /// From 0, by caller and topic.
+    /// The number of its key, which one caller has.
+    pub(super) key: u32,
+    /// From 0, by key and topic.
     pub(super) number: u64,
     /// When it was sent, Unix time. Both ends are on one machine and have one clock.
     pub(super) sent_ns: u64,
@@ -19,7 +20,7 @@ impl Message {
     /// As data of this many bytes, at least 32.
     pub(super) fn data(&self, size: u32) -> Vec<u8> {
         let mut data = vec![b'.'; size as usize];
-        data[..4].copy_from_slice(&self.caller.to_be_bytes());
+        data[..4].copy_from_slice(&self.key.to_be_bytes());
         data[4..12].copy_from_slice(&self.number.to_be_bytes());
         data[12..20].copy_from_slice(&self.sent_ns.to_be_bytes());
         data[20] = u8::from(self.counts);
@@ -29,7 +30,7 @@ impl Message {
     /// None: it is not one.
     pub(super) fn read(data: &[u8]) -> Option<Self> {
         Some(Self {
-            caller: u32::from_be_bytes(*data.first_chunk()?),
+            key: u32::from_be_bytes(*data.first_chunk()?),
             number: u64::from_be_bytes(*data.get(4..)?.first_chunk()?),
             sent_ns: u64::from_be_bytes(*data.get(12..)?.first_chunk()?),
             counts: *data.get(20)? == 1,
@@ -54,7 +55,7 @@ mod tests {
 
     #[test]
     fn what_is_written_is_read() {
-        let message = Message { caller: 7, number: 1 << 40, sent_ns: 99, counts: true };
+        let message = Message { key: 7, number: 1 << 40, sent_ns: 99, counts: true };
         assert_eq!(Message::read(&message.data(32)), Some(message));
         assert_eq!(message.data(300).len(), 300);
         assert_eq!(Message::read(b"short"), None);

@@ -7,9 +7,9 @@ use super::message::Message;
 /// One topic as one consumer group sees it.
 #[derive(Debug, Default)]
 pub(super) struct Order {
-    /// By caller: the number that has to come next.
+    /// By key: the number that has to come next.
     next: Vec<u64>,
-    /// By caller: how many came.
+    /// By key: how many came.
     came: Vec<u64>,
     wrong: BTreeMap<&'static str, u64>,
 }
@@ -17,22 +17,22 @@ pub(super) struct Order {
 impl Order {
     /// An event came; none: it is not of this run.
     pub(super) fn came(&mut self, message: Option<Message>) {
-        let Some(Message { caller, number, .. }) = message else {
+        let Some(Message { key, number, .. }) = message else {
             return self.is_wrong("events that nobody published");
         };
-        let caller = caller as usize;
-        if self.next.len() <= caller {
-            self.next.resize(caller + 1, 0);
-            self.came.resize(caller + 1, 0);
+        let key = key as usize;
+        if self.next.len() <= key {
+            self.next.resize(key + 1, 0);
+            self.came.resize(key + 1, 0);
         }
-        let next = self.next[caller];
+        let next = self.next[key];
         if number < next {
             self.is_wrong("events that came twice, or after later ones of their key");
         } else if number > next {
             self.is_wrong("events whose predecessor of the same key had not come");
         }
-        self.next[caller] = next.max(number + 1);
-        self.came[caller] += 1;
+        self.next[key] = next.max(number + 1);
+        self.came[key] += 1;
     }
 
     /// An event was delivered again although nothing had failed.
@@ -44,7 +44,7 @@ impl Order {
         *self.wrong.entry(what).or_default() += 1;
     }
 
-    /// By caller: how many came; and what is wrong.
+    /// By key: how many came; and what is wrong.
     pub(super) fn end(self) -> (Vec<u64>, Vec<String>) {
         (self.came, self.wrong.iter().map(|(what, count)| format!("{count} {what}")).collect())
     }
@@ -56,8 +56,8 @@ mod tests {
 
     fn problems(numbers: &[(u32, u64)]) -> Vec<String> {
         let mut order = Order::default();
-        for (caller, number) in numbers {
-            let message = Message { caller: *caller, number: *number, sent_ns: 0, counts: true };
+        for (key, number) in numbers {
+            let message = Message { key: *key, number: *number, sent_ns: 0, counts: true };
             order.came(Some(message));
         }
         order.end().1

@@ -10,6 +10,8 @@ pub(super) struct PublisherPlan {
     pub(super) topics: Vec<String>,
     pub(super) publishers: u16,
     pub(super) in_flight: u32,
+    /// Of each caller.
+    pub(super) keys: u16,
     pub(super) size: u32,
     pub(super) events: u16,
     pub(super) in_tx: bool,
@@ -25,7 +27,7 @@ pub(super) struct Published {
     pub(super) seconds: f64,
     /// Of publishes or transactions.
     pub(super) latencies: Vec<(u64, u64)>,
-    /// By topic and caller: over the whole run, how many were published for certain.
+    /// By topic and key: over the whole run, how many were published for certain.
     pub(super) by_topic: Vec<Vec<u64>>,
     pub(super) problems: Vec<String>,
 }
@@ -55,7 +57,7 @@ pub(super) struct Consumed {
     pub(super) seconds: f64,
     /// From sending to having it in hand.
     pub(super) latencies: Vec<(u64, u64)>,
-    /// By topic and caller: over the whole run, how many came.
+    /// By topic and key: over the whole run, how many came.
     pub(super) by_topic: Vec<Vec<u64>>,
     pub(super) problems: Vec<String>,
 }

@@ -1,5 +1,6 @@
 //! The publishers: callers that publish, wait until it is durable, and publish again.
 
+use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -63,7 +64,7 @@ async fn publish(connections: &[Handfast], plan: PublisherPlan) -> Result<Publis
     let tally = Tally {
         events: 0,
         latencies: Latencies::new(),
-        by_topic: vec![vec![0; plan.in_flight as usize]; plan.topics.len()],
+        by_topic: vec![vec![0; plan.in_flight as usize * plan.keys as usize]; plan.topics.len()],
         problems: Vec::new(),
     };
     let (over, tally) = (AtomicBool::new(false), Mutex::new(tally));
@@ -71,8 +72,8 @@ async fn publish(connections: &[Handfast], plan: PublisherPlan) -> Result<Publis
     let mut callers = JoinSet::new();
     for number in 0..shared.plan.in_flight {
         let hf = connections[number as usize % connections.len()].clone();
-        let topics = shared.plan.topics.len();
-        let caller = Caller { hf, number, next: vec![0; topics], shared: Arc::clone(&shared) };
+        let next = vec![vec![0; shared.plan.keys as usize]; shared.plan.topics.len()];
+        let caller = Caller { hf, number, next, turn: 0, shared: Arc::clone(&shared) };
         callers.spawn(caller.run());
     }
     sleep(from.saturating_duration_since(Instant::now())).await;
@@ -99,12 +100,14 @@ async fn publish(connections: &[Handfast], plan: PublisherPlan) -> Result<Publis
     })
 }
 
-/// One caller: its events have its key.
+/// One caller: its events have its keys by turns.
 struct Caller {
     hf: Handfast,
     number: u32,
-    /// By topic: the number of its next event there.
-    next: Vec<u64>,
+    /// By topic and key: the number of its next event there.
+    next: Vec<Vec<u64>>,
+    /// Which key is next.
+    turn: usize,
     shared: Arc<Shared>,
 }
 
@@ -128,8 +131,9 @@ impl Caller {
                 // Whether it was published is not always known, so nothing can follow it.
                 return tally.problems.push(format!("not published: {error}"));
             }
-            for (topic, next) in self.next.iter().enumerate() {
-                tally.by_topic[topic][self.number as usize] = *next;
+            let keys = self.keys();
+            for (published, next) in tally.by_topic.iter_mut().zip(&self.next) {
+                published[keys.clone()].copy_from_slice(next);
             }
             if end >= self.shared.from && end < self.shared.to {
                 tally.events += u64::from(self.shared.plan.events);
@@ -138,18 +142,30 @@ impl Caller {
         }
     }
 
+    /// The numbers of its keys.
+    fn keys(&self) -> Range<usize> {
+        let keys = self.shared.plan.keys as usize;
+        let first = self.number as usize * keys;
+        first..first + keys
+    }
+
     /// The next ones, by turns to each topic.
     fn events(&mut self, start: Instant) -> Vec<(String, Event)> {
         let PublisherPlan { topics, events, size, .. } = &self.shared.plan;
         let counts = start >= self.shared.from && start < self.shared.to;
         let sent_ns = unix_ns();
+        let keys = self.keys();
         let event = |at: u16| {
             let topic = usize::from(at) % topics.len();
-            let number = self.next[topic];
-            self.next[topic] += 1;
-            let message = Message { caller: self.number, number, sent_ns, counts };
+            if topic == 0 {
+                self.turn = (self.turn + 1) % keys.len();
+            }
+            let number = self.next[topic][self.turn];
+            self.next[topic][self.turn] += 1;
+            let key = (keys.start + self.turn) as u32;
+            let message = Message { key, number, sent_ns, counts };
             let event = Event::new("bench", "/handfast/bench")
-                .with_key(self.number.to_string())
+                .with_key(key.to_string())
                 .with_data(message.data(*size));
             (topics[topic].clone(), event)
         };
