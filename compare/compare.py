@@ -2,6 +2,7 @@
 """Measures handfast beside other systems that do the same work, in one run, by turns.
 
     compare/compare.py transactions --seconds 10            # DTM and Seata
+    compare/compare.py events --seconds 10 --json out.json  # NATS JetStream and Kafka
 
 Every system keeps what it acknowledges on stable storage. Servers are started on free ports of the
 loopback interface, with their data in a temporary directory, and stopped afterwards; one system
@@ -18,10 +19,11 @@ import sys
 import tempfile
 from pathlib import Path
 
+import events
 import transactions
 from running import HERE, Failed, Missing, say
 
-LEVELS = {"transactions": "1,64,1024"}
+LEVELS = {"transactions": "1,64,1024", "events": "64,1024"}
 
 
 def arguments():
@@ -44,7 +46,7 @@ def arguments():
 def chosen(options):
     if not options.handfast.exists():
         raise Missing(f"{options.handfast} is not there: cargo build --release, or --handfast PATH")
-    module = {"transactions": transactions}[options.what]
+    module = {"transactions": transactions, "events": events}[options.what]
     known = module.systems(options.handfast.resolve())
     names = options.only.split(",") if options.only else list(known)
     unknown = [name for name in names if name not in known]
