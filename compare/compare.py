@@ -21,7 +21,7 @@ from pathlib import Path
 
 import events
 import transactions
-from running import HERE, Failed, Missing, say
+from running import HERE, Failed, Missing, say, syncs_per_second
 
 LEVELS = {"transactions": "1,64,1024", "events": "64,1024"}
 
@@ -70,10 +70,11 @@ def one_turn(name, system, number, options, parent):
     directory = Path(tempfile.mkdtemp(prefix=f"{name}-{number}-", dir=parent))
     levels = [int(level) for level in (options.levels or LEVELS[options.what]).split(",")]
     rows = []
-    say(f"round {number} of {options.rounds}: {name} starts")
+    syncs = syncs_per_second(directory)
+    say(f"round {number} of {options.rounds}: {name} starts; a bare loop syncs {syncs:,.0f}/s")
     try:
         for row in system.measure(directory, levels, options.seconds, options.warmup):
-            rows.append({"system": name, "round": number, "load": os.getloadavg()[0], **row})
+            rows.append({"system": name, "round": number, "bare_syncs_per_second": syncs, **row})
             say(
                 f"round {number} of {options.rounds}: {name}, {row['kind']}, {row['level']}: "
                 f"{row['per_second']:,.0f}/s" + "".join(f"; {p}" for p in row["problems"])
@@ -171,6 +172,12 @@ def report(options, versions, rows, problems):
     for name, version in versions.items():
         print(f"{name}: {version}")
     print(table(rows))
+    syncs = [row["bare_syncs_per_second"] for row in rows]
+    if syncs:
+        print(
+            f"\nBefore each turn a bare loop of append and fdatasync did {min(syncs):,.0f} to "
+            f"{max(syncs):,.0f} per second: far apart means that the machine was not ours alone."
+        )
     for problem in problems:
         print(f"\nproblem: {problem}")
 

@@ -121,7 +121,8 @@ class Nats:
         config = Path(directory) / "nats.conf"
         config.write_text(
             f'listen: "127.0.0.1:{port}"\n'
-            f'jetstream {{ store_dir: "{directory}/store", sync_interval: always }}\n'
+            f'jetstream {{ store_dir: "{directory}/store", sync_interval: always\n'
+            "  limits { batch { max_inflight_per_stream: 1000 } } }\n"
         )
         url = f"nats://127.0.0.1:{port}"
         parts = HERE / "nats" / "bin" / "nats-parts"
@@ -177,7 +178,7 @@ class Kafka:
             told = publisher.ask(f"transactions 16 {warmup / 4} 1 0", 90 + 4 * warmup)
             counted.check(told, 2)
             for level in IN_TX_LEVELS:
-                told = publisher.ask(f"transactions {level} 2 {seconds} 0", 120 + 4 * seconds)
+                told = publisher.ask(f"transactions {level} 4 {seconds} 0", 120 + 4 * seconds)
                 yield row(IN_TX, level, told, counted.check(told, 2))
 
     def server(self, processes):

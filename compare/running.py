@@ -78,6 +78,20 @@ def free_port():
         return probe.getsockname()[1]
 
 
+def syncs_per_second(directory, seconds=0.5):
+    """How often a growing file can be appended to and synced just now, by one who does only that:
+    it says how busy the disk and the processors are with something else."""
+    path = Path(directory) / "probe"
+    count, until = 0, time.monotonic() + seconds
+    with open(path, "wb", buffering=0) as file:
+        while time.monotonic() < until:
+            file.write(bytes(512))
+            os.fdatasync(file.fileno())
+            count += 1
+    path.unlink()
+    return count / seconds
+
+
 class Processes:
     """The processes of one system, in one directory; leaving the `with` block ends them all."""
 
