@@ -15,8 +15,8 @@ import org.apache.kafka.common.serialization.ByteArraySerializer;
 /**
  * Publishes, and measures until the broker has acknowledged. Its argument is the broker's address.
  *
- * <p>Lines on stdin are levels: "events in-flight warm-up seconds linger-ms" is one producer with so
- * many events under way, "transactions producers warm-up seconds linger-ms" so many producers, each
+ * <p>Lines on stdin are levels: "events in-flight warm-up seconds linger-ms requests" is one producer with
+ * so many events, and so many requests, under way; "transactions producers warm-up seconds linger-ms" so many producers, each
  * with one transaction of two events to two topics at a time. Each is answered with a line of JSON.
  */
 public final class Publisher {
@@ -43,7 +43,7 @@ public final class Publisher {
             publisher.run++;
             Level level =
                     words[0].equals("events")
-                            ? publisher.events(atOnce, warmup, seconds, words[4])
+                            ? publisher.events(atOnce, warmup, seconds, words[4], words[5])
                             : publisher.transactions(atOnce, warmup, seconds, words[4]);
             System.out.println(level.json());
         }
@@ -59,13 +59,15 @@ public final class Publisher {
         }
     }
 
-    private Level events(int atOnce, double warmup, double seconds, String linger)
+    private Level events(
+            int atOnce, double warmup, double seconds, String linger, String requests)
             throws InterruptedException {
         Map<String, Object> settings =
                 Map.of(
                         "bootstrap.servers", broker,
                         "acks", "all",
                         "linger.ms", linger,
+                        "max.in.flight.requests.per.connection", requests,
                         "batch.size", 256 * 1024,
                         "buffer.memory", 64 * 1024 * 1024);
         Semaphore free = new Semaphore(atOnce);
