@@ -57,7 +57,7 @@ def newer(target, folder, *patterns):
 
 def go_build(folder, outputs):
     """Builds Go programs into `folder`/bin; `outputs` is a name to package for each."""
-    need("go", "apt-get install golang, or https://go.dev/dl (1.24 or later)")
+    need("go", "apt-get install golang, or https://go.dev/dl (1.26 or later)")
     for name, package in outputs.items():
         if not newer(HERE / folder / "bin" / name, folder, "*.go", "go.*"):
             build(folder, ["go", "build", "-o", f"bin/{name}", package])

@@ -115,7 +115,10 @@ class Dtm:
             )
             counts = [NOTHING] * PARTICIPANTS
             for level in levels:
-                told = client.ask(f"{level} 1 {seconds} {self.wait}", 60 + 4 * seconds)
+                # The embedded bolt does a few hundred per second: a thousand at once take seconds.
+                not_counted = 1 + (level // 100 if self.store == "bolt" else 0)
+                question = f"{level} {not_counted} {seconds} {self.wait}"
+                told = client.ask(question, 90 + 4 * seconds)
                 wrong, counts = agree(participants, told, counts)
                 yield row(level, told, wrong)
 
