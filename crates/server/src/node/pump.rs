@@ -335,7 +335,7 @@ impl Pump {
     /// There is hardly room for new work, and a group is on its way that will bring more. When
     /// there is none the room is as it is, and the core refuses what does not fit.
     fn is_short(&self) -> bool {
-        let coming = self.writing > 0 || !self.groups.is_empty();
+        let coming = self.writing > 0 || self.core.durable() < self.core.last();
         coming && !self.ends.space.low && self.core.room() < SHORT_BYTES
     }
 
