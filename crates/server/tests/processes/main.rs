@@ -4,5 +4,6 @@
 
 mod kill;
 mod million;
+mod overload;
 mod participant;
 mod server;
