@@ -7,3 +7,4 @@ mod million;
 mod overload;
 mod participant;
 mod server;
+mod slow;
