@@ -17,8 +17,7 @@ impl Backoff {
     pub(crate) fn next(&mut self) -> Duration {
         let pause = FIRST.saturating_mul(1 << self.attempts.min(10)).min(LONGEST);
         self.attempts = self.attempts.saturating_add(1);
-        let random = RandomState::new().build_hasher().finish() as f64 / u64::MAX as f64;
-        pause.mul_f64(1.0 - random / 2.0)
+        pause.mul_f64(1.0 - random() / 2.0)
     }
 
     pub(crate) fn reset(&mut self) {
@@ -26,9 +25,32 @@ impl Backoff {
     }
 }
 
+/// The pause after a refusal that names one, when there were others before it: never shorter than
+/// it says, doubled up to 5 s, and lengthened at random by up to half.
+pub(crate) fn after(named: Duration, refusals: u32) -> Duration {
+    let pause = named.saturating_mul(1 << refusals.min(10)).min(LONGEST).max(named);
+    pause.mul_f64(1.0 + random() / 2.0)
+}
+
+/// From zero to one.
+fn random() -> f64 {
+    RandomState::new().build_hasher().finish() as f64 / u64::MAX as f64
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_named_pause_is_kept_and_doubled() {
+        let named = Duration::from_millis(200);
+        for (refusals, shortest) in [(0, 200), (1, 400), (4, 3_200), (5, 5_000), (99, 5_000)] {
+            let (pause, shortest) = (after(named, refusals), Duration::from_millis(shortest));
+            assert!(pause >= shortest && pause <= shortest.mul_f64(1.5), "{refusals}: {pause:?}");
+        }
+        let long = Duration::from_secs(60);
+        assert!(after(long, 3) >= long);
+    }
 
     #[test]
     fn pauses_double_and_end_at_five_seconds() {

@@ -56,6 +56,7 @@ pub struct Builder {
     limit: Duration,
     wait: Duration,
     in_flight: usize,
+    when_busy: bool,
     channel: Option<Channel>,
 }
 
@@ -79,6 +80,15 @@ impl Builder {
     /// Default 4,096, at least 1.
     pub fn with_in_flight(mut self, most: usize) -> Self {
         self.in_flight = most.clamp(1, 1 << 20);
+        self
+    }
+
+    /// Whether a transaction that is refused because the server has too much to do
+    /// (`too_many_transactions`, `staged_bytes_full`) is asked for again after the pause that the
+    /// refusal names, until the time limit. Default: yes. Without it the refusal is handed on at
+    /// once.
+    pub fn with_retry_when_busy(mut self, retry: bool) -> Self {
+        self.when_busy = retry;
         self
     }
 
@@ -135,8 +145,18 @@ impl Builder {
         #[cfg(not(feature = "mariadb"))]
         let unasked = Box::new(|_, _| {});
         let inner = Inner {
-            transactions: Session::start(Arc::clone(&connection), self.in_flight, unasked),
-            publishes: Session::start(Arc::clone(&connection), self.in_flight, Box::new(|_, _| {})),
+            transactions: Session::start(
+                Arc::clone(&connection),
+                self.in_flight,
+                self.when_busy,
+                unasked,
+            ),
+            publishes: Session::start(
+                Arc::clone(&connection),
+                self.in_flight,
+                self.when_busy,
+                Box::new(|_, _| {}),
+            ),
             #[cfg(feature = "mariadb")]
             finisher,
             connection,
@@ -182,6 +202,7 @@ impl Handfast {
             limit: Duration::from_secs(30),
             wait: Duration::ZERO,
             in_flight: 4_096,
+            when_busy: true,
             channel: None,
         }
     }

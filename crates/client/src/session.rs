@@ -20,7 +20,7 @@ use tokio::task::yield_now;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until, timeout};
 use tonic::Streaming;
 
-use crate::backoff::Backoff;
+use crate::backoff::{Backoff, after};
 use crate::connection::Connection;
 use crate::error::{Error, Fault, Refusal};
 use crate::lanes::Lane;
@@ -96,11 +96,21 @@ pub(crate) type Unasked<L> = Box<dyn Fn(u64, Option<<L as Lane>::Answer>) + Send
 
 type Outcome<L> = Result<Answered<<L as Lane>::Answer>, Unanswered>;
 
+/// What became of a call.
+#[derive(Debug)]
+struct Settled<L: Lane> {
+    outcome: Outcome<L>,
+    /// The call, if it was refused and may be sent again.
+    refused: Option<L::Call>,
+}
+
 /// The callers' side.
 #[derive(Debug)]
 pub(crate) struct Session<L: Lane> {
     queue: mpsc::UnboundedSender<Queued<L>>,
     permits: Arc<Semaphore>,
+    /// See [`Session::call_when_busy`].
+    when_busy: bool,
 }
 
 /// A call on its way.
@@ -111,7 +121,7 @@ struct Queued<L: Lane> {
     bytes: usize,
     terms: Terms,
     /// None: nobody waits.
-    waiter: Option<oneshot::Sender<Outcome<L>>>,
+    waiter: Option<oneshot::Sender<Settled<L>>>,
     /// It has been sent, and nobody has said that it had no effect.
     sent: bool,
     /// The same on a stream that has ended: no later answer speaks for that one.
@@ -123,17 +133,24 @@ struct Queued<L: Lane> {
 /// A call that is queued; wait for its answer with [`Waiting::answer`]. Dropping it does not take
 /// the call back.
 #[derive(Debug)]
-pub(crate) struct Waiting<L: Lane>(oneshot::Receiver<Outcome<L>>);
+pub(crate) struct Waiting<L: Lane>(oneshot::Receiver<Settled<L>>);
 
 impl<L: Lane> Waiting<L> {
     pub(crate) async fn answer(self) -> Outcome<L> {
+        self.settled().await.outcome
+    }
+
+    async fn settled(self) -> Settled<L> {
         self.0.await.unwrap_or_else(|_| {
-            Err(Unanswered {
-                sent: true,
-                error: Fault::Closed("the runtime is shutting down").into(),
-            })
+            let error = Fault::Closed("the runtime is shutting down").into();
+            Settled { outcome: Err(Unanswered { sent: true, error }), refused: None }
         })
     }
+}
+
+/// The server has too much to do just now; what it has will end by itself.
+fn is_busy(refusal: &Refusal) -> bool {
+    refusal.is(Code::TooManyTransactions) || refusal.is(Code::StagedBytesFull)
 }
 
 impl<L: Lane> Session<L> {
@@ -142,6 +159,7 @@ impl<L: Lane> Session<L> {
     pub(crate) fn start(
         connection: Arc<Connection>,
         in_flight: usize,
+        when_busy: bool,
         unasked: Unasked<L>,
     ) -> Self {
         let (queue, inbox) = mpsc::unbounded_channel();
@@ -158,7 +176,7 @@ impl<L: Lane> Session<L> {
             unasked,
         };
         tokio::spawn(worker.run());
-        Self { queue, permits: Arc::new(Semaphore::new(in_flight)) }
+        Self { queue, permits: Arc::new(Semaphore::new(in_flight)), when_busy }
     }
 
     /// Puts a call into the queue when it is its turn.
@@ -197,6 +215,42 @@ impl<L: Lane> Session<L> {
         self.enqueue(call, bytes, terms).await?.answer().await
     }
 
+    /// As [`Session::call`], of a call that may be sent again: while the server has too much to do
+    /// it is, after the pause that the refusal asks for, and longer ones after that, until its time
+    /// is over. Meanwhile it takes nobody's place among the calls that may be under way.
+    pub(crate) async fn call_when_busy(
+        &self,
+        mut call: L::Call,
+        bytes: usize,
+        terms: Terms,
+    ) -> Outcome<L> {
+        let mut sent = false;
+        for refusals in 0.. {
+            let waiting = self.enqueue(call, bytes, terms).await;
+            let settled = match waiting {
+                Ok(waiting) => waiting.settled().await,
+                Err(unanswered) => Settled { outcome: Err(unanswered), refused: None },
+            };
+            let unanswered = match settled.outcome {
+                Ok(answered) => return Ok(answered),
+                Err(unanswered) => Unanswered { sent: unanswered.sent || sent, ..unanswered },
+            };
+            let pause = match &unanswered.error {
+                Error::Refused(refusal) if self.when_busy && is_busy(refusal) => {
+                    after(refusal.retry_after, refusals)
+                }
+                Error::Refused(_) | Error::Fault(_) => return Err(unanswered),
+            };
+            let Some(again) = settled.refused.filter(|_| Instant::now() + pause < terms.give_up)
+            else {
+                return Err(unanswered);
+            };
+            (call, sent) = (again, unanswered.sent);
+            sleep(pause).await;
+        }
+        unreachable!("it is asked until its time is over")
+    }
+
     /// Puts a call into the queue whose answer is of no interest.
     pub(crate) fn post(&self, call: L::Call, terms: Terms) {
         // Fails only while the runtime shuts down.
@@ -218,9 +272,13 @@ fn too_late(terms: &Terms, sent: bool) -> Unanswered {
 
 impl<L: Lane> Queued<L> {
     fn answer(self, outcome: Outcome<L>) {
+        self.settle(Settled { outcome, refused: None });
+    }
+
+    fn settle(self, settled: Settled<L>) {
         if let Some(waiter) = self.waiter {
             // Fails when the caller has stopped waiting.
-            drop(waiter.send(outcome));
+            drop(waiter.send(settled));
         }
     }
 
@@ -516,9 +574,10 @@ impl<L: Lane> Worker<L> {
 }
 
 impl<L: Lane> Queued<L> {
-    fn refuse(self, refusal: Refusal) {
-        let sent = self.sent_before;
-        self.answer(Err(Unanswered { sent, error: refusal.into() }));
+    fn refuse(mut self, refusal: Refusal) {
+        let (sent, refused) = (self.sent_before, self.call.take());
+        let outcome = Err(Unanswered { sent, error: refusal.into() });
+        self.settle(Settled { outcome, refused });
     }
 }
 

@@ -272,6 +272,25 @@ pub enum Command {
     },
 }
 
+impl Command {
+    /// Bytes of events and work that it carries.
+    #[must_use]
+    pub fn payload_bytes(&self) -> usize {
+        let events = |events: &[EventRequest]| events.iter().map(|e| e.body.len()).sum::<usize>();
+        let work = |branches: &[BranchRequest]| {
+            branches.iter().filter_map(|b| b.work.as_ref()).map(Bytes::len).sum::<usize>()
+        };
+        match self {
+            Self::Begin(request) => events(&request.events) + work(&request.branches),
+            Self::Enlist { branches, .. } => work(branches),
+            Self::Stage { events: staged, .. } => events(staged),
+            Self::Publish { events: published, .. } => events(published),
+            // A name, an id, a reason: nothing that is large.
+            _ => 0,
+        }
+    }
+}
+
 /// What begins a transaction.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BeginRequest {

@@ -24,6 +24,14 @@ pub enum Input {
         /// The stream.
         session: SessionId,
     },
+    /// A stream is far behind with reading its deliveries, or has caught up. It is given no more
+    /// while it is behind; its credit stays its own. Saying the same twice changes nothing.
+    Behind {
+        /// The stream.
+        session: SessionId,
+        /// It is.
+        behind: bool,
+    },
     /// Every record up to this one is in the log, in order, and nobody else's is in between.
     Accepted {
         /// The last one.

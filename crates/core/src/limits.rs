@@ -34,6 +34,8 @@ pub struct Limits {
     pub open_transactions: usize,
     /// Bytes staged by all transactions together.
     pub staged_bytes: usize,
+    /// Bytes of work that wait for the vote of a service, of all transactions together.
+    pub work_bytes: usize,
     /// Deadline of a transaction that names none, in milliseconds.
     pub default_deadline_ms: u64,
     /// How long `commit` waits for the participants before it answers `Committing`, in
@@ -67,6 +69,7 @@ impl Default for Limits {
         Self {
             open_transactions: 100_000,
             staged_bytes: 256 << 20,
+            work_bytes: 256 << 20,
             default_deadline_ms: 30_000,
             finish_wait_ms: 5_000,
             retry_ms: (100, 30_000),

@@ -155,6 +155,9 @@ impl Core {
                 self.with_coordinator(now, |c, cx| c.session_ended(cx, session));
                 self.bus.session_ended(now, session, &mut self.effects);
             }
+            Input::Behind { session, behind } => {
+                self.bus.behind(now, session, behind, &mut self.effects);
+            }
             Input::Accepted { through } => self.accepted(now, through),
             Input::Lost { lsn } | Input::Unknown { lsn } => {
                 if let Some(record) = self.effects.take_lost(lsn) {
@@ -328,6 +331,7 @@ impl Core {
             keys: self.coordinator.keys(),
             instances: self.coordinator.instances(),
             staged_bytes: self.bus.staged_bytes(),
+            work_bytes: self.coordinator.work_bytes(),
             counters: self.coordinator.counters(),
         }
     }
@@ -455,6 +459,8 @@ pub struct Stats {
     pub instances: usize,
     /// Bytes of staged events.
     pub staged_bytes: usize,
+    /// Bytes of work that wait for votes.
+    pub work_bytes: usize,
     /// Counted since the start.
     pub counters: Counters,
 }

@@ -45,7 +45,13 @@ codes! {
     InvalidDeadline = "invalid_deadline", final;
     /// As many open transactions as configured.
     TooManyTransactions = "too_many_transactions", later;
-    /// As many bytes staged as configured.
+    /// As many calls that belong to no stream are unanswered as configured.
+    TooManyCalls = "too_many_calls", later;
+    /// As many producers are remembered as configured; they are forgotten when they are silent.
+    TooManyProducers = "too_many_producers", later;
+    /// The stream did not read what it had asked for, and was ended; it may be opened anew.
+    TooSlow = "too_slow", later;
+    /// As many bytes staged as configured, or as many bytes of work wait for a vote.
     StagedBytesFull = "staged_bytes_full", later;
     /// The store has no room for more work.
     NoSpace = "no_space", later;
@@ -91,7 +97,7 @@ codes! {
     UnknownSubscription = "unknown_subscription", final;
     /// A subscription of this name exists on another topic or with other settings.
     SubscriptionExists = "subscription_exists", final;
-    /// As many topics, subscriptions, producers or dead letters as configured.
+    /// As many topics, subscriptions or dead letters as configured.
     LimitReached = "limit_reached", final;
     /// The delivery's lease is over, or it was given to somebody else, or it was acknowledged.
     DeliveryExpired = "delivery_expired", final;

@@ -13,6 +13,8 @@ use handfast_core::limits::{DEADLINE_MS, Limits};
 use handfast_journal::Options as JournalOptions;
 use serde::Deserialize;
 
+use crate::node::Queues;
+
 /// A configuration file with every key, its documentation and its default.
 pub const EXAMPLE: &str = include_str!("../handfast.example.toml");
 
@@ -35,6 +37,8 @@ pub struct Config {
     pub log: String,
     /// Bounds of the core.
     pub limits: Limits,
+    /// Bounds of what waits in memory between clients and the core.
+    pub queues: Queues,
     /// The journal's options.
     pub journal: JournalOptions,
     /// Databases that take part in transactions, by name.
@@ -127,7 +131,7 @@ pub struct DatabaseFile {
     pub pool: Option<u32>,
 }
 
-/// The table `limits`; see [`Limits`], whose field of the same name it sets.
+/// The table `limits`; see [`Limits`] and [`Queues`], whose field of the same name it sets.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct LimitsFile {
@@ -135,6 +139,14 @@ pub struct LimitsFile {
     pub open_transactions: Option<usize>,
     /// Bytes of events staged by all transactions together.
     pub staged_bytes: Option<usize>,
+    /// Bytes of work that wait for votes.
+    pub work_bytes: Option<usize>,
+    /// Bytes of requests that have not been handled.
+    pub request_bytes: Option<usize>,
+    /// Calls outside a stream that are not answered.
+    pub calls: Option<usize>,
+    /// Bytes of deliveries that one stream may have to read.
+    pub unread_bytes: Option<usize>,
     /// Deadline of a transaction that names none.
     pub default_deadline_ms: Option<u64>,
     /// How long a commit waits for the participants.
@@ -227,6 +239,7 @@ impl Config {
             listen: listen.map_or_else(|| Ok(LISTEN.to_owned()), address)?,
             log: log.unwrap_or_else(|| LOG.to_owned()),
             limits: limits(&file.limits)?,
+            queues: queues(&file.limits)?,
             journal: journal(&file.journal)?,
             databases: databases(file.databases, &env)?,
         })
@@ -296,7 +309,7 @@ macro_rules! set {
 
 fn limits(file: &LimitsFile) -> Result<Limits, Error> {
     let mut limits = Limits::default();
-    set!("limits", file => limits: open_transactions, staged_bytes, default_deadline_ms,
+    set!("limits", file => limits: open_transactions, staged_bytes, work_bytes, default_deadline_ms,
         finish_wait_ms, attention_ms, keys, key_age_ms, topics, subscriptions, dead_letters,
         producers, dedup_ms);
     set("limits", "retry_ms", file.retry_ms, &mut limits.retry_ms.0)?;
@@ -311,6 +324,12 @@ fn limits(file: &LimitsFile) -> Result<Limits, Error> {
         return Err(wrong("key `limits.retry_max_ms`", problem));
     }
     Ok(limits)
+}
+
+fn queues(file: &LimitsFile) -> Result<Queues, Error> {
+    let mut queues = Queues::default();
+    set!("limits", file => queues: request_bytes, calls, unread_bytes);
+    Ok(queues)
 }
 
 fn databases(

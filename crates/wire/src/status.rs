@@ -53,6 +53,9 @@ pub fn grpc_code(code: Code) -> tonic::Code {
             tonic::Code::InvalidArgument
         }
         Code::TooManyTransactions
+        | Code::TooManyCalls
+        | Code::TooManyProducers
+        | Code::TooSlow
         | Code::StagedBytesFull
         | Code::NoSpace
         | Code::TopicFull
@@ -92,7 +95,7 @@ pub fn grpc_code(code: Code) -> tonic::Code {
 pub fn retry_after_ms(code: Code) -> u64 {
     match code {
         _ if !code.is_retryable() => 0,
-        Code::Draining | Code::NoSpace | Code::TopicFull => 1_000,
+        Code::Draining | Code::NoSpace | Code::TopicFull | Code::TooManyProducers => 1_000,
         _ => 200,
     }
 }

@@ -62,7 +62,8 @@ impl Handfast {
     /// Begins a transaction whose parts are added one by one.
     ///
     /// It lives on the stream that began it: when that is lost before commit was asked, it has
-    /// failed. Its deadline is 30 s.
+    /// failed. Its deadline is 30 s. A server with too much to do is asked again, as by
+    /// [`Handfast::run`].
     ///
     /// # Errors
     /// Refused, or a fault: then no transaction is left behind that would hold anything beyond
@@ -89,7 +90,7 @@ impl Handfast {
         // Sent again without a key as well: what a lost answer leaves behind is an empty
         // transaction that ends by its stream or its deadline.
         let terms = Terms::within(self.connection().limit).resent();
-        let answered = self.inner.transactions.call(call, 256, terms).await;
+        let answered = self.inner.transactions.call_when_busy(call, 256, terms).await;
         let Answered { answer, stream } =
             answered.map_err(|unanswered| TransactionError::from(unanswered.error))?;
         let Answer::Begun(begun) = answer else { return Err(foreign().into()) };

@@ -46,8 +46,10 @@ impl Handfast {
     /// [`Wait::Decided`](super::Wait::Decided)).
     ///
     /// Always sent with an idempotency key, so when a connection breaks the same call is made
-    /// again on the next one and answered with the outcome of the first. It is given up when the
-    /// time limit is over that starts at the transaction's deadline.
+    /// again on the next one and answered with the outcome of the first. A server with too much to
+    /// do is asked again after the pause that it names
+    /// ([`Builder::with_retry_when_busy`](crate::Builder::with_retry_when_busy)). It is given up
+    /// when the time limit is over that starts at the transaction's deadline.
     ///
     /// Cancel safety: dropped before it was sent it does nothing; later it may commit.
     ///
@@ -91,7 +93,7 @@ impl Handfast {
             key: Some(key.clone()),
             cause: Box::new(cause),
         };
-        match self.inner.transactions.call(Call::Run(request), bytes, terms).await {
+        match self.inner.transactions.call_when_busy(Call::Run(request), bytes, terms).await {
             Ok(answered) => {
                 let outcome = outcome(answered.answer).map_err(unknown)?;
                 self.settle(outcome, wait, terms, Absence::Failed).await

@@ -11,7 +11,7 @@ use handfast_wire::{ids, v1};
 
 use crate::fake::{Fake, Session};
 
-const X: TransactionId = TransactionId(0x0192_f0a1_b2c3_7d4e_8f90_a1b2_c3d4_e5f6);
+pub(crate) const X: TransactionId = TransactionId(0x0192_f0a1_b2c3_7d4e_8f90_a1b2_c3d4_e5f6);
 
 fn outcome(state: v1::TransactionState) -> Answer {
     Answer::Outcome(v1::Outcome {
@@ -36,15 +36,15 @@ fn failed(code: &str, retryable: bool) -> Answer {
     Answer::Outcome(message)
 }
 
-fn refusal(code: Code) -> Answer {
+pub(crate) fn refusal(code: Code) -> Answer {
     Answer::Refusal(Refusal::new(code, "why").into())
 }
 
-fn committed() -> Answer {
+pub(crate) fn committed() -> Answer {
     outcome(v1::TransactionState::Committed)
 }
 
-fn transfer() -> Transaction {
+pub(crate) fn transfer() -> Transaction {
     let mut transaction = Transaction::new();
     transaction.call("payments", "take 100").publish("transfers", Event::new("made", "/bank"));
     transaction
@@ -227,7 +227,7 @@ async fn a_server_that_stops_is_waited_for() {
 #[tokio::test(start_paused = true)]
 async fn a_refused_repeat_is_no_proof() {
     let mut fake = Fake::start();
-    let hf = fake.connect().await;
+    let hf = fake.builder().with_retry_when_busy(false).connect().await.expect("it answers");
     let run = tokio::spawn(async move { hf.run(transfer()).await });
     let mut session = fake.sessions.recv().await.expect("a stream");
     session.call().await;

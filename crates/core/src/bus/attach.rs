@@ -24,6 +24,10 @@ pub(super) struct Stream {
     pub(super) topic: TopicId,
     /// How many more deliveries it takes; each gives one back when it is over.
     pub(super) credit: u32,
+    /// Credit that is kept from it, because it is behind with reading.
+    pub(super) withheld: u32,
+    /// It is behind with reading what it was given.
+    pub(super) behind: bool,
     /// How many it takes at once: what it was given, under way or not.
     pub(super) granted: u32,
     /// The end of the last gap that it was told of.
@@ -64,8 +68,16 @@ impl Bus {
         } else {
             Some(call.caller)
         };
-        let stream =
-            Stream { subscription: id, topic, credit, granted: credit, gap_sent: None, unanswered };
+        let stream = Stream {
+            subscription: id,
+            topic,
+            credit,
+            withheld: 0,
+            behind: false,
+            granted: credit,
+            gap_sent: None,
+            unanswered,
+        };
         self.streams.insert(session, stream);
         if let Some((subscription, mut reach)) = self.reach(id, call.now, call.effects) {
             subscription.sessions.insert(session);
@@ -87,6 +99,10 @@ impl Bus {
         let had = stream.credit;
         let granted = stream.granted.checked_add(more).filter(|granted| *granted <= CREDIT);
         stream.granted = granted.ok_or_else(too_much_credit)?;
+        if stream.behind {
+            stream.withheld += more;
+            return Ok(Answer::now(Reply::Done));
+        }
         stream.credit += more;
         let id = stream.subscription;
         if let Some((subscription, mut reach)) = self.reach(id, call.now, call.effects) {
@@ -97,6 +113,34 @@ impl Bus {
             subscription.pump(&mut reach);
         }
         Ok(Answer::now(Reply::Done))
+    }
+
+    /// A stream is behind with reading what it was given, or has caught up. Others of the same
+    /// subscription go on meanwhile.
+    pub(crate) fn behind(
+        &mut self,
+        now: Now,
+        session: SessionId,
+        behind: bool,
+        effects: &mut Effects,
+    ) {
+        self.wake(effects);
+        let Some(stream) = self.streams.get_mut(&session) else { return };
+        if stream.behind == behind {
+            return;
+        }
+        stream.behind = behind;
+        core::mem::swap(&mut stream.credit, &mut stream.withheld);
+        let (id, given, kept) = (stream.subscription, stream.credit, stream.withheld);
+        let Some((subscription, mut reach)) = self.reach(id, now, effects) else { return };
+        if behind {
+            subscription.credit -= u64::from(kept);
+            subscription.line.retain(|s| *s != session);
+        } else if given > 0 {
+            subscription.credit += u64::from(given);
+            subscription.line.push_back(session);
+            subscription.pump(&mut reach);
+        }
     }
 
     /// A stream ended: its deliveries return at once.
@@ -162,6 +206,10 @@ impl Subscription {
     pub(super) fn take_back_credit(&mut self, reach: &mut Reach<'_>) {
         for session in core::mem::take(&mut self.returned) {
             let Some(stream) = reach.streams.get_mut(&session) else { continue };
+            if stream.behind {
+                stream.withheld += 1;
+                continue;
+            }
             if stream.credit == 0 {
                 self.line.push_back(session);
             }

@@ -47,7 +47,7 @@ impl Bus {
         call.need_space(bytes as u64 + OVERHEAD_BYTES * (events.len() as u64 + 1))?;
         if !self.producers.has_room_for(producer, call.limits) {
             let detail = format!("{} producers are remembered already", call.limits.producers);
-            return Err(Refusal::new(Code::LimitReached, detail));
+            return Err(Refusal::new(Code::TooManyProducers, detail));
         }
         let events: Vec<PlacedEvent> = events
             .into_iter()

@@ -69,6 +69,8 @@ impl Coordinator {
                 branch.state_id = Some(state_id);
                 branch.session = Some(caller.session);
                 branch.vote = Some(kind);
+                // It is never told again what to do.
+                self.work_bytes -= branch.work.take().map_or(0, |work| work.len());
                 branch.voted_ms.get_or_insert(cx.now.mono_ms);
                 branch.next_ms = None;
                 branch.finished = kind != VoteKind::Yes;

@@ -296,6 +296,7 @@ impl Coordinator {
         self.timers.disarm(id, &mut tx.timer);
         self.disown(tx.owner, id);
         self.let_go(&tx);
+        self.release_work(&tx);
         let mut full = false;
         for branch in tx.branches.iter().filter(|b| b.is_service()) {
             if let Some(state_id) = branch.state_id {

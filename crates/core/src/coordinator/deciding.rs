@@ -65,6 +65,7 @@ impl Coordinator {
         tx.resolving = None;
         for branch in &mut tx.branches {
             branch.next_ms = None;
+            self.work_bytes -= branch.work.take().map_or(0, |work| work.len());
         }
     }
 
@@ -225,6 +226,7 @@ impl Coordinator {
         let Some(mut tx) = self.transactions.remove(&id) else { return };
         self.timers.disarm(id, &mut tx.timer);
         self.disown(tx.owner, id);
+        self.release_work(&tx);
         if let Some(key) = &tx.begin.key {
             self.keys.remove(key, id);
         }

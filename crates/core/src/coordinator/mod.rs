@@ -22,6 +22,7 @@ mod timers;
 mod transaction;
 
 use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::format;
 use alloc::vec::Vec;
 
 use hashbrown::HashMap;
@@ -33,6 +34,7 @@ use crate::ids::{Lsn, Name, Now, SessionId, TransactionId};
 use crate::limits::Limits;
 use crate::output::Output;
 use crate::record::{KeyBatch, KeyRestated, Reason, ReasonCode, Record};
+use crate::refusal::{Code, Refusal};
 
 use collecting::deadline_reason;
 use databases::Registered;
@@ -40,7 +42,7 @@ use inquiry::Question;
 use keys::Keys;
 use services::Services;
 use timers::Timers;
-use transaction::{Phase, Transaction};
+use transaction::{Phase, Transaction, work_bytes};
 
 /// What a handler works with besides the coordinator itself.
 pub(crate) struct Context<'a> {
@@ -71,6 +73,8 @@ pub(crate) struct Coordinator {
     forget_at: Option<u64>,
     /// Questions about transactions that are not in memory, while the log is read.
     questions: HashMap<TransactionId, Vec<Question>>,
+    /// Bytes of work of branches that have not voted.
+    work_bytes: usize,
     counters: Counters,
 }
 
@@ -185,6 +189,26 @@ impl Coordinator {
     /// Open transactions.
     pub(crate) fn open(&self) -> usize {
         self.transactions.len()
+    }
+
+    /// Bytes of work that wait for votes.
+    pub(crate) fn work_bytes(&self) -> usize {
+        self.work_bytes
+    }
+
+    /// Refuses more work than may wait for votes.
+    fn check_work(&self, limits: &Limits, more: usize) -> Result<(), Refusal> {
+        if self.work_bytes.saturating_add(more) > limits.work_bytes {
+            let detail =
+                format!("at most {} bytes of work wait for votes at a time", limits.work_bytes);
+            return Err(Refusal::new(Code::StagedBytesFull, detail));
+        }
+        Ok(())
+    }
+
+    /// A transaction is gone, and with it the work that nobody has voted for.
+    fn release_work(&mut self, tx: &Transaction) {
+        self.work_bytes -= work_bytes(&tx.branches);
     }
 
     /// Where BEGIN of the oldest open transaction is.

@@ -15,7 +15,7 @@ use crate::output::Reply;
 use crate::record::{Begin, IdempotencyKey, LocalItems, Participant, ParticipantKind, Record};
 use crate::refusal::{Code, Refusal};
 
-use super::transaction::{Branch, Counts, Phase, Transaction, Waiter};
+use super::transaction::{Branch, Counts, Phase, Transaction, Waiter, work_bytes};
 use super::{Context, Coordinator};
 
 impl Coordinator {
@@ -124,7 +124,10 @@ impl Coordinator {
         let mut begin =
             Begin { id, wall_ms: cx.now.wall_ms, deadline_ms, key, participants, local: None };
         let mut staged = crate::bus::Staged::default();
+        let work = work_bytes(&branches);
+        self.check_work(cx.limits, work)?;
         cx.bus.stage(cx.limits, id, events, &acknowledgements, &mut staged)?;
+        self.work_bytes += work;
         if local.is_some() {
             begin.local = Some(LocalItems {
                 events: staged.events.clone(),
@@ -248,10 +251,12 @@ impl Coordinator {
         for branch in &added {
             self.check_database(&branch.participant, false)?;
         }
-        let work: usize = added.iter().filter_map(|b| b.work.as_ref()).map(Bytes::len).sum();
+        let work = work_bytes(&added);
         if work as u64 > cx.room {
             return Err(no_space());
         }
+        self.check_work(cx.limits, work)?;
+        self.work_bytes += work;
         let tx = self.transactions.get_mut(&id).expect("it was found above");
         let first = tx.branches.len();
         tx.branches.extend(added);

@@ -129,6 +129,7 @@ pub(crate) struct Waiter {
 #[derive(Clone, Debug)]
 pub(crate) struct Branch {
     pub(crate) participant: Participant,
+    /// What it is to do; until it has voted.
     pub(crate) work: Option<Bytes>,
     /// The durable state that it is bound to, from its first prepare or vote on. Of a database: the
     /// session that held it (see [`crate::ids::Holder`]).
@@ -153,6 +154,11 @@ pub(crate) struct Branch {
     pub(crate) voted_ms: Option<u64>,
     pub(crate) decision_sent_ms: Option<u64>,
     pub(crate) finished_ms: Option<u64>,
+}
+
+/// Bytes of work that branches still hold.
+pub(crate) fn work_bytes(branches: &[Branch]) -> usize {
+    branches.iter().filter_map(|b| b.work.as_ref()).map(Bytes::len).sum()
 }
 
 impl Branch {

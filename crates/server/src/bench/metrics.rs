@@ -10,6 +10,8 @@ use super::Problem;
 pub(super) struct Counters {
     pub(super) committed: u64,
     pub(super) failed: u64,
+    /// Requests of any kind that may come again later.
+    pub(super) refused: u64,
     pub(super) groups: u64,
     pub(super) records: u64,
     pub(super) write_seconds: f64,
@@ -30,6 +32,7 @@ impl Counters {
         Ok(Self {
             committed: value("handfast_transactions_committed_total")? as u64,
             failed: value("handfast_transactions_failed_total")? as u64,
+            refused: value("handfast_requests_refused_total")? as u64,
             groups: value("handfast_journal_groups_total")? as u64,
             records: value("handfast_journal_records_total")? as u64,
             write_seconds: value("handfast_journal_write_seconds_total")?,
@@ -41,6 +44,7 @@ impl Counters {
         Self {
             committed: self.committed - earlier.committed,
             failed: self.failed - earlier.failed,
+            refused: self.refused - earlier.refused,
             groups: self.groups - earlier.groups,
             records: self.records - earlier.records,
             write_seconds: self.write_seconds - earlier.write_seconds,

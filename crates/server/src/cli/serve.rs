@@ -174,8 +174,10 @@ fn raise_open_files() {
 /// Opens the store beside the runtime, so that a signal is heard meanwhile.
 async fn open(config: Config, quiet: bool, signals: &mut Signals) -> Result<Node, Failure> {
     let opening = tokio::task::spawn_blocking(move || {
-        let options =
-            NodeOptions::default().with_limits(config.limits).with_journal(config.journal);
+        let options = NodeOptions::default()
+            .with_limits(config.limits)
+            .with_queues(config.queues)
+            .with_journal(config.journal);
         let mut bar = Bar::new("opening", quiet);
         Node::open(&config.data_dir, options, &mut |progress| bar.show(progress))
             .map_err(|error| store::not_opened(&config.data_dir, &error))

@@ -106,6 +106,14 @@ fn transactions(ours: &mut Registry, stats: &NodeStats) {
         Unit::Bytes,
         ConstGauge::new(core.staged_bytes as u64),
     );
+    let refused = "Requests that were refused and may come again later";
+    counter(ours, "requests_refused", refused, stats.refused);
+    ours.register_with_unit(
+        "work",
+        "Bytes of work that wait for the votes of services",
+        Unit::Bytes,
+        ConstGauge::new(core.work_bytes as u64),
+    );
 }
 
 fn journal(ours: &mut Registry, stats: &NodeStats, durable_lsn: u64) {
@@ -129,6 +137,7 @@ fn journal(ours: &mut Registry, stats: &NodeStats, durable_lsn: u64) {
         ConstGauge::new(stats.free_bytes),
     );
     gauge(ours, "segments", "Segments of the journal on disk", stats.segments as u64);
+    counter(ours, "compactions", "Segments rewritten without what was dead", stats.compactions);
     let low = u64::from(stats.low_space);
     gauge(ours, "low_space", "1: the store is so full that new work is refused", low);
 }
@@ -178,6 +187,7 @@ mod tests {
             "handfast_journal_durable_lsn 7",
             "handfast_journal_write_seconds_total 0.0",
             "handfast_staged_bytes 0",
+            "handfast_work_bytes 0",
             "process_start_time_seconds 1.5",
             "# EOF",
         ] {

@@ -7,6 +7,7 @@ mod clock;
 mod needs;
 mod pump;
 mod readers;
+mod requests;
 mod retention;
 mod session;
 mod writer;
@@ -34,12 +35,14 @@ use tokio::sync::{mpsc, oneshot, watch};
 use clock::Clock;
 use pump::{Ends, Pump, ToPump};
 use readers::ReadJob;
+use requests::Requests;
 use retention::Retention;
 use session::SessionIds;
 
 use writer::Segments;
 
 pub use pump::{DatabaseJob, NodeStats};
+pub use requests::Queues;
 pub use session::{Connection, Inbox, Item, QUIET, Sender};
 
 /// How a node is opened.
@@ -50,6 +53,8 @@ pub struct NodeOptions {
     pub limits: Limits,
     /// The journal's options.
     pub journal: JournalOptions,
+    /// Bounds of what waits in memory.
+    pub queues: Queues,
 }
 
 impl NodeOptions {
@@ -57,6 +62,13 @@ impl NodeOptions {
     #[must_use]
     pub fn with_limits(mut self, limits: Limits) -> Self {
         self.limits = limits;
+        self
+    }
+
+    /// With other bounds of what waits in memory.
+    #[must_use]
+    pub fn with_queues(mut self, queues: Queues) -> Self {
+        self.queues = queues;
         self
     }
 
@@ -123,6 +135,8 @@ struct Shared {
     pump: channel::Sender<ToPump>,
     readers: channel::Sender<ReadJob>,
     sessions: SessionIds,
+    requests: Requests,
+    unread_bytes: usize,
     durable: watch::Receiver<u64>,
     keys_since_ms: Arc<AtomicU64>,
     database_jobs: Mutex<Option<DatabaseJobs>>,
@@ -163,6 +177,8 @@ impl Node {
         let clock = Clock::start();
         let key_age_ms = options.limits.key_age_ms;
         let open_transactions = options.limits.open_transactions;
+        let (requests, unread_bytes) =
+            (Requests::new(&options.queues), options.queues.unread_bytes);
         let mut recovery = Recovery::new(options.limits);
         let (journal, recovered) = Journal::open(
             files,
@@ -204,6 +220,7 @@ impl Node {
             keys_since_ms: Arc::clone(&keys_since_ms),
             space,
             open_transactions,
+            unread_bytes,
         };
         let pump = Pump::new(core, clock, ends, retention);
         let (stop, stopped) = watch::channel(None);
@@ -220,6 +237,8 @@ impl Node {
             pump: to_pump,
             readers: read_jobs,
             sessions: SessionIds::new(),
+            requests,
+            unread_bytes,
             durable: durable_seen,
             keys_since_ms,
             database_jobs: Mutex::new(Some(database_jobs)),
@@ -243,16 +262,24 @@ impl Node {
     /// Opens a session for one stream.
     #[must_use]
     pub fn connect(&self) -> Connection {
-        session::open(self.0.sessions.next(), &self.0.pump)
+        let Shared { sessions, pump, requests, unread_bytes, .. } = &*self.0;
+        session::open(sessions.next(), pump, requests, *unread_bytes)
     }
 
-    /// One call on its own. A transaction that is begun this way has to be detached.
+    /// One call on its own. A transaction that is begun this way has to be detached. Refused while
+    /// too many such calls are unanswered.
     ///
     /// # Errors
     /// [`NodeStopped`]: whether the call had an effect is unknown.
     pub async fn call(&self, command: Command) -> Result<Reply, NodeStopped> {
         let (answer, reply) = oneshot::channel();
-        self.0.pump.send(ToPump::Call { command, answer }).map_err(|_| NodeStopped)?;
+        let place = match self.0.requests.place() {
+            Ok(place) => place,
+            Err(refusal) => return Ok(Reply::Refused(refusal)),
+        };
+        let room = self.0.requests.room_for([&command].into_iter()).await?;
+        let call = ToPump::Call { command, answer, room, place };
+        self.0.pump.send(call).map_err(|_| NodeStopped)?;
         reply.await.map_err(|_| NodeStopped)
     }
 

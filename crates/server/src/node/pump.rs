@@ -21,8 +21,9 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use super::clock::Clock;
 use super::readers::ReadJob;
+use super::requests::{Place, Room};
 use super::retention::Retention;
-use super::session::{Item, Outbox, Outboxes};
+use super::session::{Flushed, Item, Outbox, Outboxes, is_later};
 use super::writer::{Groups, WriteJob, Written};
 
 /// Inputs that are handled before outputs are carried out. Large enough that what is done once a
@@ -33,6 +34,9 @@ const BATCH: usize = 256;
 const LAZY_MS: u64 = 5;
 /// So many bytes of them are written at once.
 const LAZY_BYTES: u64 = 1 << 20;
+/// How long the refusals of those who are to come again later may wait for each other, in
+/// milliseconds.
+const REFUSED_MS: u64 = 5;
 /// The session of the unary calls.
 pub(crate) const CALLS: SessionId = SessionId(0);
 /// Bytes that the journal keeps free beyond what is reserved for accepted work.
@@ -52,11 +56,16 @@ pub(crate) enum ToPump {
     Commands {
         session: SessionId,
         batch: Vec<(u64, Command)>,
+        room: Room,
     },
     Call {
         command: Command,
         answer: oneshot::Sender<Reply>,
+        room: Room,
+        place: Place,
     },
+    /// A session has read enough of what waited for it.
+    CaughtUp(SessionId),
     Written(Written),
     Fetched {
         fetch: u64,
@@ -130,6 +139,10 @@ pub struct NodeStats {
     pub low_space: bool,
     /// Segments of the journal.
     pub segments: usize,
+    /// Times that a segment was rewritten without what nobody needs.
+    pub compactions: u64,
+    /// Requests that were refused and may come again later.
+    pub refused: u64,
 }
 
 /// The pump's ends of the queues, and the room in the journal at the start.
@@ -143,6 +156,8 @@ pub(crate) struct Ends {
     pub(crate) space: Space,
     /// How many transactions may be open.
     pub(crate) open_transactions: usize,
+    /// How many bytes of deliveries one session may have to read.
+    pub(crate) unread_bytes: usize,
 }
 
 /// The pump's thread.
@@ -151,12 +166,16 @@ pub(crate) struct Pump {
     clock: Clock,
     ends: Ends,
     outboxes: Outboxes,
+    /// Unary calls that were refused and may come again later.
+    refused_calls: u64,
     /// Unary calls that are not answered yet.
-    calls: HashMap<u64, oneshot::Sender<Reply>>,
+    calls: HashMap<u64, (oneshot::Sender<Reply>, Place)>,
     next_call: u64,
     groups: Groups,
     /// When records that wait are written even if nobody waits for them.
     lazy_until: Option<u64>,
+    /// When those are told who were refused and are to come again later.
+    refused_until: Option<u64>,
     /// Jobs that the journal's thread has and has not reported.
     writing: usize,
     retention: Retention,
@@ -169,16 +188,18 @@ pub(crate) struct Pump {
 
 impl Pump {
     pub(crate) fn new(core: Core, clock: Clock, ends: Ends, retention: Retention) -> Self {
-        let open_transactions = ends.open_transactions;
+        let outboxes = Outboxes::new(ends.open_transactions, ends.unread_bytes);
         Self {
             core,
             clock,
             ends,
-            outboxes: Outboxes::new(open_transactions),
+            outboxes,
+            refused_calls: 0,
             calls: HashMap::new(),
             next_call: 0,
             groups: Groups::default(),
             lazy_until: None,
+            refused_until: None,
             writing: 0,
             retention,
             stats: NodeStats::default(),
@@ -222,7 +243,7 @@ impl Pump {
     fn next_message(&self) -> Option<Option<ToPump>> {
         let house = self.retention.next_ms();
         let due = self.core.next_deadline().into_iter().chain(self.lazy_until);
-        let at = due.chain([house]).min().unwrap_or(house);
+        let at = due.chain(self.refused_until).chain([house]).min().unwrap_or(house);
         match self.ends.inbox.recv_timeout(self.clock.until(at)) {
             Ok(message) => Some(Some(message)),
             Err(channel::RecvTimeoutError::Timeout) => Some(None),
@@ -246,7 +267,7 @@ impl Pump {
                 self.outboxes.remove(session);
                 self.core.handle(now, Input::SessionEnded { session });
             }
-            ToPump::Commands { session, mut batch } => {
+            ToPump::Commands { session, mut batch, room } => {
                 inputs = batch.len();
                 let mut commands = batch.drain(..);
                 while let Some((request, command)) = commands.next() {
@@ -254,16 +275,23 @@ impl Pump {
                     self.core.handle(now, Input::Command { caller, command });
                     if self.is_short() && commands.len() > 0 {
                         let batch = commands.collect();
-                        self.deferred.push_back(ToPump::Commands { session, batch });
-                        break;
+                        self.deferred.push_back(ToPump::Commands { session, batch, room });
+                        return Ok(inputs);
                     }
                 }
+                drop(room);
             }
-            ToPump::Call { command, answer } => {
+            ToPump::CaughtUp(session) => {
+                if self.outboxes.has_caught_up(session) {
+                    self.core.handle(now, Input::Behind { session, behind: false });
+                }
+            }
+            ToPump::Call { command, answer, room, place } => {
                 self.next_call += 1;
-                self.calls.insert(self.next_call, answer);
+                self.calls.insert(self.next_call, (answer, place));
                 let caller = Caller { session: CALLS, request: self.next_call };
                 self.core.handle(now, Input::Command { caller, command });
+                drop(room);
             }
             ToPump::Written(written) => self.written(written),
             ToPump::Fetched { fetch, events, next } => {
@@ -286,6 +314,7 @@ impl Pump {
                 self.stats.free_bytes = self.ends.space.free;
                 self.stats.low_space = self.ends.space.low;
                 self.stats.segments = self.retention.count();
+                self.stats.refused = self.refused_calls + self.outboxes.refusals();
                 // Whoever asked may have gone away.
                 let _ = answer.send(self.stats);
             }
@@ -306,7 +335,7 @@ impl Pump {
     /// There is hardly room for new work, and a group is on its way that will bring more. When
     /// there is none the room is as it is, and the core refuses what does not fit.
     fn is_short(&self) -> bool {
-        let coming = self.writing > 0 || !self.groups.is_empty();
+        let coming = self.writing > 0 || self.core.durable() < self.core.last();
         coming && !self.ends.space.low && self.core.room() < SHORT_BYTES
     }
 
@@ -353,9 +382,14 @@ impl Pump {
                     self.core.handle(self.clock.now(), Input::Accepted { through });
                 }
                 None => {
-                    let over = self.outboxes.flush();
-                    if over.is_empty() {
+                    self.tell_refused();
+                    let Flushed { over, behind } = self.outboxes.flush();
+                    if over.is_empty() && behind.is_empty() {
                         break;
+                    }
+                    for session in behind {
+                        let behind = Input::Behind { session, behind: true };
+                        self.core.handle(self.clock.now(), behind);
                     }
                     for session in over {
                         self.core.handle(self.clock.now(), Input::SessionEnded { session });
@@ -371,6 +405,19 @@ impl Pump {
                 let reserve = self.core.reserved() + SPARE_BYTES;
                 self.write(WriteJob::Group { group, reserve });
             }
+        }
+    }
+
+    /// Tells those who were refused, some milliseconds after the first of them.
+    fn tell_refused(&mut self) {
+        if !self.outboxes.has_refusals() {
+            return;
+        }
+        let now_ms = self.clock.now().mono_ms;
+        let until_ms = *self.refused_until.get_or_insert(now_ms + REFUSED_MS);
+        if now_ms >= until_ms || self.stopping {
+            self.refused_until = None;
+            self.outboxes.tell_refused();
         }
     }
 
@@ -404,7 +451,8 @@ impl Pump {
                     appended = Some(lsn);
                 }
                 Output::Reply { to: Caller { session: CALLS, request }, reply } => {
-                    if let Some(answer) = self.calls.remove(&request) {
+                    if let Some((answer, _place)) = self.calls.remove(&request) {
+                        self.refused_calls += u64::from(is_later(&reply));
                         // Whoever asked may have gone away.
                         let _ = answer.send(reply);
                     }
@@ -477,6 +525,7 @@ impl Pump {
                 let lsn = self.core.drop_segment(segment);
                 self.retention.removing(segment, lsn);
             } else if let Some((segment, needs)) = self.retention.compactable(&self.core, now) {
+                self.stats.compactions += 1;
                 self.write(WriteJob::Compact { segment, needs });
             }
         }

@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 use crossbeam_channel as channel;
 use handfast_core::command::Command;
@@ -16,6 +16,7 @@ use handfast_core::refusal::{Code, Refusal};
 use tokio::sync::{Semaphore, mpsc};
 
 use super::pump::ToPump;
+use super::requests::Requests;
 use super::{NodeStopped, NodeStopped as Stopped};
 
 /// Requests of one session that may be unanswered.
@@ -49,6 +50,7 @@ struct Shared {
     session: SessionId,
     pump: channel::Sender<ToPump>,
     permits: Arc<Semaphore>,
+    requests: Requests,
 }
 
 impl Drop for Shared {
@@ -66,7 +68,8 @@ impl Sender {
     }
 
     /// Asks for a batch of things; each is answered by one [`Item::Reply`] with its number.
-    /// Waits while too many requests of this session are unanswered.
+    /// Waits while too many requests of this session are unanswered, or too many bytes of all
+    /// sessions have not been handled.
     ///
     /// Cancel safety: a call that is cancelled has sent nothing, or a first part of its batch.
     ///
@@ -77,8 +80,9 @@ impl Sender {
             let rest = batch.split_off(batch.len().min(BATCH));
             let count = u32::try_from(batch.len()).expect("a batch is at most BATCH");
             let permits = self.0.permits.acquire_many(count).await.map_err(|_| NodeStopped)?;
+            let room = self.0.requests.room_for(batch.iter().map(|(_, command)| command)).await?;
             permits.forget();
-            let message = ToPump::Commands { session: self.0.session, batch };
+            let message = ToPump::Commands { session: self.0.session, batch, room };
             self.0.pump.send(message).map_err(|_| NodeStopped)?;
             batch = rest;
         }
@@ -119,9 +123,34 @@ pub enum Item {
 #[derive(Debug)]
 pub struct Inbox {
     receiver: mpsc::UnboundedReceiver<Vec<Item>>,
-    unread: Arc<AtomicUsize>,
+    unread: Arc<Unread>,
+    /// Fewer bytes than this are not far behind.
+    unread_bytes: usize,
     /// Keeps the session open while its replies may still be wanted.
-    _shared: Arc<Shared>,
+    shared: Arc<Shared>,
+}
+
+/// What was sent to a session and not taken by it yet.
+#[derive(Debug, Default)]
+struct Unread {
+    items: AtomicUsize,
+    /// Of deliveries.
+    bytes: AtomicUsize,
+    /// There were too many: whoever takes enough of them says so.
+    behind: AtomicBool,
+}
+
+/// What a delivery keeps in memory for a session that has not read it.
+fn bytes(item: &Item) -> usize {
+    match item {
+        Item::Deliver(delivery) => delivery.event.body.len(),
+        // Bounded by their number.
+        Item::Reply { .. }
+        | Item::ToService(_)
+        | Item::Finish { .. }
+        | Item::Gap(_)
+        | Item::End(_) => 0,
+    }
 }
 
 impl Inbox {
@@ -133,7 +162,15 @@ impl Inbox {
         while let Ok(more) = self.receiver.try_recv() {
             items.extend(more);
         }
-        self.unread.fetch_sub(items.len(), Ordering::Relaxed);
+        self.unread.items.fetch_sub(items.len(), Ordering::Relaxed);
+        let taken: usize = items.iter().map(bytes).sum();
+        if taken > 0 {
+            let left = self.unread.bytes.fetch_sub(taken, Ordering::SeqCst) - taken;
+            if left <= self.unread_bytes / 2 && self.unread.behind.swap(false, Ordering::SeqCst) {
+                // The node may have stopped; then nothing comes any more.
+                let _ = self.shared.pump.send(ToPump::CaughtUp(self.shared.session));
+            }
+        }
         Some(items)
     }
 }
@@ -142,36 +179,47 @@ impl Inbox {
 #[derive(Debug)]
 pub(crate) struct Outbox {
     sender: mpsc::UnboundedSender<Vec<Item>>,
-    unread: Arc<AtomicUsize>,
+    unread: Arc<Unread>,
     permits: Arc<Semaphore>,
     pending: Vec<Item>,
+    pending_bytes: usize,
     answered: usize,
     /// It is among those that are sent to at the end of the batch.
     touched: bool,
+    /// It is among those that have refusals which may wait a moment.
+    has_refusals: bool,
     /// How many items were sent last: about as many will be.
     last: usize,
 }
 
 /// Makes a session; its outbox goes to the pump.
-pub(crate) fn open(session: SessionId, pump: &channel::Sender<ToPump>) -> Connection {
+pub(crate) fn open(
+    session: SessionId,
+    pump: &channel::Sender<ToPump>,
+    requests: &Requests,
+    unread_bytes: usize,
+) -> Connection {
     let (sender, receiver) = mpsc::unbounded_channel();
-    let unread = Arc::new(AtomicUsize::new(0));
+    let unread = Arc::new(Unread::default());
     let permits = Arc::new(Semaphore::new(UNANSWERED));
     let outbox = Outbox {
         sender,
         unread: Arc::clone(&unread),
         permits: Arc::clone(&permits),
         pending: Vec::new(),
+        pending_bytes: 0,
         answered: 0,
         touched: false,
+        has_refusals: false,
         last: 0,
     };
     // If the pump is gone the outbox is dropped, and the inbox says so.
     let _ = pump.send(ToPump::SessionOpened { session, outbox });
-    let shared = Arc::new(Shared { session, pump: pump.clone(), permits });
+    let shared =
+        Arc::new(Shared { session, pump: pump.clone(), permits, requests: requests.clone() });
     Connection {
         sender: Sender(Arc::clone(&shared)),
-        inbox: Inbox { receiver, unread, _shared: shared },
+        inbox: Inbox { receiver, unread, unread_bytes, shared },
     }
 }
 
@@ -195,14 +243,42 @@ impl SessionIds {
 pub(crate) struct Outboxes {
     /// Items that may wait for a session to read them.
     unread: usize,
+    /// Bytes of deliveries of which the same is true; beyond it a session gets no more of them.
+    unread_bytes: usize,
     outboxes: HashMap<SessionId, Outbox>,
     touched: Vec<SessionId>,
+    /// Sessions with refusals which may wait a moment.
+    refused: Vec<SessionId>,
+    /// Such refusals since the start.
+    refusals: u64,
+}
+
+/// A refusal of something that may be asked again later.
+pub(crate) fn is_later(reply: &Reply) -> bool {
+    matches!(reply, Reply::Refused(refusal) if refusal.code.is_retryable())
+}
+
+/// What came of sending everything.
+#[derive(Debug, Default)]
+pub(crate) struct Flushed {
+    /// Sessions that are over: those who do not read, and those whose stream is gone.
+    pub(crate) over: Vec<SessionId>,
+    /// Sessions that have more to read than they should.
+    pub(crate) behind: Vec<SessionId>,
 }
 
 impl Outboxes {
-    pub(crate) fn new(open_transactions: usize) -> Self {
+    pub(crate) fn new(open_transactions: usize, unread_bytes: usize) -> Self {
         let unread = UNREAD.saturating_add(open_transactions);
-        Self { unread, outboxes: HashMap::new(), touched: Vec::new() }
+        let (outboxes, touched, refused) = (HashMap::new(), Vec::new(), Vec::new());
+        Self { unread, unread_bytes, outboxes, touched, refused, refusals: 0 }
+    }
+
+    /// A session has said that it has caught up, and nothing has been sent since that it has to
+    /// catch up with again.
+    pub(crate) fn has_caught_up(&self, session: SessionId) -> bool {
+        let outbox = self.outboxes.get(&session);
+        outbox.is_some_and(|outbox| !outbox.unread.behind.load(Ordering::SeqCst))
     }
 
     pub(crate) fn insert(&mut self, session: SessionId, outbox: Outbox) {
@@ -226,11 +302,43 @@ impl Outboxes {
         let quiet = matches!(
             item, Item::Reply { request, reply: Reply::Done } if request & QUIET != 0
         );
+        // Who is to come again later need not be told so at once: a server with too much to do would
+        // spend its time on waking those for whom it does nothing.
+        let is_later = matches!(&item, Item::Reply { reply, .. } if is_later(reply));
+        self.refusals += u64::from(is_later);
+        if is_later && !outbox.touched && !outbox.has_refusals {
+            outbox.has_refusals = true;
+            self.refused.push(session);
+        }
         outbox.answered += usize::from(matches!(item, Item::Reply { .. }));
+        outbox.pending_bytes += bytes(&item);
         outbox.pending.push(item);
-        if !outbox.touched && (!quiet || outbox.pending.len() >= QUIET_ANSWERS) {
+        let waits = quiet || is_later;
+        if !outbox.touched && (!waits || outbox.pending.len() >= QUIET_ANSWERS) {
             outbox.touched = true;
             self.touched.push(session);
+        }
+    }
+
+    /// How often somebody was refused who may come again later.
+    pub(crate) fn refusals(&self) -> u64 {
+        self.refusals
+    }
+
+    /// There are refusals that nobody has been told yet.
+    pub(crate) fn has_refusals(&self) -> bool {
+        !self.refused.is_empty()
+    }
+
+    /// Refusals have waited long enough.
+    pub(crate) fn tell_refused(&mut self) {
+        for session in self.refused.drain(..) {
+            let Some(outbox) = self.outboxes.get_mut(&session) else { continue };
+            outbox.has_refusals = false;
+            if !outbox.touched && !outbox.pending.is_empty() {
+                outbox.touched = true;
+                self.touched.push(session);
+            }
         }
     }
 
@@ -244,20 +352,29 @@ impl Outboxes {
         }
     }
 
-    /// Sends everything. Gives back the sessions that are over: those who do not read, and those
-    /// whose stream is gone.
-    pub(crate) fn flush(&mut self) -> Vec<SessionId> {
-        let mut over = Vec::new();
+    /// Sends everything.
+    pub(crate) fn flush(&mut self) -> Flushed {
+        let Flushed { mut over, mut behind } = Flushed::default();
         for session in self.touched.drain(..) {
             let Some(outbox) = self.outboxes.get_mut(&session) else { continue };
             outbox.touched = false;
             let mut items = std::mem::take(&mut outbox.pending);
             outbox.last = items.len();
-            let unread = outbox.unread.fetch_add(items.len(), Ordering::Relaxed) + items.len();
+            let unread =
+                outbox.unread.items.fetch_add(items.len(), Ordering::Relaxed) + items.len();
+            let bytes = std::mem::take(&mut outbox.pending_bytes);
+            if bytes > 0 {
+                let unread = outbox.unread.bytes.fetch_add(bytes, Ordering::SeqCst) + bytes;
+                // Before they are sent: whoever takes the last of them sees it.
+                if unread > self.unread_bytes && !outbox.unread.behind.swap(true, Ordering::SeqCst)
+                {
+                    behind.push(session);
+                }
+            }
             let ended = items.iter().any(|i| matches!(i, Item::End(_)));
             if unread > self.unread && !ended {
                 let detail = format!("{unread} messages wait to be read: the stream is too slow");
-                items.push(Item::End(Refusal::new(Code::LimitReached, detail)));
+                items.push(Item::End(Refusal::new(Code::TooSlow, detail)));
                 over.push(session);
             } else if ended {
                 over.push(session);
@@ -270,6 +387,6 @@ impl Outboxes {
         for session in &over {
             self.outboxes.remove(session);
         }
-        over
+        Flushed { over, behind }
     }
 }

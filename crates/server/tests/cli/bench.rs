@@ -72,6 +72,27 @@ fn transactions_at_a_rate_of_which_some_are_refused() {
 }
 
 #[test]
+fn transactions_that_are_twice_as_many_as_can_be_done() {
+    let report = report("bench tx --overload --concurrency 4 --seconds 1 --json");
+    let runs = report["runs"].as_array().unwrap();
+    let due: Vec<bool> = runs.iter().map(|run| run["rate"].is_u64()).collect();
+    let wanted = [false, true, true, false];
+    assert_eq!(due, wanted, "what is done at most stands before and after: {report}");
+    for run in [&runs[0], &runs[3]] {
+        assert!(run["refusals"] == serde_json::json!({}) && run["of_peak"].is_null(), "{run}");
+    }
+    has(&runs[1], &["of_peak", "refused_per_second", "refusals.too_many_transactions"]);
+    has(&runs[1]["latency_us"], &PERCENTILES);
+    has_resources(&runs[1]["resources"], &SERVER_AND_TWO);
+    let hints = runs[1]["retry_after_ms"].as_array().unwrap();
+    assert!(hints.iter().all(|ms| ms.as_u64() > Some(0)), "{hints:?}");
+    // Those who come again are all done in the end.
+    assert!(runs[2]["came_again"] == true && runs[2]["refusals"] == serde_json::json!({}));
+    has(&runs[2], &["of_peak"]);
+    assert!(runs[2]["refused_by_server"].as_u64() > Some(0), "{}", runs[2]);
+}
+
+#[test]
 fn transactions_in_one_process() {
     let report = report("bench tx --in-process --concurrency 8 --seconds 1 --json");
     let run = &report["runs"][0];
@@ -146,6 +167,7 @@ fn what_cannot_be_measured_is_refused() {
         "bench",
         "bench tx --in-process --server http://127.0.0.1:1",
         "bench tx --seconds 0",
+        "bench tx --overload --rate 100",
         "bench db --postgres postgres://h/d",
         "bench idle --connections 0",
     ] {

@@ -13,4 +13,5 @@ mod faults;
 mod local;
 mod network;
 mod services;
+mod slow;
 mod world;

@@ -343,10 +343,14 @@ impl World {
 
     /// The balances, as anybody reads them.
     pub(crate) async fn balances(&self) -> (i64, i64) {
+        (self.balance_of_orders().await, self.balances_of_ledger().await)
+    }
+
+    pub(crate) async fn balance_of_orders(&self) -> i64 {
         let sql = "SELECT amount FROM account WHERE name = 'a'";
         let mut db = self.postgres().await;
         let orders: (i64,) = sqlx::query_as(sql).fetch_one(&mut db).await.unwrap();
-        (orders.0, self.balances_of_ledger().await)
+        orders.0
     }
 
     pub(crate) async fn balances_of_ledger(&self) -> i64 {

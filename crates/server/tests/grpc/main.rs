@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "in a test that is how a failure is told")]
 
 mod events;
+mod overload;
 mod participants;
 mod server;
 mod subscribe;
@@ -13,7 +14,7 @@ use handfast_core::limits::Limits;
 use handfast_server::Databases;
 use handfast_server::grpc::Memory;
 use handfast_server::health::Health;
-use handfast_server::node::{Node, NodeOptions};
+use handfast_server::node::{Node, NodeOptions, Queues};
 use handfast_wire::v1::events_client::EventsClient;
 use handfast_wire::v1::participants_client::ParticipantsClient;
 use handfast_wire::v1::transactions_client::TransactionsClient;
@@ -43,8 +44,12 @@ impl World {
     }
 
     async fn with_limits(limits: Limits) -> Self {
+        Self::with(limits, Queues::default()).await
+    }
+
+    async fn with(limits: Limits, queues: Queues) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let options = NodeOptions::default().with_limits(limits.clone());
+        let options = NodeOptions::default().with_limits(limits.clone()).with_queues(queues);
         let node = Node::open(&dir.path().join("store"), options, &mut |_| {}).unwrap();
         let health = Health::serving().await;
         let databases = Databases::start(&node, &[]).unwrap();

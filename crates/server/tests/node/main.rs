@@ -3,5 +3,6 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod crash_images;
+mod overload;
 mod retention;
 mod support;

@@ -1,10 +1,10 @@
 //! Retention, removal and compaction of segments in a running node: the store does not grow beyond
 //! what is needed, and what is needed stays readable.
 
-use handfast_core::command::Command;
+use handfast_core::command::{BeginRequest, BranchRequest, Command};
 use handfast_core::ids::{Offset, ProducerId};
 use handfast_core::output::{Fetch, Reply, Wanted};
-use handfast_core::record::TopicSettings;
+use handfast_core::record::{Participant, ParticipantKind, TopicSettings};
 use handfast_core::view::TopicView;
 use handfast_journal::Options;
 use handfast_server::node::{Node, NodeOptions};
@@ -85,4 +85,73 @@ fn sealed_bytes(directory: &std::path::Path) -> u64 {
     logs.pop();
     // A segment may go between the listing and the look at it.
     logs.iter().map(|path| path.metadata().map_or(0, |m| m.len())).sum()
+}
+
+/// A transaction whose BEGIN is as long as it can be: 64 branches, 4 KiB of names.
+fn large(node: &Node) -> BeginRequest {
+    let branch = |n| {
+        let participant =
+            Participant { name: name(&format!("{n:064}")), kind: ParticipantKind::Service };
+        BranchRequest { participant, work: None }
+    };
+    BeginRequest {
+        id: node.new_transaction_id(),
+        local: None,
+        deadline_ms: Some(3_600_000),
+        key: None,
+        detached: true,
+        branches: (0..64).map(branch).collect(),
+        events: vec![],
+        acknowledgements: vec![],
+        commit: None,
+    }
+}
+
+/// A segment without events of which open transactions need everything looked as if nothing in it
+/// were needed. It was rewritten, gained nothing, and was the first to be rewritten again, for ever,
+/// while others that could have been made smaller never were.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_segment_of_which_everything_is_needed_is_not_rewritten_again_and_again() {
+    /// More than any number of segments here.
+    const TOO_OFTEN: u64 = 20;
+    let directory = tempfile::tempdir().unwrap();
+    let options = {
+        let journal =
+            Options::default().with_segment_bytes(5 << 20).with_preallocate_bytes(1 << 20);
+        NodeOptions::default().with_journal(journal)
+    };
+    let node = Node::open(directory.path(), options, &mut |_| {}).unwrap();
+    let settings = TopicSettings { retain_bytes: Some(1 << 20), ..TopicSettings::default() };
+    call(&node, Command::CreateTopic { name: name("passing"), settings }).await;
+    // The first segment is full of what is needed, those after it of what nobody needs. They are
+    // larger, because a checkpoint with all that is open stands at their beginning.
+    for _ in 0..1_400 {
+        let reply = call(&node, Command::Begin(large(&node))).await;
+        assert!(matches!(reply, Reply::Begun { .. }), "{reply:?}");
+    }
+    let mut sequence = 0;
+    while node.stats().await.unwrap().segments < 4 {
+        publish(&node, "passing", sequence, 100).await;
+        sequence += 1;
+    }
+    loop {
+        let compactions = node.stats().await.unwrap().compactions;
+        assert!(compactions < TOO_OFTEN, "{compactions} times, and {:?}", sealed(&directory));
+        let sealed = sealed(&directory);
+        // What is left of a segment of passing events is nothing to speak of.
+        if sealed[0] > 4 << 20 && sealed[1..].iter().all(|bytes| *bytes < 4 << 20) {
+            break;
+        }
+        tokio::task::yield_now().await;
+    }
+}
+
+/// Bytes of each segment but the newest, oldest first.
+fn sealed(directory: &tempfile::TempDir) -> Vec<u64> {
+    let mut logs: Vec<_> =
+        std::fs::read_dir(directory.path()).unwrap().map(|e| e.unwrap().path()).collect();
+    logs.retain(|path| path.extension().is_some_and(|e| e == "log"));
+    logs.sort_unstable();
+    logs.pop();
+    logs.iter().map(|path| path.metadata().map_or(0, |m| m.len())).collect()
 }

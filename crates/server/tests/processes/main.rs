@@ -4,5 +4,7 @@
 
 mod kill;
 mod million;
+mod overload;
 mod participant;
 mod server;
+mod slow;

@@ -15,6 +15,12 @@ pub(crate) struct Server {
 impl Server {
     /// Starts a server on a port that was free, and waits until it says that it listens.
     pub(crate) fn start(directory: &Path) -> Self {
+        Self::start_with(directory, "")
+    }
+
+    /// The same with a configuration.
+    pub(crate) fn start_with(directory: &Path, config: &str) -> Self {
+        std::fs::write(directory.with_extension("toml"), config).unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap().to_string();
         drop(listener);
@@ -50,6 +56,8 @@ fn spawn(directory: &Path, address: &str) -> Child {
     let mut child = Command::new(env!("CARGO_BIN_EXE_handfast"))
         .args(["serve", "--listen", address, "--data-dir"])
         .arg(directory)
+        .arg("--config")
+        .arg(directory.with_extension("toml"))
         .stdout(Stdio::piped())
         .spawn()
         .unwrap();

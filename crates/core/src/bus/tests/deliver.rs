@@ -241,3 +241,50 @@ fn listing_shows_progress() {
     assert_eq!((view.acknowledged_below, view.end), (Offset(0), Offset(4)));
     assert_eq!((view.leased, view.waiting, view.backlog, view.subscribers), (2, 1, 3, 1));
 }
+
+/// I15: what one stream has not read yet costs nobody else anything, and it goes on where it was.
+#[test]
+fn a_stream_that_is_behind_gets_no_more_and_keeps_its_credit() {
+    let mut world = world();
+    world.subscribe(7, "s", 2);
+    world.subscribe(8, "s", 2);
+    let publish = |world: &mut World, count: usize| {
+        for _ in 0..count {
+            world.publish("t", 0, "a");
+        }
+        world.settle();
+    };
+    let took = |world: &mut World| {
+        let taken = core::mem::take(&mut world.deliveries);
+        taken.iter().map(|(session, d)| (session.0, d.reference)).collect::<Vec<_>>()
+    };
+    let to = |taken: &[(u64, crate::event::DeliveryRef)]| {
+        taken.iter().map(|(session, _)| *session).collect::<Vec<_>>()
+    };
+    publish(&mut world, 1);
+    let first = took(&mut world);
+    assert_eq!(to(&first), [7]);
+
+    // Said twice, and while everything that may change its credit happens.
+    world.behind(7, true);
+    world.behind(7, true);
+    publish(&mut world, 4);
+    assert_eq!(to(&took(&mut world)), [8, 8]);
+    world.acknowledge(&[first[0].1]);
+    world.credit(7, 1);
+    assert_eq!(took(&mut world), []);
+
+    // It had 2, got one back of which it had used one, and one more.
+    world.behind(7, false);
+    world.behind(7, false);
+    publish(&mut world, 5);
+    assert_eq!(to(&took(&mut world)), [7, 7, 7]);
+
+    // One that leaves while it is behind takes nothing with it.
+    world.behind(7, true);
+    world.end_session(7);
+    world.settle();
+    world.behind(7, false);
+    world.credit(8, 1);
+    assert_eq!(to(&took(&mut world)), [8]);
+}

@@ -97,7 +97,7 @@ fn producers_are_forgotten_after_a_while() {
     world.ask(1, one(1, 1));
     world.pass(1_000);
     world.ask(1, one(2, 1));
-    assert_eq!(world.refused(1, one(3, 1)), Code::LimitReached);
+    assert_eq!(world.refused(1, one(3, 1)), Code::TooManyProducers);
     world.pass(world.limits.dedup_ms - 1_000);
     world.ask(1, one(3, 1));
     assert!(matches!(world.ask(1, one(2, 1)), Reply::Published { repeated: true, .. }));
@@ -106,7 +106,7 @@ fn producers_are_forgotten_after_a_while() {
     // One too many was found in the log: the one that has been idle longest goes.
     assert!(matches!(world.ask(1, one(2, 1)), Reply::Published { repeated: true, .. }));
     assert!(matches!(world.ask(1, one(3, 1)), Reply::Published { repeated: true, .. }));
-    assert_eq!(world.refused(1, one(1, 1)), Code::LimitReached);
+    assert_eq!(world.refused(1, one(1, 1)), Code::TooManyProducers);
     world.pass(world.limits.dedup_ms);
     assert!(matches!(world.ask(1, one(2, 1)), Reply::Published { repeated: false, .. }));
 }

@@ -135,11 +135,17 @@ impl Schedule {
     }
 
     fn fail(&mut self) {
-        match self.roll.below(4) {
+        match self.roll.below(5) {
             0 if !self.sessions.is_empty() => {
                 let at = self.pick(self.sessions.len());
                 let session = self.sessions.swap_remove(at);
                 self.world.end_session(session);
+            }
+            2 if !self.sessions.is_empty() => {
+                let at = self.pick(self.sessions.len());
+                let session = self.sessions[at];
+                let behind = self.roll.below(2) == 0;
+                self.world.behind(session, behind);
             }
             1 => {
                 let deliveries = self.held.clone().into_iter().rev().take(3).collect();

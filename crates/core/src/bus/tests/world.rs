@@ -194,6 +194,12 @@ impl World {
         self.drain();
     }
 
+    /// A stream is behind with reading, or is not any more.
+    pub(super) fn behind(&mut self, session: u64, behind: bool) {
+        self.bus.behind(self.now, SessionId(session), behind, &mut self.effects);
+        self.drain();
+    }
+
     pub(super) fn stage(
         &mut self,
         id: u128,
@@ -290,6 +296,7 @@ impl World {
         let leased = |phase| matches!(phase, Phase::Leased { .. });
         let under_way = entries.filter(|(_, e)| e.session == session && leased(e.phase())).count();
         assert!(under_way as u64 <= credit, "credit exceeded: {under_way} of {credit}");
+        assert!(!self.bus.streams[&session].behind, "it has enough to read");
         assert!(self.tokens.insert(token), "a token came twice");
         let topic = self.bus.subscriptions[&subscription].topic();
         let stored = self.stored.get(&topic).and_then(|events| events.get(&offset));

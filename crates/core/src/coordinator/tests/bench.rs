@@ -89,7 +89,11 @@ pub(super) fn no() -> Vote {
 impl Bench {
     /// Services `a` and `b`, a stranger that serves `c`, a database `db`, a topic `t`.
     pub(super) fn new() -> Self {
-        let core = Recovery::new(Limits::default()).finish(Now { mono_ms: 0, wall_ms: 1_000 });
+        Self::with_limits(Limits::default())
+    }
+
+    pub(super) fn with_limits(limits: Limits) -> Self {
+        let core = Recovery::new(limits).finish(Now { mono_ms: 0, wall_ms: 1_000 });
         let now = Now { mono_ms: 1, wall_ms: 1_001 };
         let mut bench = Self { core, now, request: 0, log: Vec::new() };
         bench.input(Input::Space { free: 1 << 30, low: false });

@@ -11,7 +11,7 @@ use crate::command::{BranchRequest, Command, CommitRequest, Vote, Wait};
 use crate::event::EventRequest;
 use crate::ids::{Lsn, StateId, TransactionId};
 use crate::input::{BranchReport, Chain, Input, Resolution};
-use crate::limits::{BATCH_ITEMS, BRANCHES};
+use crate::limits::{BATCH_ITEMS, BRANCHES, Limits};
 use crate::output::{Output, Reply};
 use crate::record::{IdempotencyKey, Participant, ParticipantKind, Record};
 
@@ -393,7 +393,7 @@ fn i16_a_checkpoint_restates_what_is_open() {
     w.settle();
     let mut again = Bench::new();
     again.log = w.log[before..].to_vec();
-    let mut recovery = crate::Recovery::new(crate::limits::Limits::default());
+    let mut recovery = crate::Recovery::new(Limits::default());
     for (lsn, record) in &again.log {
         recovery.apply(*lsn, record);
     }
@@ -402,4 +402,40 @@ fn i16_a_checkpoint_restates_what_is_open() {
     assert_eq!(core.phase_of(TransactionId(9)).as_deref(), Some("Local"));
     assert!(core.poll_output().is_none());
     assert_eq!(core.stats().keys, 1);
+}
+
+/// I15: work is held until its service has voted, and no longer.
+#[test]
+fn c2_more_work_than_may_wait_for_votes_is_refused() {
+    let limits = Limits { work_bytes: 10, ..Limits::default() };
+    let mut w = Bench::with_limits(limits);
+    let open = |w: &Bench| w.core.stats().work_bytes;
+    // Two branches with four bytes each.
+    w.command(CLIENT, Command::Begin(begin(X)));
+    w.accept();
+    assert_eq!(open(&w), 8);
+    let other = TransactionId(X.0 + 1);
+    let refused = "refused staged_bytes_full";
+    assert_eq!(text(&w.command(CLIENT, Command::Begin(begin(other)))), refused);
+    let more = Command::Enlist { id: X, branches: vec![super::bench::branch("c")] };
+    assert_eq!(text(&w.command(CLIENT, more)), refused);
+    assert_eq!((w.core.stats().open, open(&w)), (1, 8), "what is refused leaves nothing");
+
+    w.vote(SERVICE_A, Vote::Yes);
+    assert_eq!(open(&w), 4);
+    w.vote(SERVICE_A, Vote::Yes);
+    assert_eq!(open(&w), 4, "once");
+    let mut smaller = begin(other);
+    smaller.branches.pop();
+    w.command(CLIENT, Command::Begin(smaller));
+    assert_eq!(open(&w), 8);
+
+    // It fails without the vote of `b`.
+    w.command(CLIENT, Command::Abort { id: X, detail: String::new() });
+    w.settle();
+    for service in [SERVICE_A, SERVICE_B] {
+        w.command(service, Command::Finished { id: X, committed: false });
+    }
+    w.settle();
+    assert_eq!((w.phase().as_str(), open(&w)), ("-", 4));
 }

@@ -67,6 +67,7 @@ pub(crate) fn run(args: &Args, common: Common) -> Result<Report, Problem> {
             events: 1,
             event_bytes: 200,
             wait: WaitFor::Decided,
+            comes_again: false,
         };
         let before = stage.run(&load("before")).await?;
         show.note(&format!("alone: {}", before.line()));

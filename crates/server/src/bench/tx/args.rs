@@ -14,7 +14,12 @@ stall counts for everything that had to wait. Lists give one run for each value.
 Examples:
   handfast bench tx --concurrency 1,64,1024 --seconds 10
   handfast bench tx --rate 5000,10000,20000 --concurrency 4096 --json
-  handfast bench tx --durable-votes --abort-percent 10";
+  handfast bench tx --durable-votes --abort-percent 10
+  handfast bench tx --overload --concurrency 1024
+
+With --overload the server takes no more transactions at once than --concurrency says. So many
+callers find out what it can do at most; then twice as much is due, whatever the server refuses;
+then the callers come again. Transactions count as done when all have finished.";
 
 /// Transactions over services in processes of their own
 #[derive(Clone, Debug, clap::Args, Serialize)]
@@ -36,6 +41,9 @@ pub(crate) struct Args {
     #[arg(long, value_name = "R", value_delimiter = ',',
           value_parser = clap::value_parser!(u32).range(1..=10_000_000))]
     pub(super) rate: Vec<u32>,
+    /// Twice as much is due as the server does at most, and it refuses what is too much
+    #[arg(long, conflicts_with_all = ["rate", "server", "in_process", "wait"])]
+    pub(super) overload: bool,
     /// Of 100 transactions so many are refused by a participant
     #[arg(long, value_name = "P", default_value_t = 0,
           value_parser = clap::value_parser!(u8).range(0..=100))]

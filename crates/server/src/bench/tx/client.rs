@@ -27,7 +27,7 @@ pub(super) fn run(plan: ClientPlan) -> Result<(), PartError> {
     runtime(plan.threads)?.block_on(async {
         let in_flight = (plan.load.concurrency as usize).max(4_096);
         let builder = Handfast::builder(plan.server).with_in_flight(in_flight);
-        let hf = builder.connect().await?;
+        let hf = builder.with_retry_when_busy(plan.load.comes_again).connect().await?;
         let client = Client::new(hf, plan.load);
         Said::Ready.say()?;
         let read = client.load().await?;
@@ -164,7 +164,7 @@ fn end<T>(ended: Result<T, TransactionError>) -> End {
         Ok(_) => End::Committed,
         Err(TransactionError::Failed { reason, .. }) if reason.code == "voted_no" => End::VotedNo,
         Err(TransactionError::Refused(refusal)) if refusal.is_retryable() => {
-            End::Refused(refusal.code)
+            End::Refused { code: refusal.code, after: refusal.retry_after }
         }
         Err(TransactionError::Failed { reason, .. }) => {
             End::Wrong(format!("a transaction failed: {}", reason.code))

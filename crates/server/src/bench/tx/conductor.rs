@@ -5,7 +5,7 @@ use std::path::Path;
 
 use uuid::Uuid;
 
-use super::args::Args;
+use super::args::{Args, WaitFor};
 use super::embedded::Journal;
 use super::plan::{EmbeddedPlan, Load};
 use super::report::{self, Run};
@@ -15,6 +15,7 @@ use crate::bench::part::{Part, Said};
 use crate::bench::server::Server;
 use crate::bench::show::Show;
 use crate::bench::{Common, Directory, Problem, Report, conduct};
+use crate::demo::child::log_dir;
 
 /// Runs it.
 pub(crate) fn run(args: &Args, common: Common) -> Result<Report, Problem> {
@@ -23,6 +24,8 @@ pub(crate) fn run(args: &Args, common: Common) -> Result<Report, Problem> {
         let dir = Directory::new(args.dir.as_deref())?;
         let (runs, problems) = if args.in_process {
             embedded(args, dir.path(), &show).await?
+        } else if args.overload {
+            overload(args, dir.path(), &show).await?
         } else {
             across_processes(args, dir.path(), &show).await?
         };
@@ -51,6 +54,7 @@ fn loads(args: &Args, name: &str) -> Vec<Load> {
         events: args.events,
         event_bytes: args.event_bytes,
         wait: args.wait,
+        comes_again: false,
     };
     pairs.enumerate().map(load).collect()
 }
@@ -83,6 +87,56 @@ async fn across_processes(
     }
     let problems = stage.end().await?;
     server.end().await?;
+    Ok((runs, problems))
+}
+
+/// The most of them that are under way, in terms of those that the server takes.
+const TOO_MANY: u32 = 4;
+
+/// What is done at most, then with twice as much due (of those who go away when they are refused,
+/// and of those who come again), then at most again; for each concurrency a server of its own, which
+/// takes so many transactions at once.
+async fn overload(
+    args: &Args,
+    dir: &Path,
+    show: &Show,
+) -> Result<(Vec<Run>, Vec<String>), Problem> {
+    let (mut runs, mut problems) = (Vec::new(), Vec::new());
+    for load in loads(args, &own_name()) {
+        let dir = dir.join(&load.topic);
+        std::fs::create_dir_all(log_dir(&dir))?;
+        show.doing("starting");
+        let config = format!("[limits]\nopen_transactions = {}\n", load.concurrency);
+        let server = Server::start(&dir, &config).await?;
+        let mut stage = Stage::new(&dir, show, &server, args.threads).await?;
+        stage.start(&load.participants, args.durable_votes).await?;
+        // Then as many are open as callers wait.
+        let of = |what: &str| Load {
+            topic: format!("{}-{what}", load.topic),
+            wait: WaitFor::Finished,
+            ..load.clone()
+        };
+        let before = stage.run(&of("before")).await?;
+        show.note(&before.line());
+        let too_much = Load {
+            rate: Some((2.0 * before.ended_per_second()) as u32),
+            concurrency: load.concurrency * TOO_MANY,
+            ..of("too-much")
+        };
+        let mut going = stage.run(&too_much).await?;
+        show.note(&going.line());
+        let topic = format!("{}-again", too_much.topic);
+        let mut coming = stage.run(&Load { topic, comes_again: true, ..too_much }).await?;
+        show.note(&coming.line());
+        let after = stage.run(&of("after")).await?;
+        show.note(&after.line());
+        let peak = (before.ended_per_second() + after.ended_per_second()) / 2.0;
+        going.compare_with_peak(peak);
+        coming.compare_with_peak(peak);
+        runs.extend([before, going, coming, after]);
+        problems.extend(stage.end().await?);
+        server.end().await?;
+    }
     Ok((runs, problems))
 }
 

@@ -47,6 +47,8 @@ pub(in crate::bench) struct Load {
     pub(in crate::bench) events: u16,
     pub(in crate::bench) event_bytes: u32,
     pub(in crate::bench) wait: WaitFor,
+    /// Whoever is refused comes again when he was told to, and is not counted as refused.
+    pub(in crate::bench) comes_again: bool,
 }
 
 impl Load {

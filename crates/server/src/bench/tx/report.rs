@@ -24,8 +24,17 @@ pub(in crate::bench) struct Run {
     /// Committed and failed: what is not refused by the server.
     ended_per_second: f64,
     latency_us: Option<Percentiles>,
-    /// What the server did not accept, by code.
+    /// Whoever was refused came again, and is not among those that follow.
+    came_again: bool,
+    /// What the server did not accept, by code, in the whole run.
     refusals: BTreeMap<String, u64>,
+    refused_per_second: f64,
+    /// Refusals that the server has counted in the whole run; null: it is not ours.
+    refused_by_server: Option<u64>,
+    /// The shortest and the longest pause that a refusal asked for.
+    retry_after_ms: Option<(u64, u64)>,
+    /// With too much to do: what was done, in terms of what is done at most.
+    of_peak: Option<f64>,
     events_read_back: u64,
     resources: Resources,
 }
@@ -44,7 +53,12 @@ impl Run {
             committed_per_second: per_second(found.committed),
             ended_per_second: per_second(found.committed + found.failed),
             latency_us: latencies.percentiles(),
+            came_again: load.comes_again,
+            refused_by_server: None,
             refusals: found.refusals.clone(),
+            refused_per_second: per_second(found.refused),
+            retry_after_ms: found.retry_after_ms,
+            of_peak: None,
             events_read_back: found.events_read,
             resources,
         }
@@ -54,6 +68,20 @@ impl Run {
         self.committed_per_second
     }
 
+    pub(super) fn ended_per_second(&self) -> f64 {
+        self.ended_per_second
+    }
+
+    /// What the server says about it.
+    pub(super) fn refused_by_server(&mut self, refused: u64) {
+        self.refused_by_server = Some(refused);
+    }
+
+    /// More was due than can be done: in terms of this many per second.
+    pub(super) fn compare_with_peak(&mut self, peak: f64) {
+        self.of_peak = Some(self.ended_per_second / peak);
+    }
+
     pub(in crate::bench) fn latency_us(&self) -> Option<Percentiles> {
         self.latency_us
     }
@@ -61,7 +89,9 @@ impl Run {
     /// How much of it there was, on one line.
     pub(in crate::bench) fn line(&self) -> String {
         let p99 = self.latency_us.map(|percentiles| percentiles.p99 / 1_000.0);
-        let due = self.rate.map(|rate| format!(", {rate} due per second")).unwrap_or_default();
+        let again = if self.came_again { ", coming again when refused" } else { "" };
+        let due = self.rate.map(|rate| format!(", {rate} due per second{again}"));
+        let due = due.unwrap_or_default();
         format!(
             "{} concurrent{due}: {:.0} committed per second, p99 {} ms",
             self.concurrency,
@@ -102,6 +132,18 @@ pub(super) fn text(runs: &[Run]) -> String {
         text.push_str(&format!("\n\n{}\n{}", run.line(), run.resources.text("transaction")));
         for (code, times) in &run.refusals {
             text.push_str(&format!("\nrefused {times} times: {code}"));
+        }
+        if let Some((shortest, longest)) = run.retry_after_ms {
+            text.push_str(&format!(
+                "\nrefused {:.0} per second, to come again after {shortest} to {longest} ms",
+                run.refused_per_second
+            ));
+        }
+        if let Some(times) = run.refused_by_server.filter(|times| run.came_again && *times > 0) {
+            text.push_str(&format!("\nrefused {times} times by the server, and came again"));
+        }
+        if let Some(share) = run.of_peak {
+            text.push_str(&format!("\ndone with too much to do: {share:.2} of the peak"));
         }
     }
     text

@@ -111,6 +111,7 @@ impl<'a> Stage<'a> {
         if open > 0 {
             self.problems.push(format!("{open} transactions have not ended"));
         }
+        let mut run = Run::new(load, &found, resources);
         if self.server.is_ours() {
             let counted = self.server.counters().await?.since(counted);
             for (what, server, client) in [
@@ -122,10 +123,11 @@ impl<'a> Stage<'a> {
                     self.problems.push(problem);
                 }
             }
+            run.refused_by_server(counted.refused);
         } else {
             self.hf.delete_topic(&load.topic).await?;
         }
-        Ok(Run::new(load, &found, resources))
+        Ok(run)
     }
 
     /// Everybody whose cost is looked at, beside the server.

@@ -24,6 +24,8 @@ pub(super) struct Tally {
     refused: u64,
     pub(super) fates: Fates,
     refusals: BTreeMap<String, u64>,
+    /// The shortest and the longest pause that a refusal asked for.
+    retry_after: Option<(Duration, Duration)>,
     problems: BTreeMap<String, u64>,
 }
 
@@ -33,8 +35,11 @@ pub(super) enum End {
     Committed,
     /// Because a participant refused.
     VotedNo,
-    /// Never accepted, for a reason that passes: this code.
-    Refused(String),
+    /// Never accepted, for a reason that passes: this code, and when to come again.
+    Refused {
+        code: String,
+        after: Duration,
+    },
     /// Any other way.
     Wrong(String),
 }
@@ -53,6 +58,8 @@ pub(super) struct Found {
     pub(super) all_failed: u64,
     /// Refusals of work that a server with too much of it does not accept, by code.
     pub(super) refusals: BTreeMap<String, u64>,
+    /// The shortest and the longest pause that a refusal asked for, in milliseconds.
+    pub(super) retry_after_ms: Option<(u64, u64)>,
     pub(super) problems: Vec<String>,
     /// Events that were read back.
     pub(super) events_read: u64,
@@ -69,6 +76,7 @@ impl Tally {
             refused: 0,
             fates: Fates::default(),
             refusals: BTreeMap::new(),
+            retry_after: None,
             problems: BTreeMap::new(),
         }
     }
@@ -87,7 +95,7 @@ impl Tally {
         match &end {
             End::Committed => self.committed += one,
             End::VotedNo => self.failed += one,
-            End::Refused(_) => self.refused += one,
+            End::Refused { .. } => self.refused += one,
             End::Wrong(_) => {}
         }
         let is_to_fail = load.is_to_fail(number);
@@ -102,7 +110,12 @@ impl Tally {
                 Fate::Failed
             }
             End::VotedNo => Fate::Failed,
-            End::Refused(code) => {
+            End::Refused { code, after } => {
+                if after.is_zero() {
+                    self.problem(format!("a refusal, {code}, does not say when to come again"));
+                }
+                let (shortest, longest) = self.retry_after.unwrap_or((after, after));
+                self.retry_after = Some((shortest.min(after), longest.max(after)));
                 *self.refusals.entry(code).or_default() += 1;
                 Fate::Refused
             }
@@ -139,8 +152,13 @@ impl Tally {
             all_committed: self.fates.count(Fate::Committed),
             all_failed: self.fates.count(Fate::Failed),
             refusals: self.refusals.clone(),
+            retry_after_ms: self.retry_after.map(|(short, long)| (millis(short), millis(long))),
             problems: self.problems.iter().map(times).collect(),
             events_read,
         }
     }
+}
+
+fn millis(pause: Duration) -> u64 {
+    u64::try_from(pause.as_millis()).unwrap_or(u64::MAX)
 }

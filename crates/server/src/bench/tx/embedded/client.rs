@@ -1,7 +1,7 @@
 //! The client of an embedded run: one session on which so many transactions are under way.
 
 use std::collections::HashMap;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use handfast::bytes::Bytes;
 use handfast_core::command::{BeginRequest, BranchRequest, Command, CommitRequest, Wait};
@@ -9,6 +9,7 @@ use handfast_core::event::EventRequest;
 use handfast_core::ids::Name;
 use handfast_core::output::{Outcome, PublicState, Reply};
 use handfast_core::record::{IdempotencyKey, Participant, ParticipantKind, ReasonCode};
+use handfast_wire::status;
 
 use super::super::args::WaitFor;
 use super::super::plan::Load;
@@ -112,7 +113,10 @@ impl Client {
 fn end(reply: Reply) -> End {
     let outcome = match reply {
         Reply::Outcome(outcome) => outcome,
-        Reply::Refused(refusal) => return End::Refused(refusal.code.as_str().to_owned()),
+        Reply::Refused(refusal) => {
+            let after = Duration::from_millis(status::retry_after_ms(refusal.code));
+            return End::Refused { code: refusal.code.as_str().to_owned(), after };
+        }
         other => return End::Wrong(format!("a transaction was answered with {other:?}")),
     };
     let Outcome { state, reason, .. } = outcome;

@@ -1,0 +1,117 @@
+//! A server with too much to do: what it refuses for that is asked for again when it says, and
+//! everything else that is refused is handed on.
+
+use std::time::Duration;
+
+use handfast::{Code, State, TransactionError};
+use handfast_wire::raw::transaction_request::Call;
+use handfast_wire::v1::transaction_reply::Result as Answer;
+use handfast_wire::{ids, v1};
+use tokio::time::Instant;
+
+use crate::fake::Fake;
+use crate::transactions::{X, committed, refusal, transfer};
+
+/// What the server asks for.
+const PAUSE: Duration = Duration::from_millis(200);
+
+#[tokio::test(start_paused = true)]
+async fn the_same_is_asked_again_after_the_pause_that_the_refusal_names() {
+    let mut fake = Fake::start();
+    let hf = fake.connect().await;
+    let run = tokio::spawn(async move { hf.run(transfer()).await });
+    let mut session = fake.sessions.recv().await.expect("a stream");
+    let (mut request, first) = session.call().await;
+    for (code, pause) in [(Code::TooManyTransactions, PAUSE), (Code::StagedBytesFull, 2 * PAUSE)] {
+        let refused = Instant::now();
+        session.answer(request, refusal(code)).await;
+        let (number, again) = session.call().await;
+        assert_eq!(first, again, "with its key");
+        // On the test's own clock.
+        assert!(refused.elapsed() >= pause, "{:?}", refused.elapsed());
+        request = number;
+    }
+    session.answer(request, committed()).await;
+    run.await.expect("no panic").expect("committed");
+}
+
+#[tokio::test(start_paused = true)]
+async fn whoever_waits_holds_up_nobody_else() {
+    let mut fake = Fake::start();
+    let hf = fake.builder().with_in_flight(1).connect().await.expect("it answers");
+    let run = tokio::spawn({
+        let hf = hf.clone();
+        async move { hf.run(transfer()).await }
+    });
+    let mut session = fake.sessions.recv().await.expect("a stream");
+    let (request, _) = session.call().await;
+    session.answer(request, refusal(Code::TooManyTransactions)).await;
+    let status = tokio::spawn(async move { hf.status(X).await });
+    let (request, call) = session.call().await;
+    assert!(matches!(call, Call::Get(_)), "{call:?}");
+    session.answer(request, committed()).await;
+    assert_eq!(status.await.expect("no panic").expect("answered").state, State::Committed);
+    let (request, _) = session.call().await;
+    session.answer(request, committed()).await;
+    run.await.expect("no panic").expect("committed");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_transaction_step_by_step_waits_as_well() {
+    let mut fake = Fake::start();
+    let hf = fake.connect().await;
+    let begin = tokio::spawn(async move { hf.begin().await.map(|tx| tx.id()) });
+    let mut session = fake.sessions.recv().await.expect("a stream");
+    let (request, _) = session.call().await;
+    session.answer(request, refusal(Code::TooManyTransactions)).await;
+    let (request, call) = session.call().await;
+    assert!(matches!(call, Call::Begin(_)), "{call:?}");
+    let transaction_id = ids::transaction_bytes(X);
+    let begun = v1::Begun { transaction_id, remaining_ms: 30_000, ..Default::default() };
+    session.answer(request, Answer::Begun(begun)).await;
+    assert_eq!(begin.await.expect("no panic").expect("begun"), X);
+}
+
+#[tokio::test(start_paused = true)]
+async fn its_time_limit_ends_with_the_refusal() {
+    let mut fake = Fake::start();
+    let limit = Duration::from_secs(10);
+    let hf = fake.builder().with_time_limit(limit).connect().await.expect("it answers");
+    let run = tokio::spawn({
+        let hf = hf.clone();
+        async move {
+            let mut transaction = transfer();
+            transaction.with_deadline(Duration::from_secs(1));
+            hf.run(transaction).await
+        }
+    });
+    let mut session = fake.sessions.recv().await.expect("a stream");
+    let mut asked = 0;
+    while !run.is_finished() {
+        tokio::select! {
+            (request, _) = session.call() => {
+                asked += 1;
+                session.answer(request, refusal(Code::TooManyTransactions)).await;
+            }
+            () = tokio::time::sleep(limit) => {}
+        }
+    }
+    let error = run.await.expect("no panic").expect_err("refused");
+    let TransactionError::Refused(refused) = &error else { panic!("{error:?}") };
+    assert!(refused.is(Code::TooManyTransactions) && error.has_no_side_effects());
+    assert!((3..10).contains(&asked), "asked {asked} times in 11 s, with longer and longer pauses");
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_does_not_want_to_wait_is_told_when_to_come_again() {
+    let mut fake = Fake::start();
+    let hf = fake.builder().with_retry_when_busy(false).connect().await.expect("it answers");
+    let run = tokio::spawn(async move { hf.run(transfer()).await });
+    let mut session = fake.sessions.recv().await.expect("a stream");
+    let (request, _) = session.call().await;
+    session.answer(request, refusal(Code::TooManyTransactions)).await;
+    let error = run.await.expect("no panic").expect_err("refused");
+    let TransactionError::Refused(refused) = &error else { panic!("{error:?}") };
+    assert_eq!((refused.known(), refused.retry_after), (Some(Code::TooManyTransactions), PAUSE));
+    assert!(error.is_retryable() && error.has_no_side_effects());
+}
