@@ -13,7 +13,7 @@ use handfast_core::record::Record;
 use crate::error::Error;
 use crate::files::File;
 use crate::group::encode_frame;
-use crate::index::{MemoryIndex, Tail};
+use crate::index::Tail;
 use crate::journal::{Active, Journal};
 use crate::layout::frame::{FrameContext, Place};
 use crate::layout::header::{self, SegmentHeader};
@@ -158,7 +158,6 @@ impl Journal {
     /// Publishes the new segment; the old one has its index in memory until it is stored.
     fn seal(&mut self, active: Active, written: Written) -> Sealing {
         let header = active.header.clone();
-        let index = MemoryIndex::new(header.segment, 0, header.first);
         let source = Source::new(active.file.clone(), &header);
         let old = std::mem::replace(&mut self.active, active);
         let built = |index| Built {
@@ -171,6 +170,7 @@ impl Journal {
         let old_index = {
             let mut view = self.shared.write();
             let view = &mut *view;
+            let index = view.active.index.next(header.segment, header.first);
             let new = ActiveView { source, header: header.clone(), index };
             let old_index = Arc::new(std::mem::replace(&mut view.active, new).index);
             view.sealed.push(Arc::new(sealed::in_memory(built(old_index.clone()))));

@@ -38,7 +38,13 @@ pub(crate) struct Keys {
     sealing: usize,
     /// The keys of all transactions that ended at or after this Unix time are kept.
     since_ms: u64,
+    /// So many keys there may be.
+    most: usize,
 }
+
+/// From so many ended keys on there is room for all that there may ever be: moving half a million
+/// of them into a larger place would stop everything for some 50 ms.
+const MANY: usize = 16_384;
 
 impl Default for Keys {
     fn default() -> Self {
@@ -53,6 +59,7 @@ impl Default for Keys {
             sealed: 0,
             sealing: 0,
             since_ms: 0,
+            most: 0,
         }
     }
 }
@@ -111,7 +118,8 @@ impl Keys {
     ///
     /// # Panics
     /// If a batch that the checkpoint refers to was not read.
-    pub(crate) fn recovered(&mut self, wall_ms: u64) {
+    pub(crate) fn recovered(&mut self, limits: &Limits, wall_ms: u64) {
+        self.most = limits.keys;
         assert!(self.elsewhere().is_empty(), "batches of keys were not read (I10)");
         self.since_ms = self.ended.front().map_or(wall_ms, |ended| ended.wall_ms);
     }
@@ -245,6 +253,10 @@ impl Keys {
     }
 
     fn push(&mut self, ended: KeyRestated) {
+        if self.ended.len() == MANY && self.ended.capacity() < self.most {
+            self.ended.reserve_exact(self.most - MANY);
+            self.places.reserve(self.most - MANY, |(hash, _)| *hash);
+        }
         let number = self.first + self.ended.len() as u64;
         let hash = self.hasher.hash_one(&*ended.key.key);
         if let Some(old) = self.place(&ended.key.key)
@@ -328,7 +340,7 @@ mod tests {
             let (_, batch) = batches.iter().find(|(at, _)| *at == lsn).unwrap();
             again.recall(lsn, batch);
         }
-        again.recovered(0);
+        again.recovered(&Limits::default(), 0);
         again
     }
 

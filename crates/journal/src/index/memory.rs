@@ -67,6 +67,13 @@ impl MemoryIndex {
         }
     }
 
+    /// That of the next segment, with room for as many transactions: moving them again and again
+    /// into larger places would be in the way of commits.
+    pub(crate) fn next(&self, segment: u64, first: Lsn) -> Self {
+        let transactions = HashMap::with_capacity(self.transactions.len());
+        Self { transactions, ..Self::new(segment, 0, first) }
+    }
+
     /// Takes a record in, in the order of the log.
     pub(crate) fn add(
         &mut self,
