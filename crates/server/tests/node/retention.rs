@@ -125,24 +125,34 @@ async fn a_segment_of_which_everything_is_needed_is_not_rewritten_again_and_agai
     call(&node, Command::CreateTopic { name: name("passing"), settings }).await;
     // The first segment is full of what is needed, those after it of what nobody needs. They are
     // larger, because a checkpoint with all that is open stands at their beginning.
-    for _ in 0..1_400 {
-        let reply = call(&node, Command::Begin(large(&node))).await;
-        assert!(matches!(reply, Reply::Begun { .. }), "{reply:?}");
-    }
-    let mut sequence = 0;
-    while node.stats().await.unwrap().segments < 4 {
-        publish(&node, "passing", sequence, 100).await;
-        sequence += 1;
-    }
-    loop {
-        let compactions = node.stats().await.unwrap().compactions;
-        assert!(compactions < TOO_OFTEN, "{compactions} times, and {:?}", sealed(&directory));
-        let sealed = sealed(&directory);
-        // What is left of a segment of passing events is nothing to speak of.
-        if sealed[0] > 4 << 20 && sealed[1..].iter().all(|bytes| *bytes < 4 << 20) {
-            break;
+    let filled = async {
+        for _ in 0..1_400 {
+            let reply = call(&node, Command::Begin(large(&node))).await;
+            assert!(matches!(reply, Reply::Begun { .. }), "{reply:?}");
         }
-        tokio::task::yield_now().await;
+        let mut sequence = 0;
+        while node.stats().await.unwrap().segments < 4 {
+            publish(&node, "passing", sequence, 100).await;
+            sequence += 1;
+        }
+        loop {
+            let sealed = sealed(&directory);
+            // What is left of a segment of passing events is nothing to speak of.
+            if sealed[0] > 4 << 20 && sealed[1..].iter().all(|bytes| *bytes < 4 << 20) {
+                break;
+            }
+            tokio::task::yield_now().await;
+        }
+    };
+    // While a segment is rewritten again and again, nothing becomes durable.
+    let too_often = async {
+        while node.stats().await.unwrap().compactions < TOO_OFTEN {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::select! {
+        () = filled => {}
+        () = too_often => panic!("rewritten {TOO_OFTEN} times: {:?}", sealed(&directory)),
     }
 }
 
