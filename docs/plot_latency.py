@@ -16,7 +16,7 @@ from pathlib import Path
 from xml.sax.saxutils import escape
 
 WIDTH, HEIGHT = 760, 440
-LEFT, RIGHT, TOP, BOTTOM = 70, 20, 40, 60
+LEFT, RIGHT, TOP, BOTTOM = 70, 40, 40, 60
 PERCENTILES = {"p50": "#2a7f62", "p99": "#c8732b", "p99_9": "#a03050"}
 DASHES = ["", "6 3", "2 3", "8 3 2 3"]
 
@@ -32,9 +32,9 @@ def points(report):
 
 
 def round_up(value):
-    """The next of 1, 2, 5 times a power of ten."""
+    """The next round number."""
     power = 10 ** math.floor(math.log10(value))
-    return next(step * power for step in (1, 2, 5, 10) if step * power >= value)
+    return next(step * power for step in (1, 1.5, 2, 3, 4, 5, 6, 8, 10) if step * power >= value)
 
 
 class Plot:
