@@ -12,7 +12,8 @@ import zipfile
 from pathlib import Path
 
 from running import (
-    HERE, Failed, Processes, build, free_port, go_build, handfast_bench, maven_build,
+    HERE, Failed, Processes, build, free_port, go_build, handfast_bench,
+    handfast_version, maven_build,
 )  # fmt: skip
 
 GROUPS = 2
@@ -29,9 +30,7 @@ class Handfast:
         self.binary = binary
 
     def prepare(self):
-        return subprocess.run(
-            [self.binary, "--version"], capture_output=True, text=True, check=True
-        ).stdout.strip()
+        return handfast_version(self.binary)
 
     def measure(self, directory, levels, seconds, warmup):
         for kind, level in [(EVENTS, n) for n in levels] + [(IN_TX, n) for n in IN_TX_LEVELS]:

@@ -180,6 +180,11 @@ class Part:
         return json.loads(self.line(seconds))
 
 
+def handfast_version(binary):
+    argv = [str(binary), "--version"]
+    return subprocess.run(argv, capture_output=True, text=True, check=True).stdout.strip()
+
+
 def handfast_bench(binary, directory, seconds, *words):
     """One `handfast bench`; its report, also when it is one with problems."""
     argv = [str(binary), "bench", *words, "--dir", str(directory), "--json", "--quiet"]

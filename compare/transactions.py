@@ -7,7 +7,9 @@ system at one number of transactions under way.
 import subprocess
 import time
 
-from running import HERE, Processes, free_port, go_build, handfast_bench, maven_build, need
+from running import (
+    HERE, Processes, free_port, go_build, handfast_bench, handfast_version, maven_build, need,
+)  # fmt: skip
 
 PARTICIPANTS = 2
 KIND = "transactions of two participants"
@@ -21,9 +23,7 @@ class Handfast:
         self.name = "handfast" if wait == "decided" else f"handfast ({wait})"
 
     def prepare(self):
-        return subprocess.run(
-            [self.binary, "--version"], capture_output=True, text=True, check=True
-        ).stdout.strip()
+        return handfast_version(self.binary)
 
     def measure(self, directory, levels, seconds, warmup):
         for level in levels:
