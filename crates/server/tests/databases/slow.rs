@@ -8,8 +8,7 @@ use handfast::{Event, Handfast};
 use handfast_wire::v1::{TransactionState as State, Wait};
 use sqlx::PgPool;
 
-use crate::network::Network;
-use crate::world::{World, databases, shared};
+use crate::world::World;
 
 const SHORT: Duration = Duration::from_millis(200);
 /// Transactions over the database that answers.
@@ -17,16 +16,10 @@ const OTHERS: i64 = 20;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_database_that_hangs_delays_only_its_own_transactions() {
-    let (postgres, mariadb) = shared();
-    let (orders, ledger) = databases(&postgres, &mariadb).await;
-    let network = Network::to(&ledger).await;
-    let mut world = World::start(&[("orders", &orders), ("ledger", &network.url)]);
-    world.until_up(&["orders", "ledger"]).await;
-    // Everybody but the server has another way to MariaDB.
-    world.urls.insert("ledger", ledger);
+    let (world, network) = World::with_network().await;
     let hf = Handfast::connect(world.url()).await.unwrap();
     hf.create_topic("made", handfast::TopicSettings::new()).await.unwrap();
-    let pool = PgPool::connect(&orders).await.unwrap();
+    let pool = PgPool::connect(&world.urls["orders"]).await.unwrap();
 
     // One that is prepared in both, one that only it can say the end of, and one nobody decides.
     let both = world.begin(&["orders", "ledger"]).await.unwrap();

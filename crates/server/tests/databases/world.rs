@@ -22,6 +22,8 @@ use tempfile::TempDir;
 use tonic::Status;
 use tonic::transport::{Channel, Endpoint};
 
+use crate::network::Network;
+
 /// The application has this long in each database.
 const REMAINING: Duration = Duration::from_secs(20);
 
@@ -85,6 +87,18 @@ impl World {
     pub(crate) async fn new() -> Self {
         let (postgres, mariadb) = shared();
         Self::over(&postgres, &mariadb).await
+    }
+
+    /// A server over the same, without a topic, whose way to `ledger` can be stopped. Everybody else
+    /// has another way.
+    pub(crate) async fn with_network() -> (Self, Network) {
+        let (postgres, mariadb) = shared();
+        let (orders, ledger) = databases(&postgres, &mariadb).await;
+        let network = Network::to(&ledger).await;
+        let mut world = Self::start(&[("orders", &orders), ("ledger", &network.url)]);
+        world.until_up(&["orders", "ledger"]).await;
+        world.urls.insert("ledger", ledger);
+        (world, network)
     }
 
     /// The same on these servers.
