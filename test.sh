@@ -51,14 +51,17 @@ step "formatting"
 cargo fmt --all --check
 
 step "lints"
-cargo clippy --release --workspace --all-targets --all-features --locked -- -D warnings
+cargo clippy --profile checked --workspace --all-targets --all-features --locked -- -D warnings
 
 step "tests"
 if [ "${1:-}" = quick ]; then
-  cargo test --release --workspace --all-features --locked --lib --bins
+  cargo test --profile checked --workspace --all-features --locked --lib --bins
   exit
 fi
-cargo test --release --workspace --all-features --locked
+cargo test --profile checked --workspace --all-features --locked
+
+step "the program as it is used"
+cargo build --release --locked
 
 step "torture, with kills"
 target/release/handfast torture --transfers 1000 --kills 12 --seed 1 --quiet --json

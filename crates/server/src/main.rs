@@ -2,10 +2,10 @@
 
 use std::process::ExitCode;
 
-/// Records are made by one thread and freed by another, many times a transaction. The system's
-/// allocator takes a fifth of the server's time for that (docs/benchmarks.md).
+/// Records are made by one thread and freed by another, many times a transaction, and large buffers
+/// come and go; docs/decisions/0002-allocator.md has what others make of that.
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 fn main() -> ExitCode {
     handfast_server::cli::run()
