@@ -224,6 +224,10 @@ pub struct Outcome {
     pub reason: Option<Reason>,
     /// A branch was ended against the decision.
     pub heuristic: bool,
+    /// It committed, and every participant has finished. Known as soon as the last one has said so,
+    /// while `Committed` is told only when END is durable: a restart may ask them all again (I4).
+    /// With `heuristic` it becomes known with END.
+    pub finished: bool,
 }
 
 /// What was decided about a branch in a database.

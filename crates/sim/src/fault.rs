@@ -38,6 +38,8 @@ pub enum Fault {
     KeysMixedUp,
     /// Status answers from an old copy.
     StaleStatus,
+    /// Who waits until all have finished is told so at the decision.
+    FinishedTooEarly,
     /// The commit's counts are not compared.
     CountsIgnored,
     /// A service votes YES before its branch is recorded.
@@ -82,6 +84,7 @@ impl Fault {
         Self::KeysForgotten,
         Self::KeysMixedUp,
         Self::StaleStatus,
+        Self::FinishedTooEarly,
         Self::CountsIgnored,
         Self::VoteBeforeRecord,
         Self::CommitAppliedTwice,

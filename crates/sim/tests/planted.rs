@@ -56,6 +56,7 @@ planted! {
     keys_forgotten: KeysForgotten by ["I10", "I16"];
     keys_mixed_up: KeysMixedUp by ["I10"];
     stale_status: StaleStatus by ["I4"];
+    finished_too_early: FinishedTooEarly by ["I6"];
     counts_ignored: CountsIgnored by ["I2"];
     vote_before_record: VoteBeforeRecord by ["I2"];
     commit_applied_twice: CommitAppliedTwice by ["I9"];

@@ -95,6 +95,7 @@ impl From<Outcome> for v1::Outcome {
             reason: outcome.reason.map(Into::into),
             heuristic: outcome.heuristic,
             keys_since_unix_ms: 0,
+            finished: outcome.finished,
         }
     }
 }
@@ -108,6 +109,7 @@ impl TryFrom<v1::Outcome> for Outcome {
             state: public_state("state", message.state)?,
             reason: message.reason.map(TryInto::try_into).transpose()?,
             heuristic: message.heuristic,
+            finished: message.finished,
         })
     }
 }

@@ -306,7 +306,7 @@ const ABOUT: transactions::About =
 #[test]
 fn answers_carry_their_number_and_calls_their_status() {
     let outcome =
-        Outcome { id: ID, state: PublicState::Committing, reason: None, heuristic: false };
+        Outcome { id: ID, state: PublicState::Committing, reason: None, heuristic: false, finished: true };
     let sent = transactions::session_reply(8, Reply::Outcome(outcome.clone()), ABOUT);
     assert_eq!(sent.request, 8);
     let expected = v1::Outcome { keys_since_unix_ms: 7, ..outcome.clone().into() };

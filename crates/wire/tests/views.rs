@@ -43,13 +43,14 @@ fn reason(code: ReasonCode) -> Reason {
 fn outcomes_and_reasons() {
     use PublicState::{Committed, Committing, Failed, Preparing};
     for state in [Preparing, Committing, Committed, Failed] {
-        let outcome = Outcome { id: ID, state, reason: None, heuristic: state == Committed };
+        let finished = state == Committed;
+        let outcome = Outcome { id: ID, state, reason: None, heuristic: finished, finished };
         survives::<_, v1::Outcome>(outcome);
     }
     for &code in ReasonCode::ALL {
         survives::<_, v1::Reason>(Reason { participant: None, ..reason(code) });
         let reason = Some(reason(code));
-        survives::<_, v1::Outcome>(Outcome { id: ID, state: Failed, reason, heuristic: false });
+        survives::<_, v1::Outcome>(Outcome { id: ID, state: Failed, reason, heuristic: false, finished: false });
     }
     let stateless = v1::Outcome { transaction_id: vec![0; 16].into(), ..Default::default() };
     assert!(Outcome::try_from(stateless).is_err(), "a state that was not said is none of the four");

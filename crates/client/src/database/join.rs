@@ -5,6 +5,7 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use handfast_core::ids::TransactionId;
+use handfast_core::refusal::Code;
 use handfast_database::{BranchId, Holder};
 use handfast_wire::raw::transaction_request::Call;
 use handfast_wire::{ids, v1};
@@ -15,9 +16,9 @@ use super::lease::{Lease, UNDO};
 use super::local::{branch_id, check_name};
 use super::{Error, Failure, Participant, Step};
 use crate::connection::Handfast;
-use crate::error::{Reason, TransactionError};
+use crate::error::{Reason, Refusal, TransactionError};
 use crate::session::Terms;
-use crate::transaction::OpenTransaction;
+use crate::transaction::{BeginOptions, OpenTransaction, database_branches};
 
 /// One database's share of a transaction. See [`OpenTransaction::enlist`].
 ///
@@ -110,6 +111,48 @@ fn abort_asked(handfast: &Handfast, id: TransactionId) {
 #[cfg(not(feature = "mariadb"))]
 fn abort_asked(_: &Handfast, _: TransactionId) {}
 
+impl Handfast {
+    /// Begins a transaction with databases in it: as [`Handfast::begin_with`] and
+    /// [`OpenTransaction::enlist`], in one message.
+    ///
+    /// ```no_run
+    /// # #[cfg(feature = "postgres")]
+    /// # async fn transfer(
+    /// #     hf: handfast::Handfast,
+    /// #     (one, two): (sqlx::PgPool, sqlx::PgPool),
+    /// # ) -> Result<(), Box<dyn std::error::Error>> {
+    /// let options = handfast::BeginOptions::new();
+    /// let (tx, [north, south]) = hf.begin_across(["north", "south"], options).await?;
+    /// tokio::try_join!(
+    ///     north.run(&one, async |db| sqlx::query("UPDATE a SET n = n - 1").execute(db).await),
+    ///     south.run(&two, async |db| sqlx::query("UPDATE a SET n = n + 1").execute(db).await),
+    /// )?;
+    /// tx.commit().await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// As those two; `closed` if an earlier transaction with the same key has ended.
+    pub async fn begin_across<const N: usize>(
+        &self,
+        databases: [impl Into<String>; N],
+        options: BeginOptions,
+    ) -> Result<(OpenTransaction, [Branch; N]), TransactionError> {
+        let names = databases.map(Into::into);
+        for name in &names {
+            check_name(name)?;
+        }
+        let (tx, issued) = self.begin_among(options, database_branches(&names)).await?;
+        if tx.is_repeated() && issued.is_empty() {
+            let detail = format!("the transaction of this key, {}, has ended", tx.id());
+            return Err(Refusal::local(Code::Closed, detail).into());
+        }
+        let branches = tx.branches(names, &issued)?;
+        Ok((tx, branches))
+    }
+}
+
 impl OpenTransaction {
     /// A database takes part: the closure does its work, in a connection with the branch open,
     /// and what it did is prepared.
@@ -186,10 +229,19 @@ impl OpenTransaction {
             check_name(name)?;
         }
         let issued = self.enlist_databases(&names).await?;
+        self.branches(names, &issued)
+    }
+
+    /// What the server has taken, as branches to be run.
+    fn branches<const N: usize>(
+        &self,
+        names: [String; N],
+        issued: &[v1::BranchId],
+    ) -> Result<[Branch; N], TransactionError> {
         self.databases.lock().enlisted.extend(names.iter().cloned());
         let mut ids = Vec::with_capacity(N);
         for name in &names {
-            match branch_id(&issued, name, self.id)? {
+            match branch_id(issued, name, self.id)? {
                 Some(id) => ids.push(id),
                 None => return Err(crate::transaction::foreign().into()),
             }

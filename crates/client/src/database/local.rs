@@ -5,7 +5,7 @@
 //! marker in the database then says for ever whether it has. Whatever is lost after that, the
 //! server finds out by the marker, and nobody guesses.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use handfast_core::ids::{Name, TransactionId};
 use handfast_core::limits::KEY_BYTES;
@@ -28,12 +28,18 @@ use crate::subscribe::Delivery;
 use crate::transaction::{Committed, Parts, Wait, foreign, millis};
 
 /// How to run a local transaction. See [`Handfast::local_with`].
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 #[must_use]
 pub struct LocalOptions {
     pub(super) key: Option<String>,
     pub(super) deadline: Option<Duration>,
     pub(super) wait: Wait,
+}
+
+impl Default for LocalOptions {
+    fn default() -> Self {
+        Self { key: None, deadline: None, wait: Wait::Decided }
+    }
 }
 
 impl LocalOptions {
@@ -60,7 +66,10 @@ impl LocalOptions {
         self
     }
 
-    /// When to answer; default [`Wait::Finished`].
+    /// When to answer; default [`Wait::Decided`]: as soon as the database has committed. Its marker
+    /// stands then, so nothing can make the transaction fail any more; the server is told without
+    /// waiting, and makes the events visible a moment later. If this process dies in between, the
+    /// server finds the marker. With [`Wait::Finished`] the events can be read when it returns.
     pub fn with_wait(mut self, wait: Wait) -> Self {
         self.wait = wait;
         self
@@ -201,6 +210,7 @@ struct Begun {
     /// None: an earlier run has ended, and its branch is of no use any more.
     branch: Option<BranchId>,
     remaining: Duration,
+    keys_since: SystemTime,
 }
 
 impl LocalRun {
@@ -268,7 +278,11 @@ impl LocalRun {
         match timeout_at(until, D::commit_local(&mut lease, &branch)).await {
             Ok(Ok(())) => {
                 lease.give_back();
-                Ok((Some(pending.commit().await?), false))
+                let committed = match self.options.wait {
+                    Wait::Decided => pending.committed(begun.keys_since),
+                    Wait::Finished => pending.commit().await?,
+                };
+                Ok((Some(committed), false))
             }
             Ok(Err(error)) => {
                 if error.discards_connection() {
@@ -336,7 +350,8 @@ impl LocalRun {
             return Err(foreign().into());
         }
         let remaining = Duration::from_millis(begun.remaining_ms);
-        Ok((id, Begun { repeated: begun.repeated, branch, remaining }))
+        let keys_since = UNIX_EPOCH + Duration::from_millis(begun.keys_since_unix_ms);
+        Ok((id, Begun { repeated: begun.repeated, branch, remaining, keys_since }))
     }
 
     fn remaining(&self) -> Duration {

@@ -1,7 +1,7 @@
 //! A local transaction between its BEGIN and its end: what the server is told, and how the outcome
 //! is found out. Rows L3, L4, L8 and L9 of the protocol. It never says more than is known.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use handfast_core::ids::TransactionId;
 use handfast_database::ApplicationError;
@@ -45,7 +45,14 @@ impl Pending {
         Self { handfast: handfast.clone(), id, wait, terms, state: Known::Nothing }
     }
 
-    /// L3: the database has committed.
+    /// L3: the database has committed, which is the outcome whatever happens: the server is told
+    /// when `self` is dropped here, and its answer is not waited for.
+    pub(super) fn committed(mut self, keys_since: SystemTime) -> Committed {
+        self.state = Known::Committed;
+        Committed { id: self.id, finished: false, heuristic: false, keys_since }
+    }
+
+    /// L3: the database has committed; waits until the server has made the events visible.
     pub(super) async fn commit(mut self) -> Result<Committed, TransactionError> {
         self.state = Known::Committed;
         let session = &self.handfast.inner.transactions;

@@ -80,11 +80,22 @@ impl Handfast {
         &self,
         options: BeginOptions,
     ) -> Result<OpenTransaction, TransactionError> {
+        Ok(self.begin_among(options, Vec::new()).await?.0)
+    }
+
+    /// Begins with these branches in it, and says what the server calls those of databases.
+    pub(crate) async fn begin_among(
+        &self,
+        options: BeginOptions,
+        branches: Vec<v1::Branch>,
+    ) -> Result<(OpenTransaction, Vec<v1::BranchId>), TransactionError> {
         let BeginOptions { key, deadline, detached } = options;
+        let enlisted = count(branches.len());
         let call = Call::Begin(raw::BeginRequest {
             idempotency_key: key.unwrap_or_default(),
             deadline_ms: deadline.map_or(0, millis),
             detached,
+            branches,
             ..raw::BeginRequest::default()
         });
         // Sent again without a key as well: what a lost answer leaves behind is an empty
@@ -96,7 +107,7 @@ impl Handfast {
         let Answer::Begun(begun) = answer else { return Err(foreign().into()) };
         let id = ids::transaction_id("transaction_id", &begun.transaction_id)
             .map_err(|malformed| TransactionError::from(Error::from(malformed)))?;
-        Ok(OpenTransaction {
+        let transaction = OpenTransaction {
             handfast: self.clone(),
             id,
             stream: (!detached).then_some(stream),
@@ -106,11 +117,12 @@ impl Handfast {
             #[cfg(feature = "_databases")]
             databases: Arc::default(),
             repeated: begun.repeated,
-            branches: 0,
+            branches: enlisted,
             items: 0,
             undecided: true,
             torn: false,
-        })
+        };
+        Ok((transaction, begun.branch_ids))
     }
 }
 
@@ -334,9 +346,7 @@ impl OpenTransaction {
         &mut self,
         names: &[String],
     ) -> Result<Vec<v1::BranchId>, TransactionError> {
-        let kind = v1::ParticipantKind::Database.into();
-        let branch = |name: &String| v1::Branch { participant: name.clone(), kind, work: None };
-        let branches = names.iter().map(branch).collect();
+        let branches = database_branches(names);
         Ok(self.added(Parts { branches, ..Parts::default() }).await?.branch_ids)
     }
 
@@ -434,6 +444,14 @@ impl Drop for OpenTransaction {
                 .post(call, Terms::within(self.handfast.connection().limit).only_on(self.stream));
         }
     }
+}
+
+/// Databases as branches: their work is done by the application.
+#[cfg(feature = "_databases")]
+pub(crate) fn database_branches(names: &[String]) -> Vec<v1::Branch> {
+    let kind = v1::ParticipantKind::Database.into();
+    let branch = |name: &String| v1::Branch { participant: name.clone(), kind, work: None };
+    names.iter().map(branch).collect()
 }
 
 fn reason(code: &str, detail: &str) -> Reason {

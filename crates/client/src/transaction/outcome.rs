@@ -58,6 +58,8 @@ pub struct Outcome {
     pub reason: Option<Reason>,
     /// It failed, and the same transaction, begun again, may succeed.
     pub retryable: bool,
+    /// It committed, and every participant has finished.
+    pub finished: bool,
     /// Somebody else ended one of its branches against the decision.
     pub heuristic: bool,
     /// How far back idempotency keys reach: a key whose transaction ended before this may be
@@ -68,15 +70,18 @@ pub struct Outcome {
 impl Outcome {
     pub(crate) fn read(message: v1::Outcome) -> Result<Self, Malformed> {
         let retryable = message.reason.as_ref().is_some_and(|reason| reason.retryable);
+        let state = views::public_state("state", message.state)?;
         Ok(Self {
             id: ids::transaction_id("transaction_id", &message.transaction_id)?,
-            state: views::public_state("state", message.state)?,
+            state,
             reason: message.reason.map(|reason| Reason {
                 code: reason.code,
                 participant: reason.participant,
                 detail: reason.detail,
             }),
             retryable,
+            // A server one version older says it by the state alone.
+            finished: message.finished || state == State::Committed,
             heuristic: message.heuristic,
             keys_since: UNIX_EPOCH + Duration::from_millis(message.keys_since_unix_ms),
         })
@@ -84,12 +89,12 @@ impl Outcome {
 
     /// None: not decided yet.
     fn decided(self) -> Option<Result<Committed, TransactionError>> {
-        let Self { id, state, reason, retryable, heuristic, keys_since } = self;
+        let Self { id, state, reason, retryable, finished, heuristic, keys_since } = self;
         match state {
             State::Preparing => None,
             State::Committing | State::Committed => Some(Ok(Committed {
                 id,
-                finished: state == State::Committed,
+                finished,
                 heuristic,
                 keys_since,
             })),

@@ -241,7 +241,10 @@ impl Coordinator {
         }
         tx.phase = Phase::Ended;
         match tx.end_lsn {
-            None => self.append_end(cx, id),
+            None => {
+                self.append_end(cx, id);
+                self.answer_finished(cx, id);
+            }
             Some(lsn) if lsn <= cx.effects.durable() => self.end_durable(cx, id),
             Some(_) => {}
         }
@@ -253,10 +256,28 @@ impl Coordinator {
         let deciding = |tx: &Transaction| tx.phase == Phase::Deciding && tx.end_lsn.is_none();
         if commit.updaters.is_empty() && self.transactions.get(&commit.id).is_some_and(deciding) {
             self.append_end(cx, commit.id);
+            self.await_end(cx, commit.id);
         }
     }
 
-    /// END, which nobody waits for but those who asked to see `Committed`.
+    /// C10: that all have finished is a fact, whenever END becomes durable. But what an operator did,
+    /// or a participant that has lost its branch, is told only when the log holds it.
+    fn answer_finished(&mut self, cx: &mut Context<'_>, id: TransactionId) {
+        match self.transactions.get_mut(&id) {
+            Some(tx) if !tx.heuristic => tx.answer_waiters(cx.effects, |_| true),
+            Some(_) | None => self.await_end(cx, id),
+        }
+    }
+
+    /// If somebody waits for the outcome, END is not left to go with what comes next.
+    fn await_end(&self, cx: &mut Context<'_>, id: TransactionId) {
+        let waited_for = self.transactions.get(&id).filter(|tx| !tx.waiters.is_empty());
+        if let Some(lsn) = waited_for.and_then(|tx| tx.end_lsn) {
+            cx.effects.await_durable(lsn);
+        }
+    }
+
+    /// END, which nobody waits for: it goes to the disk with what comes next.
     fn append_end(&mut self, cx: &mut Context<'_>, id: TransactionId) {
         let Some(tx) = self.transactions.get_mut(&id) else { return };
         let Some(decided) = &tx.decision else { return };
@@ -279,11 +300,7 @@ impl Coordinator {
             heuristic: tx.heuristic,
             finished: finished.collect(),
         };
-        let lsn = cx.effects.append_lazily(Record::End(end));
-        if !tx.waiters.is_empty() {
-            cx.effects.await_durable(lsn);
-        }
-        tx.end_lsn = Some(lsn);
+        tx.end_lsn = Some(cx.effects.append_lazily(Record::End(end)));
     }
 
     /// C10: END is durable: whoever waited sees `Committed`, participants may forget.

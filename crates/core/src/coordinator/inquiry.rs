@@ -83,11 +83,13 @@ impl<'a> Parts<'a> {
     }
 
     fn outcome(&self, id: TransactionId) -> Option<Outcome> {
+        let state = self.state()?;
         Some(Outcome {
             id,
-            state: self.state()?,
+            state,
             reason: self.abort.map(|a| a.reason.clone()),
             heuristic: self.end.is_some_and(|e| e.heuristic),
+            finished: state == PublicState::Committed,
         })
     }
 }
@@ -103,6 +105,11 @@ impl Coordinator {
     ) {
         match (self.transactions.get_mut(&id), wait) {
             (None, _) => self.ask_log(cx, id, Question::Outcome(caller)),
+            // The caller of a local transaction knows that it is committed as soon as its database
+            // has, and must not hear less here (I4): so this waits for COMMIT's sync.
+            (Some(tx), None) if tx.is_local() && tx.is_committing_undurably() => {
+                self.wait_for(cx, caller, id, Wait::Decided);
+            }
             (Some(tx), None) => {
                 let outcome = tx.outcome(cx.effects.durable());
                 cx.effects.reply(caller, Reply::Outcome(outcome));

@@ -240,6 +240,11 @@ impl Transaction {
         self.decision.is_none()
     }
 
+    /// COMMIT is appended, and not durable yet.
+    pub(crate) fn is_committing_undurably(&self) -> bool {
+        self.phase == Phase::Deciding && self.decision.as_ref().is_some_and(|d| d.abort.is_none())
+    }
+
     /// The databases in it.
     pub(crate) fn databases(&self) -> Vec<Name> {
         let local = self.local_database().into_iter();
@@ -297,7 +302,12 @@ impl Transaction {
             PublicState::Failed => self.decision.as_ref().and_then(|d| d.abort.clone()),
             PublicState::Preparing | PublicState::Committing | PublicState::Committed => None,
         };
-        Outcome { id: self.id(), state, reason, heuristic: self.heuristic }
+        let finished = match state {
+            PublicState::Committing => self.phase == Phase::Ended && !self.heuristic,
+            PublicState::Committed => true,
+            PublicState::Preparing | PublicState::Failed => false,
+        };
+        Outcome { id: self.id(), state, reason, heuristic: self.heuristic, finished }
     }
 
     /// Answers the waiters that `due` picks with what stands.

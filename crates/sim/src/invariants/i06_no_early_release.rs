@@ -13,6 +13,7 @@ use handfast_core::ids::{DeliveryToken, Lsn, Offset, SubscriptionId};
 use handfast_core::input::Input;
 use handfast_core::output::{Outcome, Output, PublicState, Reply, ToService};
 use handfast_core::participant::BranchState;
+use handfast_core::record::{ParticipantKind, Record};
 use handfast_core::refusal::Code;
 
 use super::facts::Asked;
@@ -172,5 +173,29 @@ fn outcome_released(facts: &Facts, outcome: &Outcome) -> Result<(), String> {
             _ => false,
         },
     };
-    ensure(told, || format!("{} is told as {:?} too early", outcome.id, outcome.state))
+    ensure(told, || format!("{} is told as {:?} too early", outcome.id, outcome.state))?;
+    ensure(!outcome.finished || is_finished(facts, outcome), || {
+        format!("{} is told as finished, and is not", outcome.id)
+    })
+}
+
+/// No updater that the decision names still holds its branch.
+fn is_finished(facts: &Facts, outcome: &Outcome) -> bool {
+    let id = outcome.id;
+    if outcome.heuristic || facts.disasters.contains(&id) {
+        return true;
+    }
+    let decision = facts.chains.get(&id).and_then(|chain| chain.decision);
+    let commit = decision.and_then(|(lsn, _)| facts.record(lsn));
+    let Some(Record::Commit(commit)) = commit else { return false };
+    commit.updaters.iter().all(|updater| {
+        let name = &updater.participant.name;
+        match updater.participant.kind {
+            ParticipantKind::Service => {
+                let branch = facts.branches.get(&((name.clone(), updater.state_id), id));
+                branch != Some(&BranchState::Prepared)
+            }
+            ParticipantKind::Database => !facts.prepared.contains(&(name.clone(), id)),
+        }
+    })
 }

@@ -179,6 +179,9 @@ impl World {
                 outcome.state = PublicState::Preparing;
                 outcome.reason = None;
             }
+            Reply::Outcome(outcome) if fault == Fault::FinishedTooEarly => {
+                outcome.finished |= outcome.state == PublicState::Committing;
+            }
             Reply::Begun { id, repeated: true, .. } if fault == Fault::KeysMixedUp => {
                 if let Some(other) = self.past.begun.first() {
                     *id = *other;

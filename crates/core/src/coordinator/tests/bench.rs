@@ -14,7 +14,7 @@ use crate::event::EventRequest;
 use crate::ids::{Lsn, Name, Now, SessionId, StateId, TransactionId};
 use crate::input::Input;
 use crate::limits::Limits;
-use crate::output::{Output, Reply, ToService};
+use crate::output::{Output, PublicState, Reply, ToService};
 use crate::record::{Participant, ParticipantKind, Record, TopicSettings};
 use crate::view::VoteKind;
 use crate::{Core, Recovery};
@@ -243,6 +243,9 @@ fn reply_text(reply: &Reply) -> String {
         Reply::Counted { branches, items, .. } => format!("counted {branches}+{items}"),
         Reply::Outcome(outcome) => match &outcome.reason {
             Some(reason) => format!("{} ({})", outcome.state.as_str(), reason.code.as_str()),
+            None if outcome.finished && outcome.state == PublicState::Committing => {
+                "Committing, finished".to_string()
+            }
             None => outcome.state.as_str().to_string(),
         },
         Reply::Remaining { .. } => "remaining".to_string(),

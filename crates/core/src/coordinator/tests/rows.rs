@@ -52,8 +52,9 @@ fn c16_a_restart_goes_on_by_what_the_chain_says() {
     let wait = Some(Wait::Finished);
     assert_eq!(text(&again.command(CLIENT, Command::Status { id: X, wait })), "nothing");
     let finished = Command::Finished { id: X, committed: true };
-    assert_eq!(text(&again.command(SERVICE_A, finished)), "done, append END");
-    assert_eq!(text(&again.settle()), "Committed");
+    let told = "done, append END, Committing, finished";
+    assert_eq!(text(&again.command(SERVICE_A, finished)), told);
+    assert_eq!(text(&again.settle()), "nothing");
 
     // A decision that is not durable is not there after the crash, and was told to nobody.
     let mut w = Bench::new();
@@ -97,7 +98,8 @@ fn c5_events_alone_commit_in_one_call() {
     assert_eq!(text(&w.settle()), "nothing");
 }
 
-/// C5: a decision is told only when it is durable, `Committed` only when END is.
+/// C5, C10: a decision is told only when it is durable, `Committed` only when END is; that all have
+/// finished, as soon as they have.
 #[test]
 fn i6_nobody_is_told_before_it_is_durable() {
     let mut w = Bench::new();
@@ -110,10 +112,12 @@ fn i6_nobody_is_told_before_it_is_durable() {
     assert_eq!(text(&w.command(SERVICE_A, Command::Inquire { id: X })), "done, pending to a");
     assert_eq!(text(&w.sync()), "commit to a");
     assert_eq!(text(&w.command(CLIENT, status.clone())), "Committing");
-    w.command(SERVICE_A, Command::Finished { id: X, committed: true });
+    let finished = Command::Finished { id: X, committed: true };
+    assert_eq!(text(&w.command(SERVICE_A, finished)), "done, append END, Committing, finished");
     w.accept();
-    assert_eq!(text(&w.command(CLIENT, status)), "Committing");
-    assert_eq!(text(&w.sync()), "Committed");
+    assert_eq!(text(&w.command(CLIENT, status.clone())), "Committing, finished");
+    w.sync();
+    assert_eq!(text(&w.command(CLIENT, status)), "read chain", "it is no longer in memory");
 }
 
 /// C5: `wait = decided` is answered at the decision, the default when all have finished or after
@@ -310,7 +314,7 @@ fn c8_a_database_branch_is_finished_by_the_server() {
     let report = |report| Input::BranchFinished { id: X, database: name("db"), report };
     assert_eq!(text(&w.input(report(BranchReport::Unknown))), "nothing");
     assert_eq!(text(&w.pass(200)), "commit in database");
-    assert_eq!(text(&w.input(report(BranchReport::Done))), "append END");
+    assert_eq!(text(&w.input(report(BranchReport::Done))), "append END, Committing, finished");
 }
 
 /// I15: over a limit a call is refused with a stable code, and what was accepted stays.
