@@ -3,6 +3,7 @@
 //! Every command gets exactly one [`crate::output::Reply`] (possibly a refusal), in any order,
 //! released when whatever it reveals is durable.
 
+use alloc::boxed::Box;
 use alloc::string::String;
 use alloc::vec::Vec;
 
@@ -25,7 +26,7 @@ pub struct Caller {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Command {
     /// A transaction of either kind, alone or in one call with all that it needs.
-    Begin(BeginRequest),
+    Begin(Box<BeginRequest>),
     /// More branches for a distributed transaction.
     Enlist {
         /// The transaction.

@@ -4,6 +4,7 @@
 //! live and in recovery alike; a checkpoint is a list of records that, applied to an empty state,
 //! make the state again.
 
+use alloc::boxed::Box;
 use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -61,9 +62,9 @@ pub enum Record {
     /// A checkpoint begins: what follows up to its end restates the state from nothing.
     CheckpointStart(CheckpointStart),
     /// Part of a checkpoint: an open transaction.
-    TransactionRestated(TransactionRestated),
+    TransactionRestated(Box<TransactionRestated>),
     /// Part of a checkpoint: a subscription's progress.
-    SubscriptionRestated(SubscriptionRestated),
+    SubscriptionRestated(Box<SubscriptionRestated>),
     /// Part of a checkpoint: a topic's bounds.
     TopicRestated(TopicRestated),
     /// Part of a checkpoint: what is remembered of producers.

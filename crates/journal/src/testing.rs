@@ -135,7 +135,7 @@ fn checkpoint_record() -> BoxedStrategy<Record> {
         )
             .prop_map(
                 |(begin, begin_lsn, last, decision, decided_wall_ms, updaters, released, notes)| {
-                    Record::TransactionRestated(TransactionRestated {
+                    Record::TransactionRestated(Box::new(TransactionRestated {
                         begin,
                         begin_lsn,
                         last,
@@ -144,7 +144,7 @@ fn checkpoint_record() -> BoxedStrategy<Record> {
                         updaters,
                         released,
                         notes,
-                    })
+                    }))
                 }
             ),
         (
@@ -156,14 +156,14 @@ fn checkpoint_record() -> BoxedStrategy<Record> {
             vec(offset(), 0..3)
         )
             .prop_map(|(created, deleting, acknowledged, gap, dead, retried)| {
-                Record::SubscriptionRestated(SubscriptionRestated {
+                Record::SubscriptionRestated(Box::new(SubscriptionRestated {
                     created,
                     deleting,
                     acknowledged,
                     gap,
                     dead,
                     retried,
-                })
+                }))
             }),
         (topic_created(), any::<bool>(), offset(), offset(), number()).prop_map(
             |(created, deleting, start, end, bytes)| {

@@ -47,7 +47,7 @@ async fn transactions(node: &Node, ledger: &Mutex<Ledger>, first: u64, count: u6
     let begin = |number| {
         let mut request = run(node.new_transaction_id(), number, &["east"], Wait::Finished);
         request.key = None;
-        (number, Command::Begin(request))
+        (number, Command::Begin(Box::new(request)))
     };
     let mut batch: Vec<_> = (0..AT_ONCE).map(|n| begin(first + n)).collect();
     next += AT_ONCE;

@@ -200,7 +200,7 @@ impl Cluster {
             }),
         };
         self.asked.insert(self.requests + 1, id);
-        self.command(CLIENT, Command::Begin(begin));
+        self.command(CLIENT, Command::Begin(Box::new(begin)));
     }
 
     fn command(&mut self, session: SessionId, command: Command) {

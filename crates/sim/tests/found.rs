@@ -146,7 +146,10 @@ fn begun(outputs: &[Output]) -> usize {
 #[test]
 fn the_abort_of_a_local_transaction_is_told_when_it_is_durable() {
     let mut w = Bench::new();
-    w.command(CLIENT, Command::Begin(BeginRequest { local: Some(name("db")), ..begin(X) }));
+    w.command(
+        CLIENT,
+        Command::Begin(Box::new(BeginRequest { local: Some(name("db")), ..begin(X) })),
+    );
     w.settle();
     w.command(CLIENT, Command::Abort { id: X, detail: String::new() });
     w.input(Input::Resolved { id: X, resolution: Resolution::Tombstone });
@@ -159,7 +162,7 @@ fn the_abort_of_a_local_transaction_is_told_when_it_is_durable() {
 #[test]
 fn a_deadline_may_pass_before_begin_has_its_place() {
     let mut w = Bench::new();
-    w.command(CLIENT, Command::Begin(BeginRequest { deadline_ms: Some(10), ..begin(X) }));
+    w.command(CLIENT, Command::Begin(Box::new(BeginRequest { deadline_ms: Some(10), ..begin(X) })));
     w.command(CLIENT, Command::Commit { id: X, request: commit(0, 0) });
     w.now.mono_ms += 20;
     w.input(Input::Tick);
@@ -170,9 +173,9 @@ fn a_deadline_may_pass_before_begin_has_its_place() {
 #[test]
 fn a_begin_repeated_before_it_is_durable_is_answered() {
     let mut w = Bench::new();
-    w.command(CLIENT, Command::Begin(BeginRequest { key: key(1), ..begin(X) }));
+    w.command(CLIENT, Command::Begin(Box::new(BeginRequest { key: key(1), ..begin(X) })));
     w.accept();
-    w.command(CLIENT, Command::Begin(BeginRequest { key: key(1), ..begin(Y) }));
+    w.command(CLIENT, Command::Begin(Box::new(BeginRequest { key: key(1), ..begin(Y) })));
     assert_eq!(begun(&w.sync()), 2);
 }
 
@@ -182,7 +185,7 @@ fn a_begin_repeated_before_it_is_durable_is_answered() {
 fn a_keyed_failure_is_told_when_its_begin_is_durable() {
     let mut w = Bench::new();
     let commit = Some(commit(7, 0));
-    w.command(CLIENT, Command::Begin(BeginRequest { key: key(1), commit, ..begin(X) }));
+    w.command(CLIENT, Command::Begin(Box::new(BeginRequest { key: key(1), commit, ..begin(X) })));
     w.accept();
     assert_eq!(told(&w.accept()), []);
     let status = w.command(CLIENT, Command::Status { id: X, wait: None });
@@ -203,9 +206,9 @@ fn a_conflict_waits_for_what_it_reveals() {
         };
         outputs.iter().filter(conflict).count()
     };
-    w.command(CLIENT, Command::Begin(BeginRequest { key: key(1), ..begin(X) }));
+    w.command(CLIENT, Command::Begin(Box::new(BeginRequest { key: key(1), ..begin(X) })));
     let other = BeginRequest { key: key(2), ..begin(Y) };
-    assert_eq!(refused(&w.command(CLIENT, Command::Begin(other))), 0);
+    assert_eq!(refused(&w.command(CLIENT, Command::Begin(Box::new(other)))), 0);
     w.accept();
     assert_eq!(refused(&w.sync()), 1);
 }
@@ -215,7 +218,7 @@ fn a_conflict_waits_for_what_it_reveals() {
 #[test]
 fn what_a_restart_aborts_is_failed_at_once() {
     let mut w = Bench::new();
-    w.command(CLIENT, Command::Begin(begin(X)));
+    w.command(CLIENT, Command::Begin(Box::new(begin(X))));
     w.settle();
     w.command(CLIENT, Command::Abort { id: X, detail: String::new() });
     assert_eq!(told(&w.accept()), [PublicState::Failed]);
@@ -230,7 +233,7 @@ fn what_a_restart_aborts_is_failed_at_once() {
 fn answers_keep_the_order_of_the_log() {
     let mut w = Bench::new();
     let commit = Some(commit(0, 0));
-    w.command(CLIENT, Command::Begin(BeginRequest { key: key(1), commit, ..begin(X) }));
+    w.command(CLIENT, Command::Begin(Box::new(BeginRequest { key: key(1), commit, ..begin(X) })));
     w.accept();
     w.command(CLIENT, Command::Status { id: X, wait: Some(Wait::Finished) });
     w.now.mono_ms += 5_000;
@@ -251,7 +254,7 @@ fn another_durable_state_is_not_told_to_commit() {
     }
     let participant = Participant { name: name("pay"), kind: ParticipantKind::Service };
     let branches = vec![BranchRequest { participant, work: None }];
-    w.command(CLIENT, Command::Begin(BeginRequest { branches, ..begin(X) }));
+    w.command(CLIENT, Command::Begin(Box::new(BeginRequest { branches, ..begin(X) })));
     w.settle();
     w.command(first, Command::Vote { id: X, vote: Vote::Yes });
     w.command(CLIENT, Command::Commit { id: X, request: commit(1, 0) });
@@ -291,7 +294,10 @@ fn a_key_is_held_until_the_commit_is_durable_after_a_restart_too() {
     let acknowledgements = delivered(&outputs);
     assert_eq!(acknowledgements.len(), 1);
     let local = Some(name("db"));
-    w.command(CLIENT, Command::Begin(BeginRequest { local, acknowledgements, ..begin(X) }));
+    w.command(
+        CLIENT,
+        Command::Begin(Box::new(BeginRequest { local, acknowledgements, ..begin(X) })),
+    );
     w.settle();
     w.crash();
     w.command(CLIENT, Command::Commit { id: X, request: commit(0, 1) });

@@ -218,7 +218,7 @@ fn keyed(mut request: BeginRequest, key: String) -> Result<Command, Refusal> {
     if !key.is_empty() {
         request.key = Some(IdempotencyKey { key: key.into(), digest: digest::of_begin(&request) });
     }
-    Ok(Command::Begin(request))
+    Ok(Command::Begin(Box::new(request)))
 }
 
 fn branches(messages: Vec<v1::Branch>) -> Result<Vec<BranchRequest>, Refusal> {

@@ -71,7 +71,7 @@ fn begin_message() -> raw::BeginRequest {
 
 fn begun(call: Call, door: Door) -> BeginRequest {
     match transactions::command(call, ID, door) {
-        Ok(Command::Begin(request)) => request,
+        Ok(Command::Begin(request)) => *request,
         other => panic!("{other:?}"),
     }
 }
@@ -305,8 +305,13 @@ const ABOUT: transactions::About =
 
 #[test]
 fn answers_carry_their_number_and_calls_their_status() {
-    let outcome =
-        Outcome { id: ID, state: PublicState::Committing, reason: None, heuristic: false, finished: true };
+    let outcome = Outcome {
+        id: ID,
+        state: PublicState::Committing,
+        reason: None,
+        heuristic: false,
+        finished: true,
+    };
     let sent = transactions::session_reply(8, Reply::Outcome(outcome.clone()), ABOUT);
     assert_eq!(sent.request, 8);
     let expected = v1::Outcome { keys_since_unix_ms: 7, ..outcome.clone().into() };

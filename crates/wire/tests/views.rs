@@ -50,7 +50,13 @@ fn outcomes_and_reasons() {
     for &code in ReasonCode::ALL {
         survives::<_, v1::Reason>(Reason { participant: None, ..reason(code) });
         let reason = Some(reason(code));
-        survives::<_, v1::Outcome>(Outcome { id: ID, state: Failed, reason, heuristic: false, finished: false });
+        survives::<_, v1::Outcome>(Outcome {
+            id: ID,
+            state: Failed,
+            reason,
+            heuristic: false,
+            finished: false,
+        });
     }
     let stateless = v1::Outcome { transaction_id: vec![0; 16].into(), ..Default::default() };
     assert!(Outcome::try_from(stateless).is_err(), "a state that was not said is none of the four");

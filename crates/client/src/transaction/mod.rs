@@ -18,9 +18,9 @@ use crate::subscribe::Delivery;
 
 pub use handfast_core::command::Wait;
 #[cfg(feature = "_databases")]
-pub(crate) use open::millis;
-#[cfg(feature = "_databases")]
 pub(crate) use open::database_branches;
+#[cfg(feature = "_databases")]
+pub(crate) use open::millis;
 pub use open::{BeginOptions, OpenTransaction};
 pub(crate) use outcome::{Absence, foreign, outcome as read_outcome};
 pub use outcome::{Committed, Outcome, State};

@@ -92,12 +92,9 @@ impl Outcome {
         let Self { id, state, reason, retryable, finished, heuristic, keys_since } = self;
         match state {
             State::Preparing => None,
-            State::Committing | State::Committed => Some(Ok(Committed {
-                id,
-                finished,
-                heuristic,
-                keys_since,
-            })),
+            State::Committing | State::Committed => {
+                Some(Ok(Committed { id, finished, heuristic, keys_since }))
+            }
             State::Failed => {
                 let reason = reason.unwrap_or_else(|| Reason {
                     code: "aborted".to_owned(),

@@ -113,7 +113,7 @@ impl World {
                     wait: Wait::Decided,
                 }),
             };
-            self.command(CLIENT, Command::Begin(request));
+            self.command(CLIENT, Command::Begin(Box::new(request)));
         }
         self.settle();
     }

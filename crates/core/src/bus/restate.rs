@@ -1,5 +1,6 @@
 //! The bus's part of a checkpoint.
 
+use alloc::boxed::Box;
 use alloc::vec::Vec;
 
 use super::Bus;
@@ -23,7 +24,7 @@ impl Bus {
             }));
         }
         for subscription in self.subscriptions.values().filter(|s| s.exists) {
-            out.push(Record::SubscriptionRestated(subscription.facts.restate()));
+            out.push(Record::SubscriptionRestated(Box::new(subscription.facts.restate())));
         }
         for producers in self.producers.restate().chunks(PRODUCERS) {
             out.push(Record::ProducersRestated(producers.to_vec()));

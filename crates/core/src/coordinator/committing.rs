@@ -13,7 +13,7 @@ use crate::view::{InstanceView, VoteKind};
 
 use super::collecting::{not_attached, pause_ms};
 use super::inquiry::Question;
-use super::transaction::{Phase, Transaction};
+use super::transaction::Phase;
 use super::{Context, Coordinator};
 
 /// How often an abort is sent (C14); who misses all of them inquires.
@@ -253,8 +253,9 @@ impl Coordinator {
     /// C10: COMMIT has its place. If nobody has to be told, END follows it into the same group: one
     /// sync for both.
     pub(super) fn end_with_commit(&mut self, cx: &mut Context<'_>, commit: &Commit) {
-        let deciding = |tx: &Transaction| tx.phase == Phase::Deciding && tx.end_lsn.is_none();
-        if commit.updaters.is_empty() && self.transactions.get(&commit.id).is_some_and(deciding) {
+        let tx = self.transactions.get(&commit.id);
+        let deciding = tx.is_some_and(|tx| tx.phase == Phase::Deciding && tx.end_lsn.is_none());
+        if deciding && commit.updaters.is_empty() {
             self.append_end(cx, commit.id);
             self.await_end(cx, commit.id);
         }

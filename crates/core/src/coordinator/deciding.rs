@@ -12,7 +12,7 @@ use crate::record::{Abort, Commit, Reason, Record, Updater};
 use crate::refusal::{Code, Refusal};
 use crate::view::VoteKind;
 
-use super::transaction::{Decided, Phase, Transaction};
+use super::transaction::{Decided, Phase};
 use super::{Context, Coordinator};
 
 impl Coordinator {
@@ -88,7 +88,7 @@ impl Coordinator {
     /// Whether it is a local transaction. A restart does not abort those: their ABORT has to be
     /// durable before anybody hears of it.
     pub(super) fn is_local(&self, id: TransactionId) -> bool {
-        self.transactions.get(&id).is_some_and(Transaction::is_local)
+        self.transactions.get(&id).is_some_and(|tx| tx.is_local())
     }
 
     /// C8: ABORT is accepted, which is enough for a distributed transaction, because a restart

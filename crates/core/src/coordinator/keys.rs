@@ -101,7 +101,7 @@ impl Keys {
         if let Some((digest, id)) = self.open.get(key) {
             return Some(Entry { digest: *digest, id: *id });
         }
-        let ended = self.ended_at(self.place(key)?);
+        let ended = self.ended_at(self.place(self.hasher.hash_one(key), key)?);
         Some(Entry { digest: ended.key.digest, id: ended.id })
     }
 
@@ -227,11 +227,11 @@ impl Keys {
         batch.missing = false;
         self.sealed += batch.kept;
         for key in keys[batch.total - batch.kept..].iter().rev() {
-            let newer = self.place(&key.key.key);
+            let hash = self.hasher.hash_one(&*key.key.key);
+            let newer = self.place(hash, &key.key.key);
             self.first -= 1;
             self.ended.push_front(key.clone());
             if newer.is_none() {
-                let hash = self.hasher.hash_one(&*key.key.key);
                 self.places.insert_unique(hash, (hash, self.first), |(hash, _)| *hash);
             }
         }
@@ -259,7 +259,7 @@ impl Keys {
         }
         let number = self.first + self.ended.len() as u64;
         let hash = self.hasher.hash_one(&*ended.key.key);
-        if let Some(old) = self.place(&ended.key.key)
+        if let Some(old) = self.place(hash, &ended.key.key)
             && let Ok(place) = self.places.find_entry(hash, |(_, number)| *number == old)
         {
             place.remove();
@@ -289,8 +289,7 @@ impl Keys {
         }
     }
 
-    fn place(&self, key: &str) -> Option<u64> {
-        let hash = self.hasher.hash_one(key);
+    fn place(&self, hash: u64, key: &str) -> Option<u64> {
         let found = self
             .places
             .find(hash, |(h, number)| *h == hash && &*self.ended_at(*number).key.key == key);

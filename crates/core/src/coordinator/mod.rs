@@ -21,6 +21,7 @@ mod tests;
 mod timers;
 mod transaction;
 
+use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::format;
 use alloc::vec::Vec;
@@ -59,7 +60,8 @@ pub(crate) struct Context<'a> {
 /// The coordinator.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Coordinator {
-    transactions: HashMap<TransactionId, Transaction>,
+    /// Boxed, because the table moves what it holds.
+    transactions: HashMap<TransactionId, Box<Transaction>>,
     /// Transactions that end with their stream.
     owned: HashMap<SessionId, BTreeSet<TransactionId>>,
     /// Transactions with a branch that a client will finish on its own database session.
@@ -95,7 +97,7 @@ impl Coordinator {
     /// A command of the coordinator.
     pub(crate) fn command(&mut self, cx: &mut Context<'_>, caller: Caller, command: Command) {
         match command {
-            Command::Begin(request) => self.begin(cx, caller, request),
+            Command::Begin(request) => self.begin(cx, caller, *request),
             Command::Enlist { id, branches } => self.enlist(cx, caller, id, branches),
             Command::Stage { id, events, acknowledgements } => {
                 self.stage(cx, caller, id, events, &acknowledgements);

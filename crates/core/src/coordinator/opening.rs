@@ -2,6 +2,7 @@
 //!
 //! Whatever could refuse a transaction's items refuses them here, before anything is written.
 
+use alloc::boxed::Box;
 use alloc::format;
 use alloc::vec::Vec;
 
@@ -138,7 +139,7 @@ impl Coordinator {
         if let Some(key) = &begin.key {
             self.keys.insert(key, id);
         }
-        let mut tx = Transaction::new(begin.clone(), cx.now);
+        let mut tx = Box::new(Transaction::new(begin.clone(), cx.now));
         tx.staged = staged;
         tx.branches = branches;
         if !detached {

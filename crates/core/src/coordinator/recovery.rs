@@ -1,5 +1,6 @@
 //! The fold for transactions, restart (C16), and the transactions' part of a checkpoint.
 
+use alloc::boxed::Box;
 use alloc::vec::Vec;
 
 use crate::ids::{Lsn, Now, TransactionId};
@@ -21,7 +22,7 @@ impl Coordinator {
         let tx = self
             .transactions
             .entry(begin.id)
-            .or_insert_with(|| Transaction::new(begin.clone(), Now::default()));
+            .or_insert_with(|| Box::new(Transaction::new(begin.clone(), Now::default())));
         tx.begin_lsn = lsn;
         tx.last = lsn;
     }
@@ -87,7 +88,7 @@ impl Coordinator {
         if let Some(key) = &restated.begin.key {
             self.keys.insert(key, restated.begin.id);
         }
-        self.transactions.insert(restated.begin.id, tx);
+        self.transactions.insert(restated.begin.id, Box::new(tx));
     }
 
     /// In recovery: a transaction whose END was read is done with, so that memory holds what is
@@ -144,7 +145,7 @@ impl Coordinator {
     pub(crate) fn restate(&self, out: &mut Vec<Record>) {
         self.keys.restate(out);
         let mut open: Vec<&Transaction> =
-            self.transactions.values().filter(|tx| tx.end_lsn.is_none()).collect();
+            self.transactions.values().map(|tx| &**tx).filter(|tx| tx.end_lsn.is_none()).collect();
         open.sort_unstable_by_key(|tx| tx.begin_lsn);
         for tx in open {
             let updaters = tx.branches.iter().filter(|b| b.vote == Some(VoteKind::Yes));
@@ -161,7 +162,7 @@ impl Coordinator {
                     .collect(),
                 Some(Decision::Abort(_)) | None => Vec::new(),
             };
-            out.push(Record::TransactionRestated(TransactionRestated {
+            out.push(Record::TransactionRestated(Box::new(TransactionRestated {
                 begin: tx.begin.clone(),
                 begin_lsn: tx.begin_lsn,
                 last: tx.last,
@@ -170,7 +171,7 @@ impl Coordinator {
                 updaters,
                 released: tx.released.clone(),
                 notes: tx.notes.clone(),
-            }));
+            })));
         }
     }
 }

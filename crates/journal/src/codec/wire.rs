@@ -179,6 +179,16 @@ impl Codec for Bytes {
     }
 }
 
+impl<T: Codec> Codec for Box<T> {
+    fn put(&self, out: &mut Vec<u8>) {
+        T::put(self, out);
+    }
+
+    fn take(input: &mut Input) -> Result<Self, Malformed> {
+        T::take(input).map(Self::new)
+    }
+}
+
 impl<T: Codec> Codec for Option<T> {
     fn put(&self, out: &mut Vec<u8>) {
         match self {

@@ -67,7 +67,7 @@ async fn history() -> Vec<Cut> {
             let id = node.new_transaction_id();
             ids.insert(number, id);
             let begin = run(id, number, &["east", "west"], Wait::Finished);
-            batch.push((number, Command::Begin(begin)));
+            batch.push((number, Command::Begin(Box::new(begin))));
         }
         let publish = Command::Publish {
             producer: ProducerId(1),

@@ -63,7 +63,7 @@ async fn a_service_that_comes_back_is_told_of_all_that_waits_for_it() {
     let begin = |number| {
         let request = run(node.new_transaction_id(), number, &["east"], Wait::Decided);
         let request = BeginRequest { key: None, commit: None, events: Vec::new(), ..request };
-        (number, Command::Begin(request))
+        (number, Command::Begin(Box::new(request)))
     };
     for first in (0..OPEN).step_by(AT_ONCE as usize) {
         let count = AT_ONCE.min(OPEN - first);

@@ -127,7 +127,7 @@ async fn a_segment_of_which_everything_is_needed_is_not_rewritten_again_and_agai
     // larger, because a checkpoint with all that is open stands at their beginning.
     let filled = async {
         for _ in 0..1_400 {
-            let reply = call(&node, Command::Begin(large(&node))).await;
+            let reply = call(&node, Command::Begin(Box::new(large(&node)))).await;
             assert!(matches!(reply, Reply::Begun { .. }), "{reply:?}");
         }
         let mut sequence = 0;

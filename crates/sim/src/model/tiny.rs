@@ -225,7 +225,7 @@ impl Tiny {
         match action {
             Action::Begin => {
                 self.begun = true;
-                self.command(CLIENT, Command::Begin(begin()));
+                self.command(CLIENT, Command::Begin(Box::new(begin())));
             }
             Action::Abort => {
                 self.budget.aborts -= 1;

@@ -111,7 +111,7 @@ impl World {
             job.sent = true;
             let mut request = job.request.clone();
             request.id = self.new_transaction_id();
-            let request = self.send(session, Command::Begin(request));
+            let request = self.send(session, Command::Begin(Box::new(request)));
             job.begin = request;
             self.clients[at].waiting.insert(request, Waiting::Begin);
             return true;

@@ -19,7 +19,7 @@ fn run_of(bench: &mut Bench, branches: &[&str]) -> Vec<Output> {
     let mut request = begin(X);
     request.branches = branches.iter().map(|b| super::bench::branch(b)).collect();
     request.commit = Some(commit(u32::try_from(branches.len()).unwrap(), 1));
-    bench.command(CLIENT, Command::Begin(request))
+    bench.command(CLIENT, Command::Begin(Box::new(request)))
 }
 
 /// C16 for each chain that a crash can leave.
@@ -27,7 +27,7 @@ fn run_of(bench: &mut Bench, branches: &[&str]) -> Vec<Output> {
 fn c16_a_restart_goes_on_by_what_the_chain_says() {
     // BEGIN without a decision: aborted, whatever the votes were.
     let mut w = Bench::new();
-    w.command(CLIENT, Command::Begin(begin(X)));
+    w.command(CLIENT, Command::Begin(Box::new(begin(X))));
     w.settle();
     w.vote(SERVICE_A, Vote::Yes);
     w.vote(SERVICE_B, Vote::Yes);
@@ -70,7 +70,7 @@ fn c16_a_restart_goes_on_by_what_the_chain_says() {
 #[test]
 fn c16_a_local_transaction_survives_the_restart() {
     let mut w = Bench::new();
-    w.command(CLIENT, Command::Begin(begin_local(X)));
+    w.command(CLIENT, Command::Begin(Box::new(begin_local(X))));
     w.settle();
     w.pass(20_000);
     let (mut again, outputs) = w.restart();
@@ -141,7 +141,7 @@ fn c5_the_caller_chooses_how_long_it_waits() {
 #[test]
 fn c7_prepare_is_sent_again_to_the_same_state() {
     let mut w = Bench::new();
-    w.command(CLIENT, Command::Begin(begin(X)));
+    w.command(CLIENT, Command::Begin(Box::new(begin(X))));
     w.accept();
     // Another instance with another durable state does not get it, one with the same does.
     let attach = |i: &str, state| Command::Attach {
@@ -200,7 +200,7 @@ fn c12_a_lost_branch_is_heuristic_and_never_failed() {
 #[test]
 fn c14_abort_is_sent_at_most_five_times() {
     let mut w = Bench::new();
-    w.command(CLIENT, Command::Begin(begin(X)));
+    w.command(CLIENT, Command::Begin(Box::new(begin(X))));
     w.accept();
     w.vote(SERVICE_A, Vote::Yes);
     w.command(CLIENT, Command::Abort { id: X, detail: String::new() });
@@ -253,7 +253,7 @@ fn i10_a_key_begins_one_transaction() {
         let mut request = begin(TransactionId(id));
         request.key = key(digest);
         request.branches = vec![];
-        Command::Begin(request)
+        Command::Begin(Box::new(request))
     };
     assert_eq!(text(&w.command(CLIENT, with(X.0, 1))), "append BEGIN");
     assert_eq!(text(&w.command(CLIENT, with(77, 1))), "nothing", "it waits like the first");
@@ -278,7 +278,7 @@ fn l6_the_database_says_how_a_local_transaction_ended() {
         (Resolution::Aborted, "append ABORT"),
     ] {
         let mut w = Bench::new();
-        w.command(CLIENT, Command::Begin(begin_local(X)));
+        w.command(CLIENT, Command::Begin(Box::new(begin_local(X))));
         w.settle();
         let outputs = w.input(Input::SessionEnded { session: CLIENT });
         assert_eq!(text(&outputs), "resolve");
@@ -301,7 +301,7 @@ fn c8_a_database_branch_is_finished_by_the_server() {
     let mut request = begin(X);
     let database = Participant { name: name("db"), kind: ParticipantKind::Database };
     request.branches = vec![BranchRequest { participant: database, work: None }];
-    w.command(CLIENT, Command::Begin(request));
+    w.command(CLIENT, Command::Begin(Box::new(request)));
     w.accept();
     let request = CommitRequest { votes: vec![vote_for("a")], ..commit(1, 1) };
     let outputs = w.command(CLIENT, Command::Commit { id: X, request });
@@ -327,7 +327,7 @@ fn i15_limits_refuse_and_keep_what_is_there() {
     let with = |change: &dyn Fn(&mut crate::command::BeginRequest)| {
         let mut request = begin(TransactionId(5));
         change(&mut request);
-        Command::Begin(request)
+        Command::Begin(Box::new(request))
     };
     let many = (0..=BRANCHES)
         .map(|n| BranchRequest { participant: service(&format!("s{n}")), work: None });
@@ -347,7 +347,7 @@ fn i15_limits_refuse_and_keep_what_is_there() {
         r.branches = vec![];
     };
     refused(w.command(CLIENT, with(&local)), "unknown_database");
-    w.command(CLIENT, Command::Begin(begin(X)));
+    w.command(CLIENT, Command::Begin(Box::new(begin(X))));
     w.accept();
     w.input(Input::Space { free: 1 << 30, low: true });
     refused(w.command(CLIENT, with(&|_| ())), "no_space");
@@ -364,7 +364,7 @@ fn i15_limits_refuse_and_keep_what_is_there() {
 #[test]
 fn c4_votes_that_cannot_be_are_refused() {
     let mut w = Bench::new();
-    w.command(CLIENT, Command::Begin(begin(X)));
+    w.command(CLIENT, Command::Begin(Box::new(begin(X))));
     w.accept();
     assert_eq!(text(&w.vote(STRANGER, Vote::Yes)), "refused not_a_participant");
     assert_eq!(text(&w.vote(CLIENT, Vote::Yes)), "refused not_attached");
@@ -390,7 +390,7 @@ fn i16_a_checkpoint_restates_what_is_open() {
     let mut other = begin_local(TransactionId(9));
     other.detached = true;
     other.key = Some(IdempotencyKey { key: "k".into(), digest: 3 });
-    w.command(CLIENT, Command::Begin(other));
+    w.command(CLIENT, Command::Begin(Box::new(other)));
     w.settle();
     let before = w.log.len();
     w.core.checkpoint(vec![1, 2]);
@@ -415,12 +415,12 @@ fn c2_more_work_than_may_wait_for_votes_is_refused() {
     let mut w = Bench::with_limits(limits);
     let open = |w: &Bench| w.core.stats().work_bytes;
     // Two branches with four bytes each.
-    w.command(CLIENT, Command::Begin(begin(X)));
+    w.command(CLIENT, Command::Begin(Box::new(begin(X))));
     w.accept();
     assert_eq!(open(&w), 8);
     let other = TransactionId(X.0 + 1);
     let refused = "refused staged_bytes_full";
-    assert_eq!(text(&w.command(CLIENT, Command::Begin(begin(other)))), refused);
+    assert_eq!(text(&w.command(CLIENT, Command::Begin(Box::new(begin(other))))), refused);
     let more = Command::Enlist { id: X, branches: vec![super::bench::branch("c")] };
     assert_eq!(text(&w.command(CLIENT, more)), refused);
     assert_eq!((w.core.stats().open, open(&w)), (1, 8), "what is refused leaves nothing");
@@ -431,7 +431,7 @@ fn c2_more_work_than_may_wait_for_votes_is_refused() {
     assert_eq!(open(&w), 4, "once");
     let mut smaller = begin(other);
     smaller.branches.pop();
-    w.command(CLIENT, Command::Begin(smaller));
+    w.command(CLIENT, Command::Begin(Box::new(smaller)));
     assert_eq!(open(&w), 8);
 
     // It fails without the vote of `b`.

@@ -25,14 +25,14 @@ type Step = fn(&mut Bench) -> Vec<Output>;
 const STATES: &[(&str, &str, Setup)] = &[
     ("Absent", "-", |_| {}),
     ("Opening", "Opening", |w| {
-        w.command(CLIENT, Command::Begin(begin(X)));
+        w.command(CLIENT, Command::Begin(Box::new(begin(X))));
     }),
     ("Collecting", "Collecting", |w| {
-        w.command(CLIENT, Command::Begin(begin(X)));
+        w.command(CLIENT, Command::Begin(Box::new(begin(X))));
         w.accept();
     }),
     ("Collecting, a YES", "Collecting", |w| {
-        w.command(CLIENT, Command::Begin(begin(X)));
+        w.command(CLIENT, Command::Begin(Box::new(begin(X))));
         w.accept();
         w.vote(SERVICE_A, Vote::Yes);
     }),
@@ -89,7 +89,7 @@ const STATES: &[(&str, &str, Setup)] = &[
         w.settle();
     }),
     ("Local opening", "Opening", |w| {
-        w.command(CLIENT, Command::Begin(begin_local(X)));
+        w.command(CLIENT, Command::Begin(Box::new(begin_local(X))));
         w.accept();
     }),
     ("Local", "Local", local),
@@ -115,7 +115,7 @@ const STATES: &[(&str, &str, Setup)] = &[
 ];
 
 fn closed(w: &mut Bench) {
-    w.command(CLIENT, Command::Begin(begin(X)));
+    w.command(CLIENT, Command::Begin(Box::new(begin(X))));
     w.accept();
     w.vote(SERVICE_A, Vote::Yes);
     w.command(CLIENT, Command::Commit { id: X, request: commit(2, 1) });
@@ -124,7 +124,7 @@ fn closed(w: &mut Bench) {
 /// One branch, in the database `db`, and an event.
 fn database_open(w: &mut Bench) {
     let request = BeginRequest { branches: vec![database("db")], ..begin(X) };
-    w.command(CLIENT, Command::Begin(request));
+    w.command(CLIENT, Command::Begin(Box::new(request)));
     w.accept();
 }
 
@@ -144,14 +144,14 @@ fn deciding_commit(w: &mut Bench) {
 }
 
 fn local(w: &mut Bench) {
-    w.command(CLIENT, Command::Begin(begin_local(X)));
+    w.command(CLIENT, Command::Begin(Box::new(begin_local(X))));
     w.accept();
     w.sync();
 }
 
 /// The inputs.
 const INPUTS: &[(&str, Step)] = &[
-    ("begin again", |w| w.command(CLIENT, Command::Begin(begin(X)))),
+    ("begin again", |w| w.command(CLIENT, Command::Begin(Box::new(begin(X))))),
     ("enlist c", |w| w.command(CLIENT, Command::Enlist { id: X, branches: vec![branch("c")] })),
     ("enlist a again", |w| {
         w.command(CLIENT, Command::Enlist { id: X, branches: vec![branch("a")] })

@@ -187,14 +187,14 @@ pub(crate) fn every_record() -> Vec<Record> {
             retry: true,
         }),
         Record::SegmentDropped(SegmentDropped { segment: 1 << 20 }),
-        Record::SubscriptionRestated(SubscriptionRestated {
+        Record::SubscriptionRestated(Box::new(SubscriptionRestated {
             created: subscription(),
             deleting: true,
             acknowledged: vec![gap()],
             gap: Some(gap()),
             dead: vec![dead()],
             retried: vec![Offset(129)],
-        }),
+        })),
         Record::TopicRestated(TopicRestated {
             created: topic(),
             deleting: false,
@@ -212,7 +212,7 @@ pub(crate) fn every_record() -> Vec<Record> {
     ];
     records.extend(reasons().into_iter().map(abort));
     for decision in [None, Some(Decision::Commit), Some(Decision::Abort(reasons()[3].clone()))] {
-        records.push(Record::TransactionRestated(TransactionRestated {
+        records.push(Record::TransactionRestated(Box::new(TransactionRestated {
             begin: begin(id(402, 7)),
             begin_lsn: Lsn(1 << 33),
             last: Lsn((1 << 33) + 1),
@@ -224,7 +224,7 @@ pub(crate) fn every_record() -> Vec<Record> {
                 wall_ms: 311,
                 text: "archive released by an operator: gone".into(),
             }],
-        }));
+        })));
     }
     records
 }

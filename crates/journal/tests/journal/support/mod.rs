@@ -125,7 +125,7 @@ pub(crate) fn end(id: TransactionId, previous: Lsn, wall_ms: u64) -> Arc<Record>
 }
 
 pub(crate) fn restated(begin: Begin, begin_lsn: Lsn, last: Lsn) -> Record {
-    Record::TransactionRestated(TransactionRestated {
+    Record::TransactionRestated(Box::new(TransactionRestated {
         begin,
         begin_lsn,
         last,
@@ -134,7 +134,7 @@ pub(crate) fn restated(begin: Begin, begin_lsn: Lsn, last: Lsn) -> Record {
         updaters: Vec::new(),
         released: vec![],
         notes: vec![],
-    })
+    }))
 }
 
 /// Gives records the next places.

@@ -17,8 +17,7 @@ pub(super) async fn handfast(
 ) -> Result<(), String> {
     let options = if detached { BeginOptions::new().detached() } else { BeginOptions::new() };
     let text = |error: handfast::TransactionError| error.to_string();
-    let (tx, [orders, ledger]) =
-        hf.begin_across([ORDERS, LEDGER], options).await.map_err(text)?;
+    let (tx, [orders, ledger]) = hf.begin_across([ORDERS, LEDGER], options).await.map_err(text)?;
     let worked = tokio::try_join!(
         orders.run(postgres, async |db: &mut _| work.in_postgres(db).await),
         ledger.run(mariadb, async |db: &mut _| work.in_mariadb(db).await),

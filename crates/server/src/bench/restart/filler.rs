@@ -129,7 +129,7 @@ async fn open(node: &Node, services: &[Name], plan: &Plan) -> Result<(u64, u64),
                 wait: Wait::Decided,
             }),
         };
-        (number, Command::Begin(request))
+        (number, Command::Begin(Box::new(request)))
     };
     let mut asked = wanted.min(AT_ONCE);
     let mut batch: Vec<_> = (0..asked).map(begin).collect();

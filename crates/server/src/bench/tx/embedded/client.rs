@@ -106,7 +106,7 @@ impl Client {
                 wait,
             }),
         };
-        (number, Command::Begin(request))
+        (number, Command::Begin(Box::new(request)))
     }
 }
 
