@@ -20,6 +20,7 @@ fn outcome(state: v1::TransactionState) -> Answer {
         state: state.into(),
         reason: None,
         heuristic: false,
+        finished: false,
     })
 }
 

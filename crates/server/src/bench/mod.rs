@@ -60,6 +60,9 @@ pub(crate) enum Problem {
     /// The server failed where it may not.
     #[error("{0}")]
     Server(#[from] handfast::Error),
+    /// A transaction failed where it may not.
+    #[error("{0}")]
+    Transaction(#[from] handfast::TransactionError),
     /// A database failed where it may not.
     #[error("{0}")]
     Database(#[from] sqlx::Error),

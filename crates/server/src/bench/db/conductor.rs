@@ -47,7 +47,7 @@ pub(crate) fn run(args: &Args, common: Common) -> Result<Report, Problem> {
         };
         show.doing("comparing");
         let mut problems = found.problems.clone();
-        let open = server.settle(&hf).await?;
+        let open = server.settle(&hf, 0).await?;
         if open > 0 {
             problems.push(format!("{open} transactions have not ended"));
         }

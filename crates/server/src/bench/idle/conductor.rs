@@ -68,6 +68,7 @@ pub(crate) fn run(args: &Args, common: Common) -> Result<Report, Problem> {
             event_bytes: 200,
             wait: WaitFor::Decided,
             comes_again: false,
+            others: 0,
         };
         let before = stage.run(&load("before")).await?;
         show.note(&format!("alone: {}", before.line()));

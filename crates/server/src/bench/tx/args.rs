@@ -44,6 +44,11 @@ pub(crate) struct Args {
     /// Twice as much is due as the server does at most, and it refuses what is too much
     #[arg(long, conflicts_with_all = ["rate", "server", "in_process", "wait"])]
     pub(super) overload: bool,
+    /// Each run once more, while so many other transactions are open
+    #[arg(long, value_name = "N", default_value_t = 0,
+          conflicts_with_all = ["server", "in_process", "overload"],
+          value_parser = clap::value_parser!(u32).range(0..=1_000_000))]
+    pub(super) open: u32,
     /// Of 100 transactions so many are refused by a participant
     #[arg(long, value_name = "P", default_value_t = 0,
           value_parser = clap::value_parser!(u8).range(0..=100))]

@@ -55,6 +55,7 @@ fn loads(args: &Args, name: &str) -> Vec<Load> {
         event_bytes: args.event_bytes,
         wait: args.wait,
         comes_again: false,
+        others: 0,
     };
     pairs.enumerate().map(load).collect()
 }
@@ -73,7 +74,7 @@ async fn across_processes(
     show.doing("starting");
     let server = match &args.server {
         Some(url) => Server::at(url),
-        None => Server::start(dir, "").await?,
+        None => Server::start(dir, &room_for(args.open)).await?,
     };
     let loads = loads(args, &own_name());
     let services = loads.first().map_or(&[][..], |load| &load.participants);
@@ -84,10 +85,24 @@ async fn across_processes(
         let run = stage.run(load).await?;
         show.note(&run.line());
         runs.push(run);
+        if args.open > 0 {
+            let others = stage.begin_others(args.open).await?;
+            let topic = format!("{}-open", load.topic);
+            let run = stage.run(&Load { topic, others: args.open, ..load.clone() }).await?;
+            show.note(&run.line());
+            runs.push(run);
+            others.end().await?;
+        }
     }
     let problems = stage.end().await?;
     server.end().await?;
     Ok((runs, problems))
+}
+
+/// The server's configuration, so that it takes these transactions besides those of the load.
+fn room_for(open: u32) -> String {
+    let all = u64::from(open) + 100_000;
+    format!("[limits]\nopen_transactions = {all}\n")
 }
 
 /// The most of them that are under way, in terms of those that the server takes.

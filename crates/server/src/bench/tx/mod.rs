@@ -6,6 +6,7 @@ mod conductor;
 mod embedded;
 mod fates;
 mod memory;
+mod others;
 mod participant;
 mod plan;
 mod report;

@@ -49,6 +49,8 @@ pub(in crate::bench) struct Load {
     pub(in crate::bench) wait: WaitFor,
     /// Whoever is refused comes again when he was told to, and is not counted as refused.
     pub(in crate::bench) comes_again: bool,
+    /// Transactions that are open meanwhile and have nothing to do with it.
+    pub(in crate::bench) others: u32,
 }
 
 impl Load {

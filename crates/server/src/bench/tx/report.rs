@@ -16,6 +16,8 @@ pub(in crate::bench) struct Run {
     concurrency: u32,
     /// Transactions that were due per second; null: a closed loop.
     rate: Option<u32>,
+    /// Other transactions that were open meanwhile.
+    others: u32,
     seconds: f64,
     committed: u64,
     /// Because a participant refused, as it was told to.
@@ -47,6 +49,7 @@ impl Run {
         Self {
             concurrency: load.concurrency,
             rate: load.rate,
+            others: load.others,
             seconds: found.seconds,
             committed: found.committed,
             failed: found.failed,
@@ -92,8 +95,12 @@ impl Run {
         let again = if self.came_again { ", coming again when refused" } else { "" };
         let due = self.rate.map(|rate| format!(", {rate} due per second{again}"));
         let due = due.unwrap_or_default();
+        let others = match self.others {
+            0 => String::new(),
+            others => format!(", {others} others open"),
+        };
         format!(
-            "{} concurrent{due}: {:.0} committed per second, p99 {} ms",
+            "{} concurrent{due}{others}: {:.0} committed per second, p99 {} ms",
             self.concurrency,
             self.committed_per_second,
             shown(p99, 2)

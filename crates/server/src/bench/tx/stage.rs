@@ -7,6 +7,7 @@ use std::time::Duration;
 use handfast::{Handfast, TopicSettings};
 use tokio::time::{Instant, sleep};
 
+use super::others::Others;
 use super::plan::{ClientPlan, Done, Load, ParticipantPlan};
 use super::report::Run;
 use super::tally::Found;
@@ -79,6 +80,12 @@ impl<'a> Stage<'a> {
         }))
     }
 
+    /// Begins transactions that stay open meanwhile.
+    pub(super) async fn begin_others(&self, number: u32) -> Result<Others, Problem> {
+        self.show.doing(format!("beginning {number} transactions that stay open"));
+        Others::begin(&self.hf, number).await
+    }
+
     /// One run with a client of its own.
     pub(in crate::bench) async fn run(&mut self, load: &Load) -> Result<Run, Problem> {
         self.hf.create_topic(&load.topic, TopicSettings::new()).await?;
@@ -107,7 +114,7 @@ impl<'a> Stage<'a> {
         let found: Found = client.finish().await?;
         self.committed += found.all_committed;
         self.problems.extend(found.problems.iter().cloned());
-        let open = self.server.settle(&self.hf).await?;
+        let open = self.server.settle(&self.hf, load.others).await?;
         if open > 0 {
             self.problems.push(format!("{open} transactions have not ended"));
         }
