@@ -79,7 +79,8 @@ def one_turn(name, system, number, options, parent):
         for row in system.measure(directory, levels, options.seconds, options.warmup):
             rows.append({"system": name, "round": number, "bare_syncs_per_second": syncs, **row})
             say(
-                f"round {number} of {options.rounds}: {name}, {row['kind']}, {row['level']}: "
+                f"round {number} of {options.rounds}: {rows[-1]['system']}, {row['kind']}, "
+                f"{row['level']}: "
                 f"{row['per_second']:,.0f}/s" + "".join(f"; {p}" for p in row["problems"])
             )
     finally:
