@@ -3,6 +3,7 @@
 
     compare/compare.py transactions --seconds 10            # DTM and Seata
     compare/compare.py events --seconds 10 --json out.json  # NATS JetStream and Kafka
+    compare/compare.py transfers --seconds 10               # Narayana, over two databases
 
 Every system keeps what it acknowledges on stable storage. Servers are started on free ports of the
 loopback interface, with their data in a temporary directory, and stopped afterwards; one system
@@ -17,13 +18,16 @@ import platform
 import shutil
 import sys
 import tempfile
+from contextlib import nullcontext
 from pathlib import Path
 
 import events
 import transactions
+import transfers
 from running import HERE, Failed, Missing, say, syncs_per_second
 
-LEVELS = {"transactions": "1,64,1024", "events": "64,1024"}
+LEVELS = {"transactions": "1,64,1024", "events": "64,1024", "transfers": "1,32"}
+MODULES = {"transactions": transactions, "events": events, "transfers": transfers}
 
 
 def arguments():
@@ -35,7 +39,7 @@ def arguments():
     parser.add_argument("--seconds", type=int, default=10, help="that count, at each level")
     parser.add_argument("--rounds", type=int, default=2, help="how often all take their turn")
     parser.add_argument("--warmup", type=float, default=30, help="seconds for virtual machines")
-    parser.add_argument("--levels", help="under way at once [default: 1,64,1024, or 64,1024]")
+    parser.add_argument("--levels", help="under way at once [default: those of the work]")
     parser.add_argument("--only", help="systems, with commas")
     parser.add_argument("--dir", type=Path, help="the disk to use [default: a temporary one]")
     parser.add_argument("--json", type=Path, help="write every single figure to this file")
@@ -46,8 +50,7 @@ def arguments():
 def chosen(options):
     if not options.handfast.exists():
         raise Missing(f"{options.handfast} is not there: cargo build --release, or --handfast PATH")
-    module = {"transactions": transactions, "events": events}[options.what]
-    known = module.systems(options.handfast.resolve())
+    known = MODULES[options.what].systems(options.handfast.resolve())
     names = options.only.split(",") if options.only else list(known)
     unknown = [name for name in names if name not in known]
     if unknown:
@@ -76,7 +79,8 @@ def one_turn(name, system, number, options, parent):
         for row in system.measure(directory, levels, options.seconds, options.warmup):
             rows.append({"system": name, "round": number, "bare_syncs_per_second": syncs, **row})
             say(
-                f"round {number} of {options.rounds}: {name}, {row['kind']}, {row['level']}: "
+                f"round {number} of {options.rounds}: {rows[-1]['system']}, {row['kind']}, "
+                f"{row['level']}: "
                 f"{row['per_second']:,.0f}/s" + "".join(f"; {p}" for p in row["problems"])
             )
     finally:
@@ -143,15 +147,18 @@ def run(options):
     parent = Path(tempfile.mkdtemp(prefix="handfast-compare-", dir=options.dir)).resolve()
     if filesystem(parent) in ("tmpfs", "ramfs"):
         say(f"{parent} is in memory: nothing there is durable, use --dir\n")
+    # What the systems use by turns, where there is such a thing.
+    used_by_all = getattr(MODULES[options.what], "used_by_all", None)
     rows, failures = [], []
     try:
-        for number in range(1, options.rounds + 1):
-            for name, system in systems.items():
-                try:
-                    rows += one_turn(name, system, number, options, parent)
-                except Failed as failure:
-                    failures.append(f"{name}, round {number}: {failure}")
-                    say(failures[-1] + "\n")
+        with used_by_all(systems, parent) if used_by_all else nullcontext():
+            for number in range(1, options.rounds + 1):
+                for name, system in systems.items():
+                    try:
+                        rows += one_turn(name, system, number, options, parent)
+                    except Failed as failure:
+                        failures.append(f"{name}, round {number}: {failure}")
+                        say(failures[-1] + "\n")
     finally:
         if options.keep:
             say(f"data and logs are in {parent}\n")

@@ -6,6 +6,7 @@ Must never end, or speak to, a process that it did not start.
 import json
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -92,6 +93,13 @@ def syncs_per_second(directory, seconds=0.5):
     return count / seconds
 
 
+def as_user(user):
+    """For `subprocess`: to run as an entry of the password file, or as ourselves."""
+    if user is None:
+        return {}
+    return {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": []}
+
+
 class Processes:
     """The processes of one system, in one directory; leaving the `with` block ends them all."""
 
@@ -103,13 +111,16 @@ class Processes:
         return self
 
     def __exit__(self, *_):
-        for name, process in reversed(self.running):
-            self.stop(process)
+        self.end()
+
+    def end(self):
+        for process, ends_with in reversed(self.running):
+            self.stop(process, ends_with)
 
     @staticmethod
-    def stop(process, seconds=10):
+    def stop(process, ends_with, seconds=10):
         if process.poll() is None:
-            process.terminate()
+            process.send_signal(ends_with)
             try:
                 process.wait(seconds)
             except subprocess.TimeoutExpired:
@@ -119,7 +130,7 @@ class Processes:
             if stream:
                 stream.close()
 
-    def start(self, name, argv, piped=False, env=None):
+    def start(self, name, argv, piped=False, env=None, user=None, ends_with=signal.SIGTERM):
         """Starts a process in the directory; what it writes goes to NAME.log there."""
         with open(self.directory / f"{name}.log", "ab") as log:
             process = subprocess.Popen(
@@ -131,13 +142,14 @@ class Processes:
                 stderr=log,
                 text=True,
                 start_new_session=True,
+                **as_user(user),
             )
-        self.running.append((name, process))
+        self.running.append((process, ends_with))
         return process
 
-    def server(self, name, argv, port, seconds=60, env=None):
-        """Starts a server and waits until somebody listens on its port."""
-        process = self.start(name, argv, env=env)
+    def server(self, name, argv, port, seconds=60, **options):
+        """Starts a server and waits until somebody listens on its port; options as for `start`."""
+        process = self.start(name, argv, **options)
         until = time.monotonic() + seconds
         while True:
             with socket.socket() as probe:
@@ -186,9 +198,16 @@ def handfast_version(binary):
 
 
 def handfast_bench(binary, directory, seconds, *words):
-    """One `handfast bench`; its report, also when it is one with problems."""
-    argv = [str(binary), "bench", *words, "--dir", str(directory), "--json", "--quiet"]
-    done = subprocess.run(argv, capture_output=True, text=True, timeout=seconds)
+    """One `handfast bench`; its report, also when it is one with problems.
+
+    Its store is in `directory`: where temporary files are, and where commands that know --dir are
+    told to make it.
+    """
+    argv = [str(binary), "bench", *words, "--json", "--quiet"]
+    if words[0] != "db":
+        argv += ["--dir", str(directory)]
+    env = {**os.environ, "TMPDIR": str(directory)}
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=seconds, env=env)
     try:
         report = json.loads(done.stdout)
     except json.JSONDecodeError:
