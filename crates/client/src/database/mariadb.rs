@@ -71,10 +71,7 @@ impl Engine for MySql {
         branch: &BranchId,
         remaining: Duration,
     ) -> Result<Option<Holder>, sqlx::Error> {
-        // Once it has prepared, a session answers nothing else.
-        let holder = application::holder(connection).await?;
-        application::start(connection, branch, remaining).await?;
-        Ok(Some(holder))
+        application::start(connection, branch, remaining).await.map(Some)
     }
 
     async fn prepare(

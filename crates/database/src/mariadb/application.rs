@@ -33,16 +33,19 @@ const RESET: &str = "SET SESSION innodb_lock_wait_timeout = DEFAULT, max_stateme
 /// (X4), and the time it may sit idle; MariaDB takes whole seconds for the last two, so they are
 /// rounded up. These are settings of the session; [`finish_own`] and [`roll_back`] take them back.
 ///
+/// Says which session it is, for the vote (MY3): once it has prepared, it answers nothing else.
+///
 /// # Errors
 /// The driver's; close the connection.
 pub async fn start(
     connection: &mut MySqlConnection,
     branch: &BranchId,
     remaining: Duration,
-) -> Result<(), sqlx::Error> {
-    let sql = format!("{}; XA START {}", limits(remaining), branch.xid());
-    sqlx::raw_sql(AssertSqlSafe(sql)).execute(connection).await?;
-    Ok(())
+) -> Result<Holder, sqlx::Error> {
+    let sql = format!("{}; {}; XA START {}", limits(remaining), session::OWN, branch.xid());
+    let rows = sqlx::raw_sql(AssertSqlSafe(sql)).fetch_all(&mut *connection).await?;
+    let row = rows.first().ok_or(sqlx::Error::RowNotFound)?;
+    session::own(connection, row).await
 }
 
 /// Writes the marker and prepares: a YES vote if it succeeds. The session then belongs to the
@@ -69,13 +72,13 @@ pub async fn prepare(
     Err(message)
 }
 
-/// Which session this is, for the vote (MY3). Has to be asked before [`prepare`]: a session with a
-/// prepared branch answers nothing else.
+/// Which session this is, as [`start`] says it. Has to be asked before [`prepare`].
 ///
 /// # Errors
 /// The driver's.
 pub async fn holder(connection: &mut MySqlConnection) -> Result<Holder, sqlx::Error> {
-    session::own(connection).await
+    let row = sqlx::raw_sql(session::OWN).fetch_one(&mut *connection).await?;
+    session::own(connection, &row).await
 }
 
 /// Ends a prepared branch on the session that prepared it, as decided. The connection is free for

@@ -5,6 +5,7 @@
 
 use std::time::Duration;
 
+use sqlx::mysql::MySqlRow;
 use sqlx::{AssertSqlSafe, MySqlConnection, Row};
 use tokio::time::{Instant, sleep};
 
@@ -70,9 +71,25 @@ pub(super) async fn server_start(connection: &mut MySqlConnection) -> Result<u64
     Ok(u64::try_from(start).unwrap_or(0))
 }
 
-/// This session's own name, which its vote carries.
-pub(super) async fn own(connection: &mut MySqlConnection) -> Result<Holder, sqlx::Error> {
-    let server_start = server_start(connection).await?;
-    let row = sqlx::raw_sql("SELECT CONNECTION_ID()").fetch_one(connection).await?;
-    Ok(Holder { connection: row.try_get(0)?, server_start })
+/// What [`own`] is read from. When the server started is dear to find out (MariaDB gathers all its
+/// status for it) and cannot change while the session lives, so the session remembers it.
+pub(super) const OWN: &str = "SELECT CONNECTION_ID(), @handfast_server_start";
+
+/// This session's own name, which its vote carries, from the row of [`OWN`].
+pub(super) async fn own(
+    connection: &mut MySqlConnection,
+    row: &MySqlRow,
+) -> Result<Holder, sqlx::Error> {
+    let number = row.try_get(0)?;
+    let known: Option<i64> = row.try_get(1)?;
+    let server_start = match known.and_then(|start| u64::try_from(start).ok()) {
+        Some(start) => start,
+        None => {
+            let start = server_start(connection).await?;
+            let remember = format!("SET @handfast_server_start = {start}");
+            sqlx::raw_sql(AssertSqlSafe(remember)).execute(connection).await?;
+            start
+        }
+    };
+    Ok(Holder { connection: number, server_start })
 }
