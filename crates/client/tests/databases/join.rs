@@ -165,6 +165,43 @@ async fn two_databases_are_prepared_at_once_and_mariadb_s_is_finished_on_its_own
     }
 }
 
+/// One message begins the transaction and enlists its databases, and the commit counts them.
+#[tokio::test(flavor = "multi_thread")]
+async fn databases_take_part_from_the_beginning() {
+    let (mut fake, pg, id) = (Fake::start(), Pg::new().await, transaction());
+    let hf = fake.connect().await;
+    let (hf, pool) = (hf.clone(), pg.pool.clone());
+    let ended = tokio::spawn(async move {
+        let (tx, [ledger]) = hf.begin_across(["ledger"], BeginOptions::new()).await?;
+        ledger.run(&pool, async |db| sqlx::query(WORK).execute(db).await).await.expect("prepared");
+        tx.commit().await
+    });
+    let mut session = fake.sessions.recv().await.unwrap();
+    let (request, call) = session.call().await;
+    let Call::Begin(begin) = call else { panic!("{call:?}") };
+    let names: Vec<&str> = begin.branches.iter().map(|b| b.participant.as_str()).collect();
+    assert_eq!(names, ["ledger"]);
+    session.answer(request, begun(id, &["ledger"])).await;
+    let (request, asked) = commit(&mut session).await;
+    assert_eq!((asked.branches, asked.votes.len()), (1, 1));
+    assert_eq!(pg.database.prepared(&[branch(id, "ledger")]).await.unwrap(), [true]);
+    session.answer(request, committed(id)).await;
+    assert!(ended.await.unwrap().is_ok_and(|committed| committed.finished));
+
+    // The transaction of the same key has ended: there is nothing to take part in.
+    let again = tokio::spawn({
+        let hf = fake.connect().await;
+        async move { hf.begin_across(["ledger"], BeginOptions::new().with_key("k")).await.map(drop) }
+    });
+    let mut session = fake.sessions.recv().await.unwrap();
+    let (request, _) = session.call().await;
+    let Answer::Begun(mut ended) = begun(id, &[]) else { unreachable!() };
+    ended.repeated = true;
+    session.answer(request, Answer::Begun(ended)).await;
+    let error = again.await.unwrap().unwrap_err();
+    assert!(matches!(&error, TransactionError::Refused(r) if r.is(Code::Closed)), "{error:?}");
+}
+
 /// The client decides nothing: it closes the session, and the server finishes the branch.
 #[tokio::test(flavor = "multi_thread")]
 async fn when_the_stream_is_lost_the_session_is_closed() {

@@ -3,14 +3,15 @@
 use std::time::Duration;
 
 use handfast::database::{Error, Local, LocalOptions, LocalTransaction, Step};
-use handfast::{Code, Event, Handfast, TransactionError};
+use handfast::{Code, Event, Handfast, TransactionError, Wait};
 use handfast_core::input::Resolution;
 use handfast_core::refusal::Refusal;
+use handfast_wire::ids;
 use handfast_wire::raw::transaction_request::Call;
 use handfast_wire::v1::transaction_reply::Result as Answer;
 use sqlx::mysql::MySqlPoolOptions;
 use sqlx::postgres::PgPoolOptions;
-use sqlx::{AssertSqlSafe, MySqlPool, PgPool};
+use sqlx::{AssertSqlSafe, MySqlPool, PgConnection, PgPool};
 use tokio::task::JoinHandle;
 
 use crate::bench::{
@@ -29,14 +30,23 @@ fn placed(tx: &mut LocalTransaction) {
 
 /// A row and an event, in PostgreSQL.
 fn order(hf: &Handfast, pool: &PgPool) -> Ran {
+    order_with(hf, pool, LocalOptions::new())
+}
+
+/// The same, and waits until the event can be read.
+fn order_and_wait(hf: &Handfast, pool: &PgPool) -> Ran {
+    order_with(hf, pool, LocalOptions::new().with_wait(Wait::Finished))
+}
+
+fn order_with(hf: &Handfast, pool: &PgPool, options: LocalOptions) -> Ran {
     let (hf, pool) = (hf.clone(), pool.clone());
     tokio::spawn(async move {
-        hf.local("orders", &pool, async |db, tx| {
+        let work = async |db: &mut PgConnection, tx: &mut LocalTransaction| {
             sqlx::query(WORK).execute(db).await?;
             placed(tx);
             Ok(7)
-        })
-        .await
+        };
+        hf.local_with("orders", &pool, options, work).await.map(|local| local.value)
     })
 }
 
@@ -75,6 +85,25 @@ async fn it_commits_and_its_events_with_it() {
     assert_eq!(ran.await.unwrap().unwrap(), 7);
 }
 
+/// The marker decides: nobody has to wait for the server, which is told all the same.
+#[tokio::test(flavor = "multi_thread")]
+async fn l3_it_returns_when_its_database_has_committed() {
+    let (mut fake, pg, id) = (Fake::start(), Pg::new().await, transaction());
+    let hf = fake.connect().await;
+    let ran = order(&hf, &pg.pool);
+    let mut one = session(&mut fake).await;
+    begin_local(&mut one, id).await;
+    assert_eq!(ran.await.unwrap().unwrap(), 7);
+    assert_eq!(pg.count("SELECT count(*) FROM handfast_branch").await, 1);
+    let (_, call) = one.call().await;
+    let Call::Commit(commit) = &call else { panic!("{call:?}") };
+    assert!(commit.vouched && commit.transaction_id == ids::transaction_bytes(id));
+    // Whether that arrived is not known: it is said again.
+    one.cut().await;
+    let mut two = session(&mut fake).await;
+    assert_eq!(two.call().await.1, call);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn it_commits_in_mariadb_and_the_connection_is_free_again() {
     let (mut fake, maria) = (Fake::start(), Maria::new().await);
@@ -100,9 +129,8 @@ async fn it_commits_in_mariadb_and_the_connection_is_free_again() {
 async fn without_events_nobody_is_asked() {
     let (mut fake, pg, maria) = (Fake::start(), Pg::new().await, Maria::new().await);
     let hf = fake.connect().await;
-    let work = async |db: &mut sqlx::PgConnection, _: &mut LocalTransaction| {
-        sqlx::query(WORK).execute(db).await
-    };
+    let work =
+        async |db: &mut PgConnection, _: &mut LocalTransaction| sqlx::query(WORK).execute(db).await;
     hf.local("orders", &pg.pool, work).await.unwrap();
     let work = async |db: &mut sqlx::MySqlConnection, _: &mut LocalTransaction| {
         sqlx::query(WORK).execute(db).await
@@ -288,7 +316,7 @@ async fn a_tombstone_refuses_the_commit() {
 async fn a_lost_answer_to_commit_is_asked_for_again() {
     let (mut fake, pg, id) = (Fake::start(), Pg::new().await, transaction());
     let hf = fake.connect().await;
-    let ran = order(&hf, &pg.pool);
+    let ran = order_and_wait(&hf, &pg.pool);
     let mut one = session(&mut fake).await;
     begin_local(&mut one, id).await;
     let (_, first) = one.call().await;
@@ -317,7 +345,7 @@ async fn after_the_database_has_committed_nothing_is_called_a_failure() {
         let id = transaction();
         let clear = "DELETE FROM work";
         sqlx::query(clear).execute(&pg.pool).await.unwrap();
-        let ran = order(&hf, &pg.pool);
+        let ran = order_and_wait(&hf, &pg.pool);
         if session.is_none() {
             session = fake.sessions.recv().await;
         }
