@@ -244,7 +244,7 @@ impl Coordinator {
         match tx.end_lsn {
             None => {
                 self.append_end(cx, id);
-                self.answer_finished(cx, id);
+                self.await_end(cx, id);
             }
             Some(lsn) if lsn <= cx.effects.durable() => self.end_durable(cx, id),
             Some(_) => {}
@@ -259,15 +259,6 @@ impl Coordinator {
         if deciding && commit.updaters.is_empty() {
             self.append_end(cx, commit.id);
             self.await_end(cx, commit.id);
-        }
-    }
-
-    /// C10: that all have finished is a fact, whenever END becomes durable. But what an operator did,
-    /// or a participant that has lost its branch, is told only when the log holds it.
-    fn answer_finished(&mut self, cx: &mut Context<'_>, id: TransactionId) {
-        match self.transactions.get_mut(&id) {
-            Some(tx) if !tx.heuristic => tx.answer_waiters(cx.effects, |_| true),
-            Some(_) | None => self.await_end(cx, id),
         }
     }
 

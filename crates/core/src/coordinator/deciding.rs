@@ -295,7 +295,7 @@ impl Coordinator {
         let outcome = tx.outcome(cx.effects.durable().max(begun));
         let settled = match outcome.state {
             PublicState::Preparing => false,
-            PublicState::Committing => wait == Wait::Decided || outcome.finished,
+            PublicState::Committing => wait == Wait::Decided,
             PublicState::Committed | PublicState::Failed => true,
         };
         if settled {

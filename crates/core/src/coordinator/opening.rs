@@ -97,7 +97,7 @@ impl Coordinator {
         if self.transactions.contains_key(&id) {
             return Err(Refusal::new(Code::KeyConflict, format!("{id} exists already")));
         }
-        // Whoever was told that all have finished may begin the next one.
+        // A status tells that these have finished: whoever hears it may begin the next one.
         let open = self.transactions.len() - self.finished;
         if open >= cx.limits.open_transactions {
             let detail = format!("{open} transactions are open");

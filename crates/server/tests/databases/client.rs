@@ -4,8 +4,8 @@
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use handfast::database::{Error, create_inbox};
-use handfast::{Event, Handfast, State, SubscriptionSettings};
+use handfast::database::{Error, LocalOptions, create_inbox};
+use handfast::{Event, Handfast, State, SubscriptionSettings, Wait};
 use sqlx::{MySqlPool, PgPool};
 
 use crate::world::World;
@@ -32,6 +32,11 @@ impl Application {
     }
 }
 
+/// It returns when its events can be read.
+fn read_at_once() -> LocalOptions {
+    LocalOptions::new().with_wait(Wait::Finished)
+}
+
 fn made() -> Event {
     Event::new("made", "/test")
 }
@@ -39,18 +44,18 @@ fn made() -> Event {
 #[tokio::test]
 async fn local_is_the_row_and_the_event() {
     let Application { world, hf, orders, ledger } = &Application::new().await;
-    let done = hf.local("orders", orders, async |db, tx| {
+    let done = hf.local_with("orders", orders, read_at_once(), async |db, tx| {
         sqlx::query(TAKE).execute(db).await?;
         tx.publish("made", made());
         Ok::<_, sqlx::Error>(())
     });
-    done.await.unwrap();
-    let done = hf.local("ledger", ledger, async |db, tx| {
+    assert!(done.await.unwrap().committed.is_some_and(|committed| committed.finished));
+    let done = hf.local_with("ledger", ledger, read_at_once(), async |db, tx| {
         sqlx::query(GIVE).execute(db).await?;
         tx.publish("made", made());
         Ok::<_, sqlx::Error>(())
     });
-    done.await.unwrap();
+    assert!(done.await.unwrap().committed.is_some_and(|committed| committed.finished));
     assert_eq!(world.balances().await, (90, 110));
     assert_eq!(world.events().await, 2);
 }
