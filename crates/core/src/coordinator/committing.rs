@@ -239,7 +239,6 @@ impl Coordinator {
         if !done || !matches!(tx.phase, Phase::Committing | Phase::Failed) {
             return;
         }
-        self.finished += usize::from(tx.phase == Phase::Committing);
         tx.phase = Phase::Ended;
         match tx.end_lsn {
             None => {
@@ -303,8 +302,6 @@ impl Coordinator {
         };
         tx.answer_waiters(cx.effects, |_| true);
         let Some(mut tx) = self.transactions.remove(&id) else { return };
-        let committed = tx.decision.as_ref().is_some_and(|d| d.abort.is_none());
-        self.finished -= usize::from(committed);
         self.timers.disarm(id, &mut tx.timer);
         self.disown(tx.owner, id);
         self.let_go(&tx);

@@ -62,9 +62,6 @@ pub(crate) struct Context<'a> {
 pub(crate) struct Coordinator {
     /// Boxed, because the table moves what it holds.
     transactions: HashMap<TransactionId, Box<Transaction>>,
-    /// How many of them have committed and finished, and only wait for END to be durable: no more
-    /// than began before the last sync.
-    finished: usize,
     /// Transactions that end with their stream.
     owned: HashMap<SessionId, BTreeSet<TransactionId>>,
     /// Transactions with a branch that a client will finish on its own database session.

@@ -97,10 +97,8 @@ impl Coordinator {
         if self.transactions.contains_key(&id) {
             return Err(Refusal::new(Code::KeyConflict, format!("{id} exists already")));
         }
-        // A status tells that these have finished: whoever hears it may begin the next one.
-        let open = self.transactions.len() - self.finished;
-        if open >= cx.limits.open_transactions {
-            let detail = format!("{open} transactions are open");
+        if self.transactions.len() >= cx.limits.open_transactions {
+            let detail = format!("{} transactions are open", self.transactions.len());
             return Err(Refusal::new(Code::TooManyTransactions, detail));
         }
         let deadline_ms = checked_deadline(deadline_ms.unwrap_or(cx.limits.default_deadline_ms))?;

@@ -315,26 +315,6 @@ fn c8_a_database_branch_is_finished_by_the_server() {
     assert_eq!(text(&w.input(report(BranchReport::Done))), "append END");
 }
 
-/// I15, C10: what has finished gives its place among the open ones back, although END is not durable
-/// and a status tells already that all have finished.
-#[test]
-fn i15_what_has_finished_is_not_open() {
-    let limits = Limits { open_transactions: 1, ..Limits::default() };
-    let mut w = Bench::with_limits(limits);
-    run_of(&mut w, &["a"]);
-    w.accept();
-    w.vote(SERVICE_A, Vote::Yes);
-    w.settle();
-    let next = Command::Begin(Box::new(begin(TransactionId(X.0 + 1))));
-    let refused = "refused too_many_transactions";
-    assert_eq!(text(&w.command(CLIENT, next.clone())), refused);
-    w.command(SERVICE_A, Command::Finished { id: X, committed: true });
-    assert_eq!(text(&w.command(CLIENT, next)), "append BEGIN");
-    w.settle();
-    let third = Command::Begin(Box::new(begin(TransactionId(X.0 + 2))));
-    assert_eq!(text(&w.command(CLIENT, third)), refused, "END of the first is durable by now");
-}
-
 /// I15: over a limit a call is refused with a stable code, and what was accepted stays.
 #[test]
 fn i15_limits_refuse_and_keep_what_is_there() {
