@@ -16,6 +16,9 @@ use sqlx::{Connection, MySqlConnection};
 use crate::harness::{Done, Server, ask, run, start, until};
 
 const UNKNOWN: &str = "00000000-0000-7000-8000-000000000000";
+/// Tests share a server, and the list is of all its databases.
+const PREPARED_HERE: &str =
+    "SELECT count(*) FROM pg_prepared_xacts WHERE database = current_database()";
 
 static POSTGRES: LazyLock<Postgres> = LazyLock::new(|| postgres(&PostgresOptions::default()));
 
@@ -282,7 +285,7 @@ async fn databases_and_what_is_in_doubt() {
     let text = ask(&server, &format!("tx resolve {id} --abort --why test --yes")).text();
     assert!(text.contains("reason        operator: test"), "{text}");
     until(seen, |seen| seen["prepared"].as_array().unwrap().len() == 1);
-    assert_eq!(sql(&url, "SELECT count(*) FROM pg_prepared_xacts"), "1");
+    assert_eq!(sql(&url, PREPARED_HERE), "1");
     sql(&url, "ROLLBACK PREPARED 'it''s'");
     drop(server);
 
@@ -334,7 +337,7 @@ async fn a_restored_store_leaves_databases_alone_until_they_are_adopted() {
     let row = &found["prepared"][0];
     assert_eq!(row["label"], "unknown", "{found}");
     assert!(row["remedy"].as_str().unwrap().contains("PREPARED 'handfast."), "{row}");
-    assert_eq!(sql(&url, "SELECT count(*) FROM pg_prepared_xacts"), "1");
+    assert_eq!(sql(&url, PREPARED_HERE), "1");
     sql(&url, &format!("ROLLBACK PREPARED 'handfast.{branch}'"));
 }
 
