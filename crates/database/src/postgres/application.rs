@@ -8,15 +8,16 @@
 //! Without this crate the same statements do, in one message:
 //!
 //! ```sql
-//! SAVEPOINT handfast; RELEASE SAVEPOINT handfast;
 //! SET LOCAL synchronous_commit = on;
 //! INSERT INTO public.handfast_branch (id, outcome) VALUES ('<id>', 'committed');
+//! SAVEPOINT handfast;
 //! PREPARE TRANSACTION 'handfast.<id>'   -- or COMMIT, for a local transaction
 //! ```
 //!
-//! The savepoint is a guard. In a block that has failed, or with no block open, PREPARE and COMMIT
-//! *succeed* and prepare nothing, or an empty branch; SAVEPOINT fails in both cases, and what
-//! follows it in the message is not run.
+//! The savepoint is a guard. In a block that has failed PREPARE and COMMIT *succeed* and prepare
+//! nothing; there the marker's INSERT fails already, and what follows it in the message is not run.
+//! With no block open they would prepare or commit the marker alone, because a message is a
+//! transaction of its own; there SAVEPOINT fails, and takes the marker back.
 
 use std::time::Duration;
 
@@ -27,16 +28,16 @@ use crate::application::{ApplicationError, milliseconds};
 use crate::errors::postgres::{code, may_pass, meaning, message};
 use crate::errors::{Meaning, Step};
 
-/// Opens the transaction. The remaining deadline bounds each of its statements, each wait for a
-/// lock (X4), and the time it may sit idle, so that a stopped application does not hold its locks
-/// or a resolution back.
+/// Opens the transaction. The remaining deadline bounds each of its statements, and with them each
+/// wait for a lock (X4), and the time it may sit idle, so that a stopped application does not hold
+/// its locks or a resolution back. A `lock_timeout` of the session's own stays as it is.
 ///
 /// # Errors
 /// The driver's; no transaction is open then, or the connection is lost.
 pub async fn begin(connection: &mut PgConnection, remaining: Duration) -> Result<(), sqlx::Error> {
     let ms = milliseconds(remaining);
     let sql = format!(
-        "BEGIN; SET LOCAL statement_timeout = {ms}; SET LOCAL lock_timeout = {ms}; \
+        "BEGIN; SET LOCAL statement_timeout = {ms}; \
          SET LOCAL idle_in_transaction_session_timeout = {ms}"
     );
     sqlx::raw_sql(AssertSqlSafe(sql)).execute(connection).await?;
@@ -105,9 +106,9 @@ async fn guarded(
     end: &str,
 ) -> Result<u64, sqlx::Error> {
     let sql = format!(
-        "SAVEPOINT handfast; RELEASE SAVEPOINT handfast; \
-         SET LOCAL synchronous_commit = on; \
-         INSERT INTO public.handfast_branch (id, outcome) VALUES ('{branch}', 'committed'); {end}"
+        "SET LOCAL synchronous_commit = on; \
+         INSERT INTO public.handfast_branch (id, outcome) VALUES ('{branch}', 'committed'); \
+         SAVEPOINT handfast; {end}"
     );
     let done = sqlx::raw_sql(AssertSqlSafe(sql)).execute(connection).await?;
     Ok(done.rows_affected())
