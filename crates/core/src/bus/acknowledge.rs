@@ -1,6 +1,6 @@
 //! Acknowledging, rejecting and extending deliveries outside a transaction.
 
-use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::collections::BTreeMap;
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -53,18 +53,20 @@ impl Bus {
         check_count(deliveries)?;
         let mut after = Lsn(0);
         let mut refused = Vec::new();
-        let mut current: BTreeMap<SubscriptionId, BTreeSet<Offset>> = BTreeMap::new();
+        let mut current: BTreeMap<SubscriptionId, Vec<Offset>> = BTreeMap::new();
         for delivery in deliveries {
             match self.standing(delivery) {
                 Standing::Current => {
-                    current.entry(delivery.subscription).or_default().insert(delivery.offset);
+                    current.entry(delivery.subscription).or_default().push(delivery.offset);
                 }
                 Standing::Acknowledged(lsn) => after = after.max(lsn),
                 Standing::Staged => refused.push((*delivery, staged(delivery))),
                 Standing::Over => refused.push((*delivery, expired(delivery))),
             }
         }
-        for (id, offsets) in current {
+        for (id, mut offsets) in current {
+            offsets.sort_unstable();
+            offsets.dedup();
             let record = Acknowledged { subscription: id, ranges: coalesce(&offsets) };
             let lsn = self.append(call.effects, Record::Acknowledged(record));
             after = after.max(lsn);
@@ -155,23 +157,14 @@ impl Bus {
     ) {
         let Some(subscription) = self.subscriptions.get_mut(&record.subscription) else { return };
         for range in &record.ranges {
-            let mut at = range.from;
-            while let Some(offset) = subscription.window.first_entry_from(at)
-                && offset < range.to
-            {
-                let entry = subscription.window.entry(offset);
-                if entry.is_some_and(|e| e.phase() == Phase::Acknowledging { lsn }) {
-                    subscription.window.remove(offset);
-                }
-                at = Offset(offset.0 + 1);
-            }
+            subscription.window.remove_acknowledged(*range, lsn);
         }
         self.pump(record.subscription, now, effects);
     }
 }
 
-/// Offsets as ranges, ascending.
-pub(super) fn coalesce(offsets: &BTreeSet<Offset>) -> Vec<OffsetRange> {
+/// Ascending offsets as ranges.
+fn coalesce(offsets: &[Offset]) -> Vec<OffsetRange> {
     let mut ranges: Vec<OffsetRange> = Vec::new();
     for offset in offsets {
         let to = Offset(offset.0 + 1);

@@ -5,7 +5,7 @@ use alloc::boxed::Box;
 use alloc::vec::Vec;
 
 use super::subscription::{Outstanding, Subscription};
-use super::window::Phase;
+use super::window::{Lease, Phase};
 use super::{Bus, Reach};
 use crate::effects::Effects;
 use crate::event::{Body, Delivery, DeliveryRef, PlacedEvent, StoredEvent};
@@ -68,9 +68,9 @@ impl Bus {
             let Some(topic) = self.topics.get_mut(&event.topic) else { continue };
             let before = topic.visible;
             topic.visible = topic.visible.max(Offset(event.offset.0 + 1));
-            // Few topics have more than a handful of subscriptions.
-            let readers: Vec<SubscriptionId> = topic.subscriptions.iter().copied().collect();
-            for id in readers {
+            // Out of the topic while they are walked, which changes none of them.
+            let readers = core::mem::take(&mut topic.subscriptions);
+            for id in readers.iter().copied() {
                 let Some((subscription, mut reach)) = self.reach(id, now, effects) else {
                     continue;
                 };
@@ -79,6 +79,9 @@ impl Bus {
                 {
                     behind.push(id);
                 }
+            }
+            if let Some(topic) = self.topics.get_mut(&event.topic) {
+                topic.subscriptions = readers;
             }
         }
         behind.sort_unstable();
@@ -139,6 +142,11 @@ impl Subscription {
         Offset(self.passed().0.saturating_add(WINDOW))
     }
 
+    fn is_beyond_horizon(&self, offset: Offset) -> bool {
+        // What is passed begins with the floor, which is known without a look into the window.
+        offset.0 >= self.facts.progress.floor().0.saturating_add(WINDOW) && offset >= self.horizon()
+    }
+
     fn fetched_range(&mut self, reach: &mut Reach<'_>, events: Vec<StoredEvent>, next: Offset) {
         for event in events {
             if event.offset < self.cursor {
@@ -171,7 +179,7 @@ impl Subscription {
             return false;
         }
         self.cursor = after;
-        if self.window.admit(offset, key) {
+        if self.window.claim(offset, key) {
             self.hand_out(reach, event);
         }
         true
@@ -214,7 +222,8 @@ impl Subscription {
         event: &PlacedEvent,
         (transaction, wall_ms): (Option<TransactionId>, u64),
     ) -> bool {
-        if !self.can_deliver(reach) || event.offset >= self.horizon() || self.fetch.is_some() {
+        if !self.can_deliver(reach) || self.is_beyond_horizon(event.offset) || self.fetch.is_some()
+        {
             return false;
         }
         let stored = |body: &bytes::Bytes| StoredEvent {
@@ -235,19 +244,15 @@ impl Subscription {
 
     /// Gives an event that holds its key to the next stream in line.
     fn hand_out(&mut self, reach: &mut Reach<'_>, event: StoredEvent) {
-        let offset = event.offset;
+        let (offset, key) = (event.offset, event.key);
         let Some(session) = self.next_stream(reach) else {
             unreachable!("credit is checked before an event is handed out")
         };
         let token = reach.next_token();
         let lease_ms = self.settings().lease_ms;
         let until_ms = reach.now.mono_ms.saturating_add(lease_ms);
-        self.set_phase(reach.timers, offset, Phase::Leased { until_ms });
-        let entry = self.window.entry_mut(offset).expect("the event was admitted");
-        entry.attempts = entry.attempts.saturating_add(1);
-        entry.token = token;
-        entry.session = session;
-        let attempt = entry.attempts;
+        let attempt = self.window.lease(offset, key, Lease { until_ms, token, session });
+        reach.timers.insert((until_ms, self.id(), offset));
         let reference = DeliveryRef { subscription: self.id(), offset, token };
         let delivery = Delivery { reference, attempt, lease_ms, event };
         let delivery = Box::new(delivery);

@@ -48,18 +48,17 @@ impl Bus {
 impl Subscription {
     /// Moves an event on and keeps its timer.
     pub(super) fn set_phase(&mut self, timers: &mut Timers, offset: Offset, phase: Phase) {
-        let Some(entry) = self.window.entry(offset) else { return };
-        if let Some(at_ms) = entry.phase().timer() {
+        let Some((before, session)) = self.window.set_phase(offset, phase) else { return };
+        if let Some(at_ms) = before.timer() {
             timers.remove(&(at_ms, self.id(), offset));
         }
         if let Some(at_ms) = phase.timer() {
             timers.insert((at_ms, self.id(), offset));
         }
         let is_leased = |phase| matches!(phase, Phase::Leased { .. });
-        if is_leased(entry.phase()) && !is_leased(phase) {
-            self.returned.push(entry.session);
+        if is_leased(before) && !is_leased(phase) {
+            self.returned.push(session);
         }
-        self.window.set_phase(offset, phase);
     }
 
     /// The event is not under way any more; the next one of its key may go.

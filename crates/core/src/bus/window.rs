@@ -3,7 +3,7 @@
 //! bodies, and never more than a window's worth.
 
 use alloc::boxed::Box;
-use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
+use alloc::collections::{BTreeMap, BTreeSet, VecDeque, btree_map};
 use alloc::vec::Vec;
 
 use hashbrown::HashMap;
@@ -74,7 +74,7 @@ pub(super) struct Entry {
 }
 
 impl Entry {
-    /// Not delivered yet.
+    /// Not under lease.
     fn fresh(key: Option<KeyHash>, phase: Phase) -> Self {
         let (token, session) = (DeliveryToken(0), SessionId(0));
         Self { key, attempts: 0, token, session, phase, reason: None }
@@ -84,6 +84,17 @@ impl Entry {
     pub(super) fn phase(&self) -> Phase {
         self.phase
     }
+}
+
+/// A delivery.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Lease {
+    /// When it is over.
+    pub(super) until_ms: u64,
+    /// What names it.
+    pub(super) token: DeliveryToken,
+    /// Whom it goes to.
+    pub(super) session: SessionId,
 }
 
 /// Who holds a key, and who comes after, in the order of the log.
@@ -120,15 +131,11 @@ impl Window {
         self.entries.iter().map(|(offset, entry)| (*offset, entry))
     }
 
-    /// The first entry at or after an offset.
-    pub(super) fn first_entry_from(&self, offset: Offset) -> Option<Offset> {
-        self.entries.range(offset..).next().map(|(o, _)| *o)
-    }
-
     /// The first event under way at or after an offset, parked or not.
     pub(super) fn first_from(&self, offset: Offset) -> Option<Offset> {
+        let entry = self.entries.range(offset..).next().map(|(o, _)| *o);
         let parked = self.parked.range(offset..).next().copied();
-        self.first_entry_from(offset).into_iter().chain(parked).min()
+        entry.into_iter().chain(parked).min()
     }
 
     /// Events that could be delivered now, ascending.
@@ -151,16 +158,24 @@ impl Window {
         key.is_some_and(|key| self.keys.contains_key(&key))
     }
 
-    /// Takes an event that was not known: it holds its key from now on. True unless an earlier
-    /// event of its key is under way; then it is parked.
-    pub(super) fn admit(&mut self, offset: Offset, key: Option<KeyHash>) -> bool {
-        if !self.claim(offset, key) {
-            return false;
-        }
-        let before = self.entries.insert(offset, Entry::fresh(key, Phase::Ready));
-        assert!(before.is_none(), "an event is admitted once");
-        self.ready.insert(offset);
-        true
+    /// An event that holds its key is delivered: one that was not known, or one that was ready.
+    /// Says how often that was so by now.
+    pub(super) fn lease(&mut self, offset: Offset, key: Option<KeyHash>, lease: Lease) -> u32 {
+        let fresh = || Entry::fresh(key, Phase::Leased { until_ms: lease.until_ms });
+        let entry = match self.entries.entry(offset) {
+            btree_map::Entry::Vacant(vacant) => vacant.insert(fresh()),
+            btree_map::Entry::Occupied(occupied) => {
+                let entry = occupied.into_mut();
+                assert!(entry.phase == Phase::Ready, "an event is with one subscriber at a time");
+                self.ready.remove(&offset);
+                entry.phase = Phase::Leased { until_ms: lease.until_ms };
+                entry
+            }
+        };
+        entry.attempts = entry.attempts.saturating_add(1);
+        entry.token = lease.token;
+        entry.session = lease.session;
+        entry.attempts
     }
 
     /// Takes an event whose key is not known yet.
@@ -196,25 +211,39 @@ impl Window {
         false
     }
 
-    /// Moves an entry on; the caller keeps the timers.
-    pub(super) fn set_phase(&mut self, offset: Offset, phase: Phase) {
-        let Some(entry) = self.entries.get_mut(&offset) else { return };
-        entry.phase = phase;
+    /// Moves an entry on; the caller keeps the timers. Says where it stood, and with whom.
+    pub(super) fn set_phase(&mut self, offset: Offset, phase: Phase) -> Option<(Phase, SessionId)> {
+        let entry = self.entries.get_mut(&offset)?;
+        let before = core::mem::replace(&mut entry.phase, phase);
+        let session = entry.session;
         if phase == Phase::Ready {
             self.ready.insert(offset);
-        } else {
+        } else if before == Phase::Ready {
             self.ready.remove(&offset);
         }
+        Some((before, session))
     }
 
     /// The event is done with: the next one of its key may go.
     pub(super) fn remove(&mut self, offset: Offset) -> Option<Entry> {
         let entry = self.entries.remove(&offset)?;
-        self.ready.remove(&offset);
+        if entry.phase == Phase::Ready {
+            self.ready.remove(&offset);
+        }
         if let Some(key) = entry.key {
             self.pass_on(offset, key);
         }
         Some(entry)
+    }
+
+    /// The events of a range whose acknowledgement is this record are done with.
+    pub(super) fn remove_acknowledged(&mut self, range: OffsetRange, lsn: Lsn) {
+        let is_done = |_: &Offset, entry: &mut Entry| entry.phase == Phase::Acknowledging { lsn };
+        let done = self.entries.extract_if(range.from..range.to, is_done);
+        let keys: Vec<_> = done.filter_map(|(o, entry)| Some((o, entry.key?))).collect();
+        for (offset, key) in keys {
+            self.pass_on(offset, key);
+        }
     }
 
     /// Forgets the parked events of a range for which `keep` does not speak up.
@@ -233,7 +262,9 @@ impl Window {
         }
     }
 
-    fn claim(&mut self, offset: Offset, key: Option<KeyHash>) -> bool {
+    /// Makes an event that was not known the holder of its key. True unless an earlier event of its
+    /// key is under way; then it is parked.
+    pub(super) fn claim(&mut self, offset: Offset, key: Option<KeyHash>) -> bool {
         let Some(key) = key else { return true };
         let Some(turn) = self.keys.get_mut(&key) else {
             self.keys.insert(key, Turn { holder: offset, parked: VecDeque::new() });
