@@ -26,7 +26,7 @@ use crate::error::{Error, Fault, Refusal};
 use crate::lanes::Lane;
 
 /// Frames are closed at this many calls.
-const FRAME_CALLS: usize = 1_000;
+const FRAME_CALLS: usize = 128;
 /// Frames are closed at this many bytes; one call may be larger.
 const FRAME_BYTES: usize = 4 << 20;
 /// How often calls that wait too long are looked for.
@@ -107,13 +107,13 @@ struct Settled<L: Lane> {
 /// The callers' side.
 #[derive(Debug)]
 pub(crate) struct Session<L: Lane> {
-    queue: mpsc::UnboundedSender<Queued<L>>,
+    queue: mpsc::UnboundedSender<Box<Queued<L>>>,
     permits: Arc<Semaphore>,
     /// See [`Session::call_when_busy`].
     when_busy: bool,
 }
 
-/// A call on its way.
+/// A call on its way. Boxed, because it goes through several hands.
 #[derive(Debug)]
 struct Queued<L: Lane> {
     /// None: it was sent and will not be sent again.
@@ -197,7 +197,7 @@ impl<L: Lane> Session<L> {
             return Err(too_late(&terms, false));
         }
         let (waiter, waiting) = oneshot::channel();
-        let queued = Queued {
+        let queued = Box::new(Queued {
             call: Some(call),
             bytes,
             terms,
@@ -205,7 +205,7 @@ impl<L: Lane> Session<L> {
             sent: false,
             sent_before: false,
             _permit: Some(permit),
-        };
+        });
         self.queue.send(queued).map_err(|_| closed())?;
         Ok(Waiting(waiting))
     }
@@ -254,7 +254,7 @@ impl<L: Lane> Session<L> {
     /// Puts a call into the queue whose answer is of no interest.
     pub(crate) fn post(&self, call: L::Call, terms: Terms) {
         // Fails only while the runtime shuts down.
-        drop(self.queue.send(Queued {
+        drop(self.queue.send(Box::new(Queued {
             call: Some(call),
             bytes: 0,
             terms,
@@ -262,7 +262,7 @@ impl<L: Lane> Session<L> {
             sent: false,
             sent_before: false,
             _permit: None,
-        }));
+        })));
     }
 }
 
@@ -295,13 +295,13 @@ impl<L: Lane> Queued<L> {
 /// The task.
 struct Worker<L: Lane> {
     connection: Arc<Connection>,
-    inbox: mpsc::UnboundedReceiver<Queued<L>>,
+    inbox: mpsc::UnboundedReceiver<Box<Queued<L>>>,
     /// The inbox may bring more.
     open: bool,
     /// Calls that wait to be sent, in order.
-    backlog: VecDeque<Queued<L>>,
+    backlog: VecDeque<Box<Queued<L>>>,
     /// Calls that were sent on the stream that is open.
-    in_flight: HashMap<u64, Queued<L>>,
+    in_flight: HashMap<u64, Box<Queued<L>>>,
     next_request: u64,
     /// The number of the stream that is open, or was last.
     stream: u64,
@@ -342,7 +342,7 @@ impl<L: Lane> Worker<L> {
     }
 
     /// Takes a call over; `stream` is the one that is open.
-    fn take(&mut self, queued: Queued<L>, stream: Option<u64>) {
+    fn take(&mut self, queued: Box<Queued<L>>, stream: Option<u64>) {
         match queued.terms.only_on {
             Some(wanted) if Some(wanted) != stream => queued.fail(gone().into()),
             _ => self.backlog.push_back(queued),
