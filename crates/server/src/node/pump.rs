@@ -29,6 +29,8 @@ use super::writer::{Groups, WriteJob, Written};
 /// Inputs that are handled before outputs are carried out. Large enough that what is done once a
 /// batch costs little, small enough that services, clients and the journal have work meanwhile.
 const BATCH: usize = 256;
+/// Records that become durable before it is told of them.
+const PIECE: u64 = 128;
 /// How long records that nobody waits for may stay in memory, in milliseconds: BEGIN until its
 /// COMMIT, END until somebody else's COMMIT.
 const LAZY_MS: u64 = 5;
@@ -358,7 +360,15 @@ impl Pump {
             self.stats.records += written.records;
             self.stats.last_group = written.records;
             self.stats.sync_nanos += written.nanos;
-            self.core.handle(self.clock.now(), Input::Durable { through: written.through });
+            // In pieces: those who hear of the first work while the others are told.
+            let piece = |durable: Lsn| Lsn(written.through.0.min(durable.0 + PIECE));
+            while self.core.durable() < written.through {
+                let through = piece(self.core.durable());
+                self.core.handle(self.clock.now(), Input::Durable { through });
+                if through < written.through {
+                    self.tell();
+                }
+            }
             self.ends.durable.send_replace(written.through.0);
             self.retention.durable(written.through);
         }
@@ -371,9 +381,22 @@ impl Pump {
         self.core.handle(self.clock.now(), Input::Space { free, low: self.ends.space.low });
     }
 
-    /// Carries out everything that the core wants, hands over the next group, and sends what
-    /// sessions are to see.
+    /// Carries out everything that the core wants, and hands over the next group.
     fn carry_out(&mut self) {
+        self.tell();
+        if self.writing == 0 {
+            self.roll_if_full();
+            if self.is_group_due()
+                && let Some(group) = self.groups.take()
+            {
+                let reserve = self.core.reserved() + SPARE_BYTES;
+                self.write(WriteJob::Group { group, reserve });
+            }
+        }
+    }
+
+    /// Carries out everything that the core wants, and sends what sessions are to see.
+    fn tell(&mut self) {
         loop {
             let appended = self.drain();
             match appended {
@@ -395,15 +418,6 @@ impl Pump {
                         self.core.handle(self.clock.now(), Input::SessionEnded { session });
                     }
                 }
-            }
-        }
-        if self.writing == 0 {
-            self.roll_if_full();
-            if self.is_group_due()
-                && let Some(group) = self.groups.take()
-            {
-                let reserve = self.core.reserved() + SPARE_BYTES;
-                self.write(WriteJob::Group { group, reserve });
             }
         }
     }
