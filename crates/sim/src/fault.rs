@@ -16,6 +16,8 @@ pub enum Fault {
     CommitSentToStranger,
     /// Services are told that they may forget when END is not even made.
     ForgetBeforeEnd,
+    /// Services are told that they may forget while transactions that began before are undecided.
+    ForgetTooSoon,
     /// A decision is sent once and never again.
     DecisionNotRepeated,
     /// A YES arrives as a NO.
@@ -73,6 +75,7 @@ impl Fault {
         Self::AbortSentAfterCommit,
         Self::CommitSentToStranger,
         Self::ForgetBeforeEnd,
+        Self::ForgetTooSoon,
         Self::DecisionNotRepeated,
         Self::YesTakenForNo,
         Self::TicksLost,

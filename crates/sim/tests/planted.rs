@@ -45,6 +45,7 @@ planted! {
     abort_sent_after_commit: AbortSentAfterCommit by ["I1"];
     commit_sent_to_stranger: CommitSentToStranger by ["I1", "I13"];
     forget_before_end: ForgetBeforeEnd by ["I6"];
+    forget_too_soon: ForgetTooSoon by ["I3"];
     decision_not_repeated: DecisionNotRepeated by ["I13"];
     yes_taken_for_no: YesTakenForNo by ["I3"];
     ticks_lost: TicksLost by ["I13", "I7"];

@@ -21,8 +21,6 @@ const ABORT_SENDS: u32 = 5;
 /// How long a client may take to finish a branch on its own session (MY3), in milliseconds; then
 /// the server does it.
 const SESSION_MS: u64 = 2_000;
-/// How long `forget`s are collected, in milliseconds.
-const FORGET_PAUSE_MS: u64 = 200;
 
 impl Coordinator {
     /// C8: tells every branch that has something to finish.
@@ -304,19 +302,15 @@ impl Coordinator {
         let Some(mut tx) = self.transactions.remove(&id) else { return };
         self.timers.disarm(id, &mut tx.timer);
         self.disown(tx.owner, id);
+        self.undecided.decided(&mut tx);
         self.let_go(&tx);
         self.release_work(&tx);
-        let mut full = false;
         for branch in tx.branches.iter().filter(|b| b.is_service()) {
             if let Some(state_id) = branch.state_id {
-                full |= self.services.forget_later(&branch.participant.name, state_id, id);
+                self.services.forget_later(&branch.participant.name, state_id, id);
             }
         }
-        if full {
-            self.send_forgets(cx);
-        } else if self.forget_at.is_none() && self.services.has_forgettable() {
-            self.forget_at = Some(cx.now.mono_ms + FORGET_PAUSE_MS);
-        }
+        self.forget_later(cx.now);
     }
 
     /// An instance of a service: what waited for its durable state goes on at once.
@@ -393,17 +387,6 @@ impl Coordinator {
             }
             self.rearm(cx, id);
         }
-    }
-
-    /// Which outcomes a participant may forget: those of transactions that are not open here.
-    pub(super) fn may_forget(
-        &mut self,
-        cx: &mut Context<'_>,
-        caller: Caller,
-        mut ids: Vec<TransactionId>,
-    ) {
-        ids.retain(|id| !self.transactions.contains_key(id));
-        cx.effects.reply(caller, Reply::Forget(ids));
     }
 
     /// C15: an inquiry. What is not in memory is asked of the log.

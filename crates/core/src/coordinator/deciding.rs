@@ -47,6 +47,7 @@ impl Coordinator {
         let lsn = cx.effects.append(Record::Commit(commit));
         tx.decision = Some(Decided { abort: None, lsn, at: cx.now });
         tx.phase = Phase::Deciding;
+        self.undecided.decided(tx);
         tx.resolving = None;
         for branch in &mut tx.branches {
             branch.next_ms = None;
@@ -62,6 +63,7 @@ impl Coordinator {
         let lsn = cx.effects.append(Record::Abort(abort));
         tx.decision = Some(Decided { abort: Some(reason), lsn, at: cx.now });
         tx.phase = Phase::Deciding;
+        self.undecided.decided(tx);
         tx.resolving = None;
         for branch in &mut tx.branches {
             branch.next_ms = None;
@@ -227,6 +229,7 @@ impl Coordinator {
         self.timers.disarm(id, &mut tx.timer);
         self.disown(tx.owner, id);
         self.release_work(&tx);
+        self.undecided.decided(&mut tx);
         if let Some(key) = &tx.begin.key {
             self.keys.remove(key, id);
         }

@@ -8,6 +8,7 @@ mod collecting;
 mod committing;
 mod databases;
 mod deciding;
+mod forgetting;
 mod inquiry;
 mod keys;
 mod local;
@@ -39,6 +40,7 @@ use crate::refusal::{Code, Refusal};
 
 use collecting::deadline_reason;
 use databases::Registered;
+use forgetting::Undecided;
 use inquiry::Question;
 use keys::Keys;
 use services::Services;
@@ -62,6 +64,8 @@ pub(crate) struct Context<'a> {
 pub(crate) struct Coordinator {
     /// Boxed, because the table moves what it holds.
     transactions: HashMap<TransactionId, Box<Transaction>>,
+    /// Those that may still ask for a first vote.
+    undecided: Undecided,
     /// Transactions that end with their stream.
     owned: HashMap<SessionId, BTreeSet<TransactionId>>,
     /// Transactions with a branch that a client will finish on its own database session.
@@ -314,15 +318,6 @@ impl Coordinator {
             tx.attention = Some(detail.into());
             self.counters.attention += 1;
             cx.effects.emit(Output::Attention { id, detail: detail.into() });
-        }
-    }
-
-    /// Sends the collected `forget`s.
-    fn send_forgets(&mut self, cx: &mut Context<'_>) {
-        self.forget_at = None;
-        for (session, ids) in self.services.take_forgettable() {
-            let message = crate::output::ToService::Forget { ids };
-            cx.effects.emit(Output::ToService { session, message });
         }
     }
 

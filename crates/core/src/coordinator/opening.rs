@@ -152,6 +152,9 @@ impl Coordinator {
             None => tx.beginners.push((caller, false)),
         }
         self.counters.begun += 1;
+        if local.is_none() {
+            self.undecided.begun(&mut tx);
+        }
         // A distributed one says nothing that a crash would not undo: its COMMIT follows it in the
         // log, and an answer that needs it waits for it by itself.
         tx.begin_lsn = if local.is_some() {

@@ -1,6 +1,6 @@
 //! Services and their live instances: who can be sent what. In memory only; never decides.
 
-use alloc::collections::BTreeMap;
+use alloc::collections::{BTreeMap, VecDeque};
 use alloc::vec::Vec;
 
 use hashbrown::HashMap;
@@ -13,8 +13,9 @@ use crate::view::InstanceView;
 pub(crate) struct Services {
     services: BTreeMap<Name, Service>,
     sessions: HashMap<SessionId, Name>,
-    /// Outcomes that participants need not keep any more, to be sent in batches.
-    forgettable: BTreeMap<(Name, StateId), Vec<TransactionId>>,
+    /// Outcomes that participants need not keep for their transactions any more, in the order of
+    /// their ends.
+    forgettable: BTreeMap<(Name, StateId), VecDeque<TransactionId>>,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -91,11 +92,13 @@ impl Services {
         self.sessions.len()
     }
 
-    /// Notes that a participant may forget an outcome; says whether a batch is full.
-    pub(crate) fn forget_later(&mut self, name: &Name, state: StateId, id: TransactionId) -> bool {
-        let batch = self.forgettable.entry((name.clone(), state)).or_default();
-        batch.push(id);
-        batch.len() >= FORGET_BATCH
+    /// Notes that nobody needs an outcome any more. Of more than can be noted participants ask by
+    /// themselves.
+    pub(crate) fn forget_later(&mut self, name: &Name, state: StateId, id: TransactionId) {
+        let ids = self.forgettable.entry((name.clone(), state)).or_default();
+        if ids.len() < FORGETTABLE {
+            ids.push_back(id);
+        }
     }
 
     /// Something waits to be forgotten.
@@ -103,15 +106,31 @@ impl Services {
         !self.forgettable.is_empty()
     }
 
-    /// Takes the batches whose participant is live. Those of nobody are dropped: participants ask
-    /// by themselves for what they still keep.
-    pub(crate) fn take_forgettable(&mut self) -> Vec<(SessionId, Vec<TransactionId>)> {
-        let batches = core::mem::take(&mut self.forgettable);
-        let live = |((name, state), ids)| Some((self.choose(&name, Some(state))?.session, ids));
-        batches.into_iter().filter_map(live).collect()
+    /// Takes the outcomes of transactions that began before this time, in batches. Those of
+    /// participants that are not live are dropped: they ask by themselves for what they still keep.
+    pub(crate) fn take_forgettable(
+        &mut self,
+        before_ms: u64,
+    ) -> Vec<(SessionId, Vec<TransactionId>)> {
+        let mut batches = Vec::new();
+        for ((name, state), mut ids) in core::mem::take(&mut self.forgettable) {
+            let Some(to) = self.choose(&name, Some(state)) else { continue };
+            let kept = ids.iter().position(|id| id.unix_ms() >= before_ms);
+            let left = ids.split_off(kept.unwrap_or(ids.len()));
+            let mut ids = ids.into_iter().peekable();
+            while ids.peek().is_some() {
+                batches.push((to.session, ids.by_ref().take(FORGET_BATCH).collect()));
+            }
+            if !left.is_empty() {
+                self.forgettable.insert((name, state), left);
+            }
+        }
+        batches
     }
 }
 
+/// Outcomes noted for one durable state.
+const FORGETTABLE: usize = 1 << 18;
 /// Outcomes in one `forget`.
 const FORGET_BATCH: usize = 256;
 

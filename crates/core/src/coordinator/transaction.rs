@@ -56,6 +56,8 @@ pub(crate) struct Transaction {
     pub(crate) begun_ms: u64,
     /// When it fails if it is not decided.
     pub(crate) deadline_ms: u64,
+    /// It is among those that are counted as undecided.
+    pub(crate) is_counted: bool,
     /// What the commit counted, once it was asked: then nothing can be added.
     pub(crate) asked: Option<Counts>,
     /// Why it has to fail as soon as its BEGIN is accepted.
@@ -201,6 +203,7 @@ impl Transaction {
             asked: None,
             doomed: None,
             beginners: Vec::new(),
+            is_counted: false,
             waiters: Vec::new(),
             decision: None,
             end_lsn: None,

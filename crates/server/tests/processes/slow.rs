@@ -105,6 +105,27 @@ async fn quick_ones(hf: &Handfast) {
     }
 }
 
+/// A transaction may take its time before it asks a service for the first time, whatever others do
+/// with that service and however soon their outcomes are of no use any more (P2).
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_transaction_that_takes_its_time_commits_beside_others() {
+    let directory = tempfile::tempdir().unwrap();
+    let server = Server::start(&directory.path().join("store"));
+    let hf = Handfast::connect(server.url()).await.unwrap();
+    let store = SqliteStore::open(directory.path().join("quick.db")).unwrap();
+    let quick = hf.service("quick").instance("one").store(store).handler(Willing);
+    tokio::spawn(quick.run(std::future::pending()));
+
+    let mut leisurely = hf.begin().await.unwrap();
+    // Longer than outcomes are kept when nobody else is there.
+    let until = tokio::time::Instant::now() + Duration::from_millis(2_600);
+    while tokio::time::Instant::now() < until {
+        hf.run(over(&["quick"], Duration::from_secs(60))).await.unwrap();
+    }
+    leisurely.call("quick", "work").await.unwrap();
+    leisurely.commit().await.unwrap();
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_service_that_does_not_answer_delays_only_its_own_transactions() {
     let directory = tempfile::tempdir().unwrap();

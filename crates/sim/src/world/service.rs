@@ -34,6 +34,9 @@ pub(super) struct Store {
     branches: BTreeMap<TransactionId, Branch>,
     /// When the newest transaction began whose commit was forgotten.
     forgotten_ms: Option<u64>,
+    /// Everything that a vote was asked for, and what of it more than once.
+    asked_for: BTreeSet<TransactionId>,
+    asked_again: BTreeSet<TransactionId>,
     said: Vec<Command>,
     heard: Vec<ToService>,
 }
@@ -270,7 +273,10 @@ impl World {
         match message {
             ToService::Prepare { id, work, .. } => {
                 let store = self.services[service].instances[at].store;
-                let store = &self.services[service].stores[store];
+                let store = &mut self.services[service].stores[store];
+                if !store.asked_for.insert(id) {
+                    store.asked_again.insert(id);
+                }
                 let maybe_forgotten = store.maybe_forgotten(id);
                 let has_work = work.is_some();
                 self.branch(service, at, id, BranchInput::Prepare { has_work, maybe_forgotten });
@@ -417,7 +423,9 @@ impl World {
         let kept = &mut self.services[service].stores[store];
         let command = match answer {
             Answer::Vote(vote) => {
-                if matches!(vote, Vote::No { .. }) {
+                // A first prepare that is taken for a late repeat is no reason to fail.
+                let for_cause = kept.branches.contains_key(&id) || kept.asked_again.contains(&id);
+                if matches!(vote, Vote::No { .. }) && for_cause {
                     let name = self.services[service].name.clone();
                     self.facts.refusals.insert((name, id));
                 }

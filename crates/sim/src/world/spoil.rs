@@ -179,6 +179,14 @@ impl World {
                 outcome.state = PublicState::Preparing;
                 outcome.reason = None;
             }
+            Reply::Outcome(outcome)
+                if fault == Fault::ForgetTooSoon && outcome.state == PublicState::Committed =>
+            {
+                for session in self.facts.attached.keys().copied() {
+                    let message = ToService::Forget { ids: vec![outcome.id] };
+                    self.planted.push_back(Output::ToService { session, message });
+                }
+            }
             Reply::Outcome(outcome) if fault == Fault::FinishedTooEarly => {
                 outcome.finished |= outcome.state == PublicState::Committing;
             }

@@ -20,6 +20,8 @@ use crate::view::VoteKind;
 use crate::{Core, Recovery};
 
 pub(super) const X: TransactionId = TransactionId(0x0001_0000_0000_0000_0000_0000_0000_0001);
+/// Some time after X began.
+const START_MS: u64 = (X.0 >> 80) as u64 + 10_000;
 pub(super) const CLIENT: SessionId = SessionId(1);
 pub(super) const SERVICE_A: SessionId = SessionId(10);
 pub(super) const SERVICE_B: SessionId = SessionId(20);
@@ -93,8 +95,8 @@ impl Bench {
     }
 
     pub(super) fn with_limits(limits: Limits) -> Self {
-        let core = Recovery::new(limits).finish(Now { mono_ms: 0, wall_ms: 1_000 });
-        let now = Now { mono_ms: 1, wall_ms: 1_001 };
+        let core = Recovery::new(limits).finish(Now { mono_ms: 0, wall_ms: START_MS });
+        let now = Now { mono_ms: 1, wall_ms: START_MS + 1 };
         let mut bench = Self { core, now, request: 0, log: Vec::new() };
         bench.input(Input::Space { free: 1 << 30, low: false });
         bench.input(Input::Database { name: name("db"), up: true });

@@ -315,6 +315,30 @@ fn c8_a_database_branch_is_finished_by_the_server() {
     assert_eq!(text(&w.input(report(BranchReport::Done))), "append END");
 }
 
+/// P2: an outcome is kept as long as a transaction that began before its own, or about the same
+/// time, may ask for a first vote, which would be refused. (Whatever took longer than 200 ms was,
+/// beside others.)
+#[test]
+fn p2_outcomes_are_kept_for_transactions_that_began_before() {
+    let mut w = Bench::new();
+    let (slow, ids) = (TransactionId(X.0 + 1), vec![X]);
+    let nobody_yet = crate::command::BeginRequest { branches: Vec::new(), ..begin(slow) };
+    w.command(CLIENT, Command::Begin(Box::new(nobody_yet)));
+    run_of(&mut w, &["a"]);
+    w.accept();
+    w.vote(SERVICE_A, Vote::Yes);
+    w.settle();
+    w.command(SERVICE_A, Command::Finished { id: X, committed: true });
+    w.settle();
+    assert_eq!(text(&w.pass(3_000)), "nothing");
+    let may_forget = Command::MayForget { ids };
+    assert_eq!(text(&w.command(SERVICE_A, may_forget.clone())), "may forget 0");
+    w.command(CLIENT, Command::Abort { id: slow, detail: String::new() });
+    w.settle();
+    assert_eq!(text(&w.pass(200)), "forget to a");
+    assert_eq!(text(&w.command(SERVICE_A, may_forget)), "may forget 1");
+}
+
 /// I15: over a limit a call is refused with a stable code, and what was accepted stays.
 #[test]
 fn i15_limits_refuse_and_keep_what_is_there() {
