@@ -302,15 +302,9 @@ impl Coordinator {
         let Some(mut tx) = self.transactions.remove(&id) else { return };
         self.timers.disarm(id, &mut tx.timer);
         self.disown(tx.owner, id);
-        self.undecided.decided(&mut tx);
         self.let_go(&tx);
         self.release_work(&tx);
-        for branch in tx.branches.iter().filter(|b| b.is_service()) {
-            if let Some(state_id) = branch.state_id {
-                self.services.forget_later(&branch.participant.name, state_id, id);
-            }
-        }
-        self.forget_later(cx.now);
+        self.forget_later(cx.now, &tx);
     }
 
     /// An instance of a service: what waited for its durable state goes on at once.

@@ -35,10 +35,10 @@ impl Undecided {
 
     /// It is decided, or it never was.
     pub(super) fn decided(&mut self, tx: &mut Transaction) {
-        let slot = tx.begin.id.unix_ms() / SLOT_MS;
         if !core::mem::take(&mut tx.is_counted) {
             return;
         }
+        let slot = tx.begin.id.unix_ms() / SLOT_MS;
         let Some(count) = self.0.get_mut(&slot) else { return };
         *count -= 1;
         if *count == 0 {
@@ -54,8 +54,17 @@ impl Undecided {
 }
 
 impl Coordinator {
-    /// Participants need not keep the outcome for this transaction any more.
-    pub(super) fn forget_later(&mut self, now: Now) {
+    /// Its participants need not keep the outcome for this transaction any more.
+    pub(super) fn forget_later(&mut self, now: Now, tx: &Transaction) {
+        for branch in tx.branches.iter().filter(|b| b.is_service()) {
+            if let Some(state_id) = branch.state_id {
+                self.services.forget_later(&branch.participant.name, state_id, tx.begin.id);
+            }
+        }
+        self.arm_forgets(now);
+    }
+
+    fn arm_forgets(&mut self, now: Now) {
         if self.forget_at.is_none() && self.services.has_forgettable() {
             self.forget_at = Some(now.mono_ms + PAUSE_MS);
         }
@@ -68,7 +77,7 @@ impl Coordinator {
             cx.effects.emit(Output::ToService { session, message: ToService::Forget { ids } });
         }
         self.forget_at = None;
-        self.forget_later(cx.now);
+        self.arm_forgets(cx.now);
     }
 
     /// Which of these outcomes a participant may forget: it asks for what no `forget` came for.

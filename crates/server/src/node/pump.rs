@@ -29,7 +29,7 @@ use super::writer::{Groups, WriteJob, Written};
 /// Inputs that are handled before outputs are carried out. Large enough that what is done once a
 /// batch costs little, small enough that services, clients and the journal have work meanwhile.
 const BATCH: usize = 256;
-/// Records that become durable before it is told of them.
+/// Records of a durable group that are told of at once.
 const PIECE: u64 = 128;
 /// How long records that nobody waits for may stay in memory, in milliseconds: BEGIN until its
 /// COMMIT, END until somebody else's COMMIT.
@@ -361,9 +361,8 @@ impl Pump {
             self.stats.last_group = written.records;
             self.stats.sync_nanos += written.nanos;
             // In pieces: those who hear of the first work while the others are told.
-            let piece = |durable: Lsn| Lsn(written.through.0.min(durable.0 + PIECE));
             while self.core.durable() < written.through {
-                let through = piece(self.core.durable());
+                let through = written.through.min(Lsn(self.core.durable().0 + PIECE));
                 self.core.handle(self.clock.now(), Input::Durable { through });
                 if through < written.through {
                     self.tell();

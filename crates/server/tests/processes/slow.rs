@@ -1,6 +1,7 @@
 //! Somebody who is slow, or does not answer at all, delays only what it takes part in itself (I14):
 //! a service its own transactions, a group of subscribers its own deliveries.
 
+use std::path::Path;
 use std::time::Duration;
 
 use handfast::service::rusqlite::Connection as Db;
@@ -105,16 +106,22 @@ async fn quick_ones(hf: &Handfast) {
     }
 }
 
+/// A server, and the service `quick`.
+async fn with_quick(directory: &Path) -> (Server, Handfast) {
+    let server = Server::start(&directory.join("store"));
+    let hf = Handfast::connect(server.url()).await.unwrap();
+    let store = SqliteStore::open(directory.join("quick.db")).unwrap();
+    let quick = hf.service("quick").instance("one").store(store).handler(Willing);
+    tokio::spawn(quick.run(std::future::pending()));
+    (server, hf)
+}
+
 /// A transaction may take its time before it asks a service for the first time, whatever others do
 /// with that service and however soon their outcomes are of no use any more (P2).
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_transaction_that_takes_its_time_commits_beside_others() {
     let directory = tempfile::tempdir().unwrap();
-    let server = Server::start(&directory.path().join("store"));
-    let hf = Handfast::connect(server.url()).await.unwrap();
-    let store = SqliteStore::open(directory.path().join("quick.db")).unwrap();
-    let quick = hf.service("quick").instance("one").store(store).handler(Willing);
-    tokio::spawn(quick.run(std::future::pending()));
+    let (_server, hf) = with_quick(directory.path()).await;
 
     let mut leisurely = hf.begin().await.unwrap();
     // Longer than outcomes are kept when nobody else is there.
@@ -129,11 +136,7 @@ async fn a_transaction_that_takes_its_time_commits_beside_others() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_service_that_does_not_answer_delays_only_its_own_transactions() {
     let directory = tempfile::tempdir().unwrap();
-    let server = Server::start(&directory.path().join("store"));
-    let hf = Handfast::connect(server.url()).await.unwrap();
-    let store = SqliteStore::open(directory.path().join("quick.db")).unwrap();
-    let quick = hf.service("quick").instance("one").store(store).handler(Willing);
-    tokio::spawn(quick.run(std::future::pending()));
+    let (server, hf) = with_quick(directory.path()).await;
     let mut slow = Slow::attach(&server).await;
 
     let slow_ones: Vec<_> = (0..SLOW)

@@ -34,9 +34,8 @@ pub(super) struct Store {
     branches: BTreeMap<TransactionId, Branch>,
     /// When the newest transaction began whose commit was forgotten.
     forgotten_ms: Option<u64>,
-    /// Everything that a vote was asked for, and what of it more than once.
-    asked_for: BTreeSet<TransactionId>,
-    asked_again: BTreeSet<TransactionId>,
+    /// How often a vote was asked for.
+    prepares: BTreeMap<TransactionId, u32>,
     said: Vec<Command>,
     heard: Vec<ToService>,
 }
@@ -274,9 +273,7 @@ impl World {
             ToService::Prepare { id, work, .. } => {
                 let store = self.services[service].instances[at].store;
                 let store = &mut self.services[service].stores[store];
-                if !store.asked_for.insert(id) {
-                    store.asked_again.insert(id);
-                }
+                *store.prepares.entry(id).or_default() += 1;
                 let maybe_forgotten = store.maybe_forgotten(id);
                 let has_work = work.is_some();
                 self.branch(service, at, id, BranchInput::Prepare { has_work, maybe_forgotten });
@@ -424,7 +421,8 @@ impl World {
         let command = match answer {
             Answer::Vote(vote) => {
                 // A first prepare that is taken for a late repeat is no reason to fail.
-                let for_cause = kept.branches.contains_key(&id) || kept.asked_again.contains(&id);
+                let for_cause =
+                    kept.branches.contains_key(&id) || kept.prepares.get(&id) > Some(&1);
                 if matches!(vote, Vote::No { .. }) && for_cause {
                     let name = self.services[service].name.clone();
                     self.facts.refusals.insert((name, id));
