@@ -17,6 +17,9 @@ use crate::layout::frame::{self, ALIGN, FrameHeader, HEADER, MAGIC, Place};
 use crate::layout::header::{self, SegmentHeader};
 use crate::layout::{names, seed};
 
+/// How much is read at a time where frames are not followed.
+const CHUNK: usize = 1 << 20;
+
 /// Reads ahead, so that small reads one after the other are few. What it holds may be older than
 /// the file: whoever finds that it does not check has to [`Window::forget`] it and look again.
 pub(crate) struct Window {
@@ -140,7 +143,7 @@ impl Scan {
             epoch: 0,
             content: 0,
             at: header::BYTES as u64,
-            window: Window::new(1 << 20),
+            window: Window::new(CHUNK),
             file,
             name,
             header,
@@ -255,9 +258,10 @@ impl Scan {
     pub(crate) fn last_written_byte(&mut self) -> Result<Option<u64>, Error> {
         let mut last = None;
         let mut at = self.at;
-        while at < self.length {
+        while let Some(written) = self.written_from(at)? {
+            at = written;
             let failed = Error::io("read", &self.name);
-            let chunk = self.window.bytes(&self.file, at, 1 << 20).map_err(failed)?;
+            let chunk = self.window.bytes(&self.file, at, CHUNK).map_err(failed)?;
             if chunk.is_empty() {
                 break;
             }
@@ -292,12 +296,22 @@ impl Scan {
         Ok(None)
     }
 
+    /// The next position, from one on, where something may have been written; none if all that
+    /// follows was allocated at most.
+    fn written_from(&self, at: u64) -> Result<Option<u64>, Error> {
+        if at >= self.length {
+            return Ok(None);
+        }
+        self.file.written_from(at).map_err(Error::io("seek", &self.name))
+    }
+
     /// The next place, at a multiple of eight, where a frame may begin.
     fn magic_from(&mut self, from: u64) -> Result<Option<u64>, Error> {
         let mut at = from;
-        while at < self.length {
+        while let Some(written) = self.written_from(at)? {
+            at = written / ALIGN as u64 * ALIGN as u64;
             let failed = Error::io("read", &self.name);
-            let chunk = self.window.bytes(&self.file, at, 1 << 20).map_err(failed)?;
+            let chunk = self.window.bytes(&self.file, at, CHUNK).map_err(failed)?;
             let found = chunk.chunks_exact(ALIGN).position(|word| *word == MAGIC);
             if let Some(i) = found {
                 return Ok(Some(at + (i * ALIGN) as u64));

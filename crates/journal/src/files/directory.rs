@@ -8,7 +8,7 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use rustix::fs::{FallocateFlags, fallocate, fstatvfs};
+use rustix::fs::{FallocateFlags, SeekFrom, fallocate, fstatvfs, seek};
 use rustix::io::Errno;
 
 use super::{File, Files, Lock, Room};
@@ -178,6 +178,18 @@ impl File for RealFile {
             Ok(()) => Ok(()),
             // Not every file system can: then the zeros are written.
             Err(Errno::OPNOTSUPP | Errno::NOSYS) => write_zeros(&self.0, from, length),
+            Err(e) => Err(e.into()),
+        }
+    }
+
+    fn written_from(&self, at: u64) -> io::Result<Option<u64>> {
+        // It moves the position of the open file, which nothing here uses.
+        match seek(&self.0, SeekFrom::Data(at)) {
+            Ok(written) => Ok(Some(written)),
+            // The end of the file is nearer than any data.
+            Err(Errno::NXIO) => Ok(None),
+            // Not every file system can say.
+            Err(Errno::INVAL | Errno::OPNOTSUPP) => Ok(Some(at)),
             Err(e) => Err(e.into()),
         }
     }

@@ -100,6 +100,14 @@ pub trait File: Send + Sync + 'static {
     /// `StorageFull` if there is no room: then nothing that was written before is harmed.
     fn preallocate(&self, length: u64) -> io::Result<()>;
 
+    /// Where the next byte may stand, from a position on, that was ever written; none if nothing
+    /// but zeros follows. The answer may lie before such a byte, never behind it. It spares reading
+    /// room that was allocated and not used.
+    ///
+    /// # Errors
+    /// Whatever the file system says.
+    fn written_from(&self, at: u64) -> io::Result<Option<u64>>;
+
     /// Makes the file shorter.
     ///
     /// # Errors

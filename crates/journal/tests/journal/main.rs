@@ -7,6 +7,7 @@ mod crash;
 mod damage;
 mod faults;
 mod golden;
+mod holes;
 mod reading;
 mod snapshot;
 mod support;

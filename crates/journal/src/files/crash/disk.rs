@@ -418,6 +418,11 @@ impl File for CrashFile {
         Ok(())
     }
 
+    fn written_from(&self, at: u64) -> io::Result<Option<u64>> {
+        self.disk.state().plain_call()?;
+        Ok(self.with(|inode| inode.written.written_from(at)))
+    }
+
     fn truncate(&self, length: u64) -> io::Result<()> {
         self.disk.state().plain_call()?;
         self.with(|inode| inode.truncate(length));

@@ -44,6 +44,13 @@ impl Content {
         end.saturating_sub(at) as usize
     }
 
+    /// The first byte, from a position on, of a sector that was written.
+    pub(super) fn written_from(&self, at: u64) -> Option<u64> {
+        let (number, _) = self.sectors.range(at / SECTOR as u64..).next()?;
+        let from = at.max(number * SECTOR as u64);
+        (from < self.length).then_some(from)
+    }
+
     pub(super) fn to_bytes(&self) -> Vec<u8> {
         let mut bytes = vec![0; self.length as usize];
         self.read(&mut bytes, 0);
