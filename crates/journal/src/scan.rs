@@ -257,19 +257,12 @@ impl Scan {
     /// The last byte that is not zero, from where the scan stands; none if all are.
     pub(crate) fn last_written_byte(&mut self) -> Result<Option<u64>, Error> {
         let mut last = None;
-        let mut at = self.at;
-        while let Some(written) = self.written_from(at)? {
-            at = written;
-            let failed = Error::io("read", &self.name);
-            let chunk = self.window.bytes(&self.file, at, CHUNK).map_err(failed)?;
-            if chunk.is_empty() {
-                break;
-            }
+        self.chunks(self.at, |at, chunk| {
             if let Some(i) = chunk.iter().rposition(|b| *b != 0) {
                 last = Some(at + i as u64);
             }
-            at += chunk.len() as u64;
-        }
+            None::<()>
+        })?;
         Ok(last)
     }
 
@@ -296,30 +289,37 @@ impl Scan {
         Ok(None)
     }
 
-    /// The next position, from one on, where something may have been written; none if all that
-    /// follows was allocated at most.
-    fn written_from(&self, at: u64) -> Result<Option<u64>, Error> {
-        if at >= self.length {
-            return Ok(None);
-        }
-        self.file.written_from(at).map_err(Error::io("seek", &self.name))
-    }
-
     /// The next place, at a multiple of eight, where a frame may begin.
     fn magic_from(&mut self, from: u64) -> Result<Option<u64>, Error> {
-        let mut at = from;
-        while let Some(written) = self.written_from(at)? {
-            at = written / ALIGN as u64 * ALIGN as u64;
-            let failed = Error::io("read", &self.name);
-            let chunk = self.window.bytes(&self.file, at, CHUNK).map_err(failed)?;
-            let found = chunk.chunks_exact(ALIGN).position(|word| *word == MAGIC);
-            if let Some(i) = found {
-                return Ok(Some(at + (i * ALIGN) as u64));
+        self.chunks(from, |at, chunk| {
+            let found = chunk.chunks_exact(ALIGN).position(|word| *word == MAGIC)?;
+            Some(at + (found * ALIGN) as u64)
+        })
+    }
+
+    /// Reads what may have been written from a position on, a multiple of eight, in pieces that
+    /// begin at such multiples, until `look` has found something.
+    fn chunks<T>(
+        &mut self,
+        from: u64,
+        mut look: impl FnMut(u64, &[u8]) -> Option<T>,
+    ) -> Result<Option<T>, Error> {
+        let written = self.file.written(from).map_err(Error::io("seek", &self.name))?;
+        for range in written {
+            let mut at = range.start / ALIGN as u64 * ALIGN as u64;
+            let end = range.end.min(self.length);
+            while at < end {
+                let failed = Error::io("read", &self.name);
+                let length = (end - at).min(CHUNK as u64) as usize;
+                let chunk = self.window.bytes(&self.file, at, length).map_err(failed)?;
+                if let Some(found) = look(at, chunk) {
+                    return Ok(Some(found));
+                }
+                if chunk.len() < length {
+                    break;
+                }
+                at += length as u64;
             }
-            if chunk.len() < ALIGN {
-                break;
-            }
-            at += (chunk.len() - chunk.len() % ALIGN) as u64;
         }
         Ok(None)
     }

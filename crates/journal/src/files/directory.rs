@@ -4,6 +4,7 @@
 
 use std::fs::{self, OpenOptions, TryLockError};
 use std::io;
+use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -182,16 +183,27 @@ impl File for RealFile {
         }
     }
 
-    fn written_from(&self, at: u64) -> io::Result<Option<u64>> {
-        // It moves the position of the open file, which nothing here uses.
-        match seek(&self.0, SeekFrom::Data(at)) {
-            Ok(written) => Ok(Some(written)),
-            // The end of the file is nearer than any data.
-            Err(Errno::NXIO) => Ok(None),
-            // Not every file system can say.
-            Err(Errno::INVAL | Errno::OPNOTSUPP) => Ok(Some(at)),
-            Err(e) => Err(e.into()),
+    fn written(&self, from: u64) -> io::Result<Vec<Range<u64>>> {
+        let mut ranges = Vec::new();
+        let (mut at, end) = (from, self.length()?);
+        // This moves the position of the open file, which nothing here uses.
+        while at < end {
+            let start = match seek(&self.0, SeekFrom::Data(at)) {
+                Ok(start) => start,
+                // No data before the end.
+                Err(Errno::NXIO) => break,
+                // Not every file system can say.
+                Err(Errno::INVAL | Errno::OPNOTSUPP) => at,
+                Err(e) => return Err(e.into()),
+            };
+            at = match seek(&self.0, SeekFrom::Hole(start)) {
+                Ok(hole) => hole,
+                Err(Errno::NXIO | Errno::INVAL | Errno::OPNOTSUPP) => end,
+                Err(e) => return Err(e.into()),
+            };
+            ranges.push(start..at);
         }
+        Ok(ranges)
     }
 
     fn truncate(&self, length: u64) -> io::Result<()> {

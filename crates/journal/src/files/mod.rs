@@ -7,6 +7,7 @@ pub mod crash;
 mod directory;
 
 use std::io;
+use std::ops::Range;
 use std::sync::Arc;
 
 pub use directory::Directory;
@@ -100,13 +101,13 @@ pub trait File: Send + Sync + 'static {
     /// `StorageFull` if there is no room: then nothing that was written before is harmed.
     fn preallocate(&self, length: u64) -> io::Result<()>;
 
-    /// Where the next byte may stand, from a position on, that was ever written; none if nothing
-    /// but zeros follows. The answer may lie before such a byte, never behind it. It spares reading
-    /// room that was allocated and not used.
+    /// The ranges, ascending, that may have been written, from a position on: everything else there
+    /// is zeros. It spares reading room that was allocated and not used. All of them at once,
+    /// because to the file system what was read ahead is as good as written.
     ///
     /// # Errors
     /// Whatever the file system says.
-    fn written_from(&self, at: u64) -> io::Result<Option<u64>>;
+    fn written(&self, from: u64) -> io::Result<Vec<Range<u64>>>;
 
     /// Makes the file shorter.
     ///

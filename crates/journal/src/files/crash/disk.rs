@@ -5,6 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::io;
+use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::image::Snapshot;
@@ -418,9 +419,9 @@ impl File for CrashFile {
         Ok(())
     }
 
-    fn written_from(&self, at: u64) -> io::Result<Option<u64>> {
+    fn written(&self, from: u64) -> io::Result<Vec<Range<u64>>> {
         self.disk.state().plain_call()?;
-        Ok(self.with(|inode| inode.written.written_from(at)))
+        Ok(self.with(|inode| inode.written.ranges(from)))
     }
 
     fn truncate(&self, length: u64) -> io::Result<()> {

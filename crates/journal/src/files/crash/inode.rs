@@ -3,6 +3,7 @@
 //! It knows no names and no faults.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::Arc;
 
 use super::SECTOR;
@@ -44,11 +45,19 @@ impl Content {
         end.saturating_sub(at) as usize
     }
 
-    /// The first byte, from a position on, of a sector that was written.
-    pub(super) fn written_from(&self, at: u64) -> Option<u64> {
-        let (number, _) = self.sectors.range(at / SECTOR as u64..).next()?;
-        let from = at.max(number * SECTOR as u64);
-        (from < self.length).then_some(from)
+    /// What may be other than zeros, from a position on.
+    pub(super) fn ranges(&self, from: u64) -> Vec<Range<u64>> {
+        let mut ranges: Vec<Range<u64>> = Vec::new();
+        for number in self.sectors.range(from / SECTOR as u64..).map(|(number, _)| *number) {
+            let start = from.max(number * SECTOR as u64);
+            let end = self.length.min((number + 1) * SECTOR as u64);
+            match ranges.last_mut() {
+                Some(last) if last.end == start => last.end = end,
+                Some(_) | None if start < end => ranges.push(start..end),
+                Some(_) | None => {}
+            }
+        }
+        ranges
     }
 
     pub(super) fn to_bytes(&self) -> Vec<u8> {
