@@ -43,7 +43,6 @@ pub(crate) struct Inner {
     #[cfg(feature = "mariadb")]
     pub(crate) finisher: crate::database::finisher::Finisher,
     pub(crate) producer: ProducerId,
-    sequence: AtomicU64,
     key_prefix: String,
     keys: AtomicU64,
 }
@@ -161,7 +160,6 @@ impl Builder {
             finisher,
             connection,
             producer: ProducerId(Uuid::new_v4().as_u128()),
-            sequence: AtomicU64::new(1),
             key_prefix: Uuid::new_v4().simple().to_string(),
             keys: AtomicU64::new(1),
         };
@@ -221,11 +219,6 @@ impl Handfast {
 
     pub(crate) fn connection(&self) -> &Arc<Connection> {
         &self.inner.connection
-    }
-
-    /// The producer's next number.
-    pub(crate) fn next_sequence(&self) -> u64 {
-        self.inner.sequence.fetch_add(1, Ordering::Relaxed)
     }
 
     /// A key that nobody else uses: 128 random bits of this client and a number.

@@ -41,7 +41,10 @@ pub struct Refusal {
 
 impl Refusal {
     pub(crate) fn local(code: Code, detail: impl Into<String>) -> Self {
-        let refusal = handfast_core::refusal::Refusal::new(code, detail);
+        Self::core(handfast_core::refusal::Refusal::new(code, detail))
+    }
+
+    pub(crate) fn core(refusal: handfast_core::refusal::Refusal) -> Self {
         v1::Refusal::from(refusal).into()
     }
 

@@ -29,6 +29,20 @@ pub(crate) trait Lane: Debug + Send + Sync + 'static {
     /// Answers together.
     type ReplyFrame: Send + 'static;
 
+    /// The topic of a call that may go together with others to the same topic: as one call, which
+    /// is taken or refused as a whole.
+    fn topic(call: &Self::Call) -> Option<&str>;
+
+    /// Takes what another call asks into this one, behind what it asks itself.
+    fn join(call: &mut Self::Call, other: Self::Call);
+
+    /// Takes the first of those that went together their part from the answer.
+    fn part(answer: &mut Self::Answer) -> Self::Answer;
+
+    /// Numbers a call before it is sent for the first time: the server knows it by that, should it
+    /// be sent again.
+    fn number(call: &mut Self::Call, number: u64);
+
     fn frame(calls: Vec<(u64, Self::Call)>) -> Self::Frame;
 
     /// The answers with their numbers; none: not one that this protocol has.
@@ -51,6 +65,21 @@ impl Lane for Transactions {
     type Answer = TransactionResult;
     type Frame = raw::TransactionFrame;
     type ReplyFrame = v1::TransactionReplyFrame;
+
+    fn topic(_: &Call) -> Option<&str> {
+        None
+    }
+
+    fn join(_: &mut Call, other: Call) {
+        unreachable!("each goes alone: {other:?}")
+    }
+
+    fn part(answer: &mut TransactionResult) -> TransactionResult {
+        unreachable!("each goes alone: {answer:?}")
+    }
+
+    /// A transaction has its idempotency key.
+    fn number(_: &mut Call, _: u64) {}
 
     fn frame(calls: Vec<(u64, Call)>) -> raw::TransactionFrame {
         let requests = calls
@@ -90,6 +119,28 @@ impl Lane for Publishes {
     type Answer = v1::Published;
     type Frame = raw::PublishFrame;
     type ReplyFrame = v1::PublishReplyFrame;
+
+    /// Several events in one call are taken or refused without others.
+    fn topic(call: &raw::PublishRequest) -> Option<&str> {
+        match call.events.as_slice() {
+            [event] => Some(&event.topic),
+            _ => None,
+        }
+    }
+
+    fn join(call: &mut raw::PublishRequest, other: raw::PublishRequest) {
+        call.events.extend(other.events);
+    }
+
+    fn part(answer: &mut v1::Published) -> v1::Published {
+        let first = answer.offsets.len().min(1);
+        let offsets = answer.offsets.drain(..first).collect();
+        v1::Published { offsets, repeated: answer.repeated }
+    }
+
+    fn number(call: &mut raw::PublishRequest, number: u64) {
+        call.sequence = number;
+    }
 
     fn frame(calls: Vec<(u64, raw::PublishRequest)>) -> raw::PublishFrame {
         let batches = calls

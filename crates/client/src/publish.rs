@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use handfast_core::limits::{BATCH_BYTES, BATCH_ITEMS, EVENT_BYTES};
 use handfast_core::refusal::Code;
-use handfast_wire::{ids, raw};
+use handfast_wire::{event as wire, ids, raw};
 
 use crate::connection::Handfast;
 use crate::error::{Error, Refusal};
@@ -24,7 +24,8 @@ impl Handfast {
     ///
     /// Calls that run at the same time share frames and the server's sync, so publish many at once
     /// rather than one after the other. The order among calls that run at the same time is that in
-    /// which they were first polled.
+    /// which they were first polled. Of those to one topic up to 32 go as one batch, which is
+    /// taken or refused as a whole. What can be wrong with one event alone is refused before.
     ///
     /// A call whose answer is lost is repeated under the same number until the time limit, and the
     /// server publishes it once.
@@ -63,13 +64,18 @@ impl Handfast {
             return Err(Refusal::local(Code::InvalidArgument, "`events`: is missing").into());
         }
         let bytes = check_events(&events)?;
+        for event in &events {
+            // Here, so that nobody's bad event is refused with those that go with it.
+            wire::check(&event.event).map_err(Refusal::core)?;
+        }
         let connection = Arc::clone(self.connection());
         // A number is remembered for a while only: no repeat may come after that.
         let remembered = self.server().map_or(connection.limit, |server| server.dedup / 2);
         let terms = Terms::within(connection.limit.min(remembered)).resent();
         let request = raw::PublishRequest {
             producer_id: ids::producer_bytes(self.inner.producer),
-            sequence: self.next_sequence(),
+            // Its number is that of the call it goes with.
+            sequence: 0,
             events,
         };
         let answered = self.inner.publishes.call(request, bytes, terms).await;

@@ -1,0 +1,146 @@
+//! A call on its way, and those who wait for its answer.
+
+use smallvec::SmallVec;
+use tokio::sync::{OwnedSemaphorePermit, oneshot};
+use tokio::time::Instant;
+
+use super::{Answered, Outcome, Settled, Terms, Unanswered, too_late};
+use crate::error::{Error, Refusal};
+use crate::lanes::Lane;
+
+/// A call on its way. Boxed, because it goes through several hands.
+#[derive(Debug)]
+pub(super) struct Queued<L: Lane> {
+    /// None: it was sent and will not be sent again.
+    pub(super) call: Option<L::Call>,
+    pub(super) bytes: usize,
+    /// It may be sent again on another stream.
+    pub(super) resend: bool,
+    /// It makes sense on this stream only.
+    pub(super) only_on: Option<u64>,
+    /// It has its number: what it is does not change any more.
+    pub(super) is_numbered: bool,
+    /// It has been sent, and nobody has said that it had no effect.
+    pub(super) sent: bool,
+    /// The same on a stream that has ended: no later answer speaks for that one.
+    pub(super) sent_before: bool,
+    /// Several when their calls went together; none when nobody waits any more.
+    callers: SmallVec<[Caller<L>; 1]>,
+}
+
+/// Who asked.
+#[derive(Debug)]
+struct Caller<L: Lane> {
+    terms: Terms,
+    /// None: the answer is of no interest.
+    waiter: Option<oneshot::Sender<Settled<L>>>,
+    /// Its place among the calls that may be under way; given back with the call.
+    _permit: Option<OwnedSemaphorePermit>,
+}
+
+impl<L: Lane> Caller<L> {
+    fn settle(self, settled: Settled<L>) {
+        if let Some(waiter) = self.waiter {
+            // Fails when the caller has stopped waiting.
+            drop(waiter.send(settled));
+        }
+    }
+
+    fn has_left(&self) -> bool {
+        self.waiter.as_ref().is_some_and(oneshot::Sender::is_closed)
+    }
+}
+
+impl<L: Lane> Queued<L> {
+    pub(super) fn new(
+        call: L::Call,
+        bytes: usize,
+        terms: Terms,
+        waiter: Option<oneshot::Sender<Settled<L>>>,
+        permit: Option<OwnedSemaphorePermit>,
+    ) -> Box<Self> {
+        let caller = Caller { terms, waiter, _permit: permit };
+        Box::new(Self {
+            call: Some(call),
+            bytes,
+            resend: terms.resend,
+            only_on: terms.only_on,
+            is_numbered: false,
+            sent: false,
+            sent_before: false,
+            callers: SmallVec::from_buf([caller]),
+        })
+    }
+
+    /// How many wait for its answer.
+    pub(super) fn callers(&self) -> usize {
+        self.callers.len()
+    }
+
+    /// The callers of another one, whose call went into this one's, wait for this one's answer.
+    pub(super) fn join(&mut self, other: Self) {
+        self.bytes += other.bytes;
+        self.callers.extend(other.callers);
+    }
+
+    /// Each caller gets its part of the answer.
+    pub(super) fn answer(self, mut answer: L::Answer, stream: u64) {
+        let mut callers = self.callers.into_iter();
+        while let Some(caller) = callers.next() {
+            if callers.len() == 0 {
+                let outcome = Ok(Answered { answer, stream });
+                return caller.settle(Settled { outcome, refused: None });
+            }
+            let answer = L::part(&mut answer);
+            let outcome = Ok(Answered { answer, stream });
+            caller.settle(Settled { outcome, refused: None });
+        }
+    }
+
+    /// It was refused; whoever asked alone gets the call back, if it may be sent again.
+    pub(super) fn refuse(mut self, refusal: Refusal) {
+        let sent = self.sent_before;
+        let mut refused = if self.callers.len() == 1 { self.call.take() } else { None };
+        for caller in self.callers {
+            let outcome = Err(Unanswered { sent, error: refusal.clone().into() });
+            caller.settle(Settled { outcome, refused: refused.take() });
+        }
+    }
+
+    /// There is no answer.
+    pub(super) fn fail(self, error: Error) {
+        let sent = self.sent;
+        for caller in self.callers {
+            let outcome: Outcome<L> = Err(Unanswered { sent, error: error.clone() });
+            caller.settle(Settled { outcome, refused: None });
+        }
+    }
+
+    /// Answers those whose time is over, with what is known to stand in the way, if it says more
+    /// than that; false when nobody waits any more.
+    pub(super) fn expire(&mut self, now: Instant, problem: Option<&Error>) -> bool {
+        let sent = self.sent;
+        // Nearly always, and without a look at the rest.
+        let is_late = |caller: &Caller<L>| caller.terms.give_up <= now;
+        if !self.callers.iter().any(is_late) {
+            return true;
+        }
+        for caller in std::mem::take(&mut self.callers) {
+            if !is_late(&caller) {
+                self.callers.push(caller);
+                continue;
+            }
+            let unanswered = match problem {
+                Some(error) if !sent => Unanswered { sent, error: error.clone() },
+                Some(_) | None => too_late(&caller.terms, sent),
+            };
+            caller.settle(Settled { outcome: Err(unanswered), refused: None });
+        }
+        !self.callers.is_empty()
+    }
+
+    /// Whether everybody who asked has stopped waiting.
+    pub(super) fn is_abandoned(&self) -> bool {
+        self.callers.iter().all(Caller::has_left)
+    }
+}
