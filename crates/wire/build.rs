@@ -2,8 +2,9 @@
 //!
 //! `v1` is the contract as it stands. `raw` has the messages that carry an event, with the event
 //! as bytes: a length-delimited message and a `bytes` field look the same on the wire, so whoever
-//! only carries events from a socket to a journal need not take them apart. Messages without an
-//! event exist once, in `v1`.
+//! only carries events from a socket to a journal need not take them apart. The event itself is in
+//! `raw` with its map of attributes as the list of entries that it is on the wire, for whoever
+//! takes thousands apart and looks up none. Messages without an event exist once, in `v1`.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -11,6 +12,7 @@ use std::{env, error, fs};
 
 use prost::Message;
 use prost_types::field_descriptor_proto::Type;
+use prost_types::source_code_info::Location;
 use prost_types::{DescriptorProto, FileDescriptorProto, FileDescriptorSet};
 
 const PACKAGE: &str = "handfast.v1";
@@ -36,11 +38,11 @@ fn main() -> Result<(), Box<dyn error::Error>> {
 
     let carriers = carriers_of_events(&honest);
     let mut raw = honest.clone();
-    raw.file.retain(|file| file.package() == PACKAGE);
-    for file in &mut raw.file {
+    for file in raw.file.iter_mut().filter(|file| file.package() == PACKAGE) {
         for message in &mut file.message_type {
             events_as_bytes(message);
         }
+        maps_as_lists(file);
     }
 
     generate(honest.clone(), &out.join("v1"), true, &[])?;
@@ -94,15 +96,14 @@ fn messages(files: &FileDescriptorSet) -> impl Iterator<Item = (String, &Descrip
     )
 }
 
-/// Messages with an event in them, however deep.
+/// The event, and messages with one in them, however deep.
 fn carriers_of_events(files: &FileDescriptorSet) -> BTreeSet<String> {
-    let mut carriers = BTreeSet::new();
+    let mut carriers = BTreeSet::from([EVENT.to_owned()]);
     loop {
         let before = carriers.len();
         for (name, message) in messages(files) {
-            let carries = |field: &prost_types::FieldDescriptorProto| {
-                field.type_name() == EVENT || carriers.contains(field.type_name())
-            };
+            let carries =
+                |field: &prost_types::FieldDescriptorProto| carriers.contains(field.type_name());
             if message.field.iter().any(carries) {
                 carriers.insert(name);
             }
@@ -120,6 +121,33 @@ fn events_as_bytes(message: &mut DescriptorProto) {
             field.set_type(Type::Bytes);
             field.type_name = None;
         }
+    }
+}
+
+/// An entry is written nowhere in the source, so it gets its comments here.
+fn maps_as_lists(file: &mut FileDescriptorProto) {
+    let mut comments = Vec::new();
+    for (at, message) in (0..).zip(&mut file.message_type) {
+        for (inside, nested) in (0..).zip(&mut message.nested_type) {
+            let Some(options) = &mut nested.options else { continue };
+            if options.map_entry.take() != Some(true) {
+                continue;
+            }
+            // Numbers of the fields of descriptor.proto that lead there.
+            let path = vec![4, at, 3, inside];
+            let field = |number| [path.as_slice(), &[2, number]].concat();
+            comments.push((field(0), " Its name."));
+            comments.push((field(1), " Its value."));
+            comments.push((path, " An entry of the map."));
+        }
+    }
+    let locations = comments.into_iter().map(|(path, comment)| Location {
+        path,
+        leading_comments: Some(comment.to_owned()),
+        ..Location::default()
+    });
+    if let Some(source) = &mut file.source_code_info {
+        source.location.extend(locations);
     }
 }
 

@@ -5,9 +5,9 @@ use std::time::SystemTime;
 
 use bytes::Bytes;
 use handfast_core::ids::TransactionId;
-use handfast_wire::v1::event::Data as WireData;
+use handfast_wire::raw::event::{AttributesEntry, Data as WireData};
 use handfast_wire::v1::event_attribute::Attr;
-use handfast_wire::{Malformed, event as wire, prost_types, v1};
+use handfast_wire::{Malformed, event as wire, prost_types, raw, v1};
 use uuid::Uuid;
 
 /// A message of yours: CloudEvents 1.0 attributes and data. At most 1 MiB encoded.
@@ -241,24 +241,25 @@ impl Event {
     }
 }
 
-fn attribute(attr: Attr) -> v1::EventAttribute {
-    v1::EventAttribute { attr: Some(attr) }
+fn attribute(name: impl Into<String>, attr: Attr) -> AttributesEntry {
+    AttributesEntry { key: name.into(), value: Some(v1::EventAttribute { attr: Some(attr) }) }
 }
 
-impl From<Event> for v1::Event {
+impl From<Event> for raw::Event {
     fn from(event: Event) -> Self {
-        let mut attributes: BTreeMap<String, v1::EventAttribute> =
-            event.extensions.into_iter().map(|(name, value)| (name, value.into())).collect();
-        let mut put = |name: &str, attr: Option<Attr>| {
-            if let Some(attr) = attr {
-                attributes.insert(name.to_owned(), attribute(attr));
-            }
-        };
-        put("subject", event.subject.map(Attr::CeString));
-        put("time", event.time.map(|time| Attr::CeTimestamp(time.into())));
-        put("datacontenttype", event.content_type.map(Attr::CeString));
-        put("dataschema", event.schema.map(Attr::CeUri));
-        put(wire::PARTITION_KEY, event.key.map(Attr::CeString));
+        let own = [
+            ("subject", event.subject.map(Attr::CeString)),
+            ("time", event.time.map(|time| Attr::CeTimestamp(time.into()))),
+            ("datacontenttype", event.content_type.map(Attr::CeString)),
+            ("dataschema", event.schema.map(Attr::CeUri)),
+            (wire::PARTITION_KEY, event.key.map(Attr::CeString)),
+        ];
+        let mut attributes: Vec<AttributesEntry> =
+            own.into_iter().filter_map(|(name, attr)| Some(attribute(name, attr?))).collect();
+        // A name that is given twice stands for the field of its own.
+        let others = event.extensions.into_iter().filter(|(name, _)| !has(&attributes, name));
+        let others: Vec<_> = others.map(|(name, value)| attribute(name, value.into())).collect();
+        attributes.extend(others);
         let data = match event.data {
             Data::None => None,
             Data::Binary(bytes) => Some(WireData::BinaryData(bytes)),
@@ -279,69 +280,74 @@ impl From<Event> for v1::Event {
     }
 }
 
-impl From<v1::Event> for Event {
+fn has(attributes: &[AttributesEntry], name: &str) -> bool {
+    attributes.iter().any(|entry| entry.key == name)
+}
+
+impl From<raw::Event> for Event {
     /// An attribute that has a field of its own but another type than CloudEvents gives it stays
-    /// in `extensions`, so that nothing is lost.
-    fn from(message: v1::Event) -> Self {
-        let mut attributes = message.attributes;
-        let mut text = |name: &str| match attributes.remove(name)?.attr {
-            Some(Attr::CeString(text) | Attr::CeUri(text) | Attr::CeUriRef(text)) => Some(text),
-            other => {
-                attributes.insert(name.to_owned(), v1::EventAttribute { attr: other });
-                None
-            }
-        };
-        let subject = text("subject");
-        let content_type = text("datacontenttype");
-        let schema = text("dataschema");
-        let key = text(wire::PARTITION_KEY);
-        let mut time = None;
-        if let Some(v1::EventAttribute { attr: Some(Attr::CeTimestamp(at)) }) =
-            attributes.get("time")
-        {
-            time = SystemTime::try_from(*at).ok();
-        }
-        if time.is_some() {
-            attributes.remove("time");
-        }
-        let extensions = attributes
-            .into_iter()
-            .filter_map(|(name, value)| Some((name, Attribute::read(value.attr?))))
-            .collect();
-        let data = match message.data {
-            None => Data::None,
-            Some(WireData::BinaryData(bytes)) => Data::Binary(bytes),
-            Some(WireData::TextData(text)) => Data::Text(text),
-            Some(WireData::ProtoData(any)) => {
-                Data::Proto { type_url: any.type_url, value: any.value.into() }
-            }
-        };
-        Self {
+    /// in `extensions`, so that nothing is lost. Of a name that is given twice the last counts.
+    fn from(message: raw::Event) -> Self {
+        let mut event = Self {
             id: message.id,
             source: message.source,
             kind: message.r#type,
-            subject,
-            time,
-            content_type,
-            schema,
-            key,
-            extensions,
-            data,
+            subject: None,
+            time: None,
+            content_type: None,
+            schema: None,
+            key: None,
+            extensions: BTreeMap::new(),
+            data: match message.data {
+                None => Data::None,
+                Some(WireData::BinaryData(bytes)) => Data::Binary(bytes),
+                Some(WireData::TextData(text)) => Data::Text(text),
+                Some(WireData::ProtoData(any)) => {
+                    Data::Proto { type_url: any.type_url, value: any.value.into() }
+                }
+            },
+        };
+        for AttributesEntry { key, value } in message.attributes {
+            if let Some(attr) = value.and_then(|value| value.attr) {
+                event.read_attribute(key, attr);
+            }
+        }
+        event
+    }
+}
+
+impl Event {
+    fn read_attribute(&mut self, name: String, attr: Attr) {
+        let field = match name.as_str() {
+            "subject" => Some(&mut self.subject),
+            "datacontenttype" => Some(&mut self.content_type),
+            "dataschema" => Some(&mut self.schema),
+            wire::PARTITION_KEY => Some(&mut self.key),
+            _ => None,
+        };
+        match (field, attr) {
+            (Some(field), Attr::CeString(text) | Attr::CeUri(text) | Attr::CeUriRef(text)) => {
+                *field = Some(text);
+            }
+            (None, Attr::CeTimestamp(at)) if name == "time" && SystemTime::try_from(at).is_ok() => {
+                self.time = SystemTime::try_from(at).ok();
+            }
+            (_, other) => drop(self.extensions.insert(name, Attribute::read(other))),
         }
     }
 }
 
-impl From<Attribute> for v1::EventAttribute {
+impl From<Attribute> for Attr {
     fn from(value: Attribute) -> Self {
-        attribute(match value {
-            Attribute::Boolean(value) => Attr::CeBoolean(value),
-            Attribute::Integer(value) => Attr::CeInteger(value),
-            Attribute::Text(text) => Attr::CeString(text),
-            Attribute::Binary(bytes) => Attr::CeBytes(bytes),
-            Attribute::Uri(uri) => Attr::CeUri(uri),
-            Attribute::UriReference(uri) => Attr::CeUriRef(uri),
-            Attribute::Time(time) => Attr::CeTimestamp(time.into()),
-        })
+        match value {
+            Attribute::Boolean(value) => Self::CeBoolean(value),
+            Attribute::Integer(value) => Self::CeInteger(value),
+            Attribute::Text(text) => Self::CeString(text),
+            Attribute::Binary(bytes) => Self::CeBytes(bytes),
+            Attribute::Uri(uri) => Self::CeUri(uri),
+            Attribute::UriReference(uri) => Self::CeUriRef(uri),
+            Attribute::Time(time) => Self::CeTimestamp(time.into()),
+        }
     }
 }
 
@@ -399,9 +405,9 @@ mod tests {
 
     #[test]
     fn an_attribute_of_another_type_is_kept() {
-        let mut message = v1::Event::from(Event::new("a", "/b"));
-        message.attributes.insert("time".into(), attribute(Attr::CeString("noon".into())));
-        message.attributes.insert("subject".into(), attribute(Attr::CeInteger(7)));
+        let mut message = raw::Event::from(Event::new("a", "/b"));
+        message.attributes.push(attribute("time", Attr::CeString("noon".into())));
+        message.attributes.push(attribute("subject", Attr::CeInteger(7)));
         let event = Event::from(message);
         assert_eq!(event.time, None);
         assert_eq!(event.extensions["time"], Attribute::Text("noon".into()));

@@ -13,7 +13,7 @@ use handfast_core::refusal::{Code, Refusal};
 use prost::Message;
 
 use crate::digest::{self, Fnv};
-use crate::{Malformed, v1};
+use crate::{Malformed, raw};
 
 /// The only version of CloudEvents that there is.
 pub const SPEC_VERSION: &str = "1.0";
@@ -60,13 +60,13 @@ pub fn check(body: &[u8]) -> Result<EventFacts, Refusal> {
 ///
 /// # Errors
 /// When it is not an event; what [`check`] let pass always is one.
-pub fn decode(body: Bytes) -> Result<v1::Event, Malformed> {
-    v1::Event::decode(body).map_err(|problem| Malformed::new("event", problem.to_string()))
+pub fn decode(body: Bytes) -> Result<raw::Event, Malformed> {
+    raw::Event::decode(body).map_err(|problem| Malformed::new("event", problem.to_string()))
 }
 
-/// Encodes an event, attributes in the order of their names.
+/// Encodes an event, attributes in the order in which they are.
 #[must_use]
-pub fn encode(event: &v1::Event) -> Bytes {
+pub fn encode(event: &raw::Event) -> Bytes {
     event.encode_to_vec().into()
 }
 

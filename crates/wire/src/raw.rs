@@ -1,6 +1,6 @@
 //! The messages of `handfast.v1` that carry events, with each event as its encoded bytes, and
 //! stubs that use them (features `client` and `server`). Messages without events are those of
-//! [`crate::v1`]. Both encode to the same bytes.
+//! [`crate::v1`]. The event itself has its attributes as a list. Both encode to the same bytes.
 #![cfg_attr(
     any(feature = "client", feature = "server"),
     expect(

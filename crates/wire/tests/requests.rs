@@ -16,6 +16,7 @@ use handfast_core::record::{Participant, ParticipantKind, SubscriptionSettings, 
 use handfast_core::refusal::{Code, Refusal};
 use handfast_wire::bytes::Bytes;
 use handfast_wire::events::{self, Read, StartAt};
+use handfast_wire::prost::Message;
 use handfast_wire::raw::transaction_request::Call;
 use handfast_wire::subscriptions::{self, NewSubscription, Sent};
 use handfast_wire::transactions::{self, Door};
@@ -29,7 +30,7 @@ fn name(text: &str) -> Name {
 
 fn body(id: &str) -> Bytes {
     let value = v1::event_attribute::Attr::CeString("k".into());
-    event::encode(&v1::Event {
+    let event = v1::Event {
         id: id.into(),
         source: "/s".into(),
         r#type: "t".into(),
@@ -38,7 +39,8 @@ fn body(id: &str) -> Bytes {
             v1::EventAttribute { attr: Some(value) },
         )]),
         ..v1::Event::default()
-    })
+    };
+    event.encode_to_vec().into()
 }
 
 fn an_event(id: &str) -> EventRequest {

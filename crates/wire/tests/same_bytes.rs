@@ -45,7 +45,7 @@ fn what_a_client_publishes_is_read_as_bytes() {
     let publish = read.batches[0].publish.as_ref().expect("it was sent");
     for (id, read) in ["1", "2"].iter().zip(&publish.events) {
         assert_eq!(read.topic, "orders");
-        assert_eq!(read.event, event::encode(&an_event(id)));
+        assert_eq!(read.event, an_event(id).encode_to_vec());
         let inside = sent.as_ptr_range();
         assert!(inside.contains(&read.event.as_ptr()), "it is a slice of what arrived, no copy");
     }
@@ -54,7 +54,7 @@ fn what_a_client_publishes_is_read_as_bytes() {
 
 #[test]
 fn what_the_server_delivers_is_read_as_events() {
-    let body = event::encode(&an_event("1"));
+    let body = Bytes::from(an_event("1").encode_to_vec());
     let delivery = Delivery {
         reference: DeliveryRef {
             subscription: SubscriptionId(1),

@@ -37,7 +37,7 @@ async fn deliver(stream: &Subscribing, offset: u64, attempt: u32) {
         token: u64::from(attempt),
         attempt,
         lease_ms: 30_000,
-        event: event::encode(&v1::Event::from(Event::new("made", "/bank"))),
+        event: event::encode(&raw::Event::from(Event::new("made", "/bank"))),
         transaction_id: Bytes::new(),
         published_unix_ms: 1_700_000_000_000,
     };

@@ -14,7 +14,7 @@ use handfast_wire::{event, raw, v1};
 use crate::fake::{Fake, Subscribing};
 
 fn body() -> Bytes {
-    event::encode(&v1::Event::from(Event::new("made", "/bank")))
+    event::encode(&raw::Event::from(Event::new("made", "/bank")))
 }
 
 async fn send(stream: &Subscribing, request: u64, message: To) {

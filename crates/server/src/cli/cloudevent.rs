@@ -165,14 +165,14 @@ fn data(data: &Data) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use handfast::Event;
-    use handfast_wire::v1;
+    use handfast_wire::raw;
 
     use super::*;
 
     /// As it comes from a server.
     fn stored(event: Event) -> StoredEvent {
-        let message = v1::Event::from(event);
-        handfast_wire::raw::StoredEvent {
+        let message = raw::Event::from(event);
+        raw::StoredEvent {
             offset: 7,
             transaction_id: handfast_wire::ids::transaction_bytes(handfast::TransactionId(9)),
             published_unix_ms: 1_795_370_400_500,

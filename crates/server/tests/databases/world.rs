@@ -13,6 +13,7 @@ use handfast_core::branch::BranchId;
 use handfast_core::ids::TransactionId;
 use handfast_database::private::{MariaDb, MariaDbOptions, Postgres, PostgresOptions};
 use handfast_database::{Options, Outcome, Prepared, connect, mariadb, postgres};
+use handfast_wire::prost::Message;
 use handfast_wire::raw::events_client::EventsClient;
 use handfast_wire::raw::transactions_client::TransactionsClient;
 use handfast_wire::v1::databases_client::DatabasesClient;
@@ -239,8 +240,7 @@ impl World {
             r#type: "made".into(),
             ..Default::default()
         };
-        let event =
-            raw::NewEvent { topic: "made".into(), event: handfast_wire::event::encode(&event) };
+        let event = raw::NewEvent { topic: "made".into(), event: event.encode_to_vec().into() };
         let request = raw::BeginLocalRequest {
             database: database.to_owned(),
             deadline_ms: u64::try_from(deadline.as_millis()).unwrap(),
