@@ -43,8 +43,16 @@ fn publish_and_deliver(mut world: World) -> World {
     world
 }
 
+#[library_benchmark(setup = warm)]
+#[bench::batch(true)]
+fn publish_and_deliver_1000(mut world: World) -> World {
+    world.publish(1_000);
+    world
+}
+
 library_benchmark_group!(
     name = steps;
-    benchmarks = transaction, transactions_64, publish, publish_and_deliver
+    benchmarks =
+        transaction, transactions_64, publish, publish_and_deliver, publish_and_deliver_1000
 );
 main!(library_benchmark_groups = steps);

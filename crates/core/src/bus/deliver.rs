@@ -175,7 +175,7 @@ impl Subscription {
             self.cursor = after;
             return true;
         }
-        if !self.window.is_busy(key) && self.credit == 0 {
+        if self.credit == 0 && !self.window.is_busy(key) {
             return false;
         }
         self.cursor = after;
@@ -252,7 +252,8 @@ impl Subscription {
         let lease_ms = self.settings().lease_ms;
         let until_ms = reach.now.mono_ms.saturating_add(lease_ms);
         let attempt = self.window.lease(offset, key, Lease { until_ms, token, session });
-        reach.timers.insert((until_ms, self.id(), offset));
+        let id = self.id();
+        self.leases.begin(reach.timers, id, &self.window, (until_ms, offset));
         let reference = DeliveryRef { subscription: self.id(), offset, token };
         let delivery = Delivery { reference, attempt, lease_ms, event };
         let delivery = Box::new(delivery);

@@ -1,9 +1,10 @@
 //! Attempts that fail: leases that run out, rejections, streams that end; and the pause before
-//! the next attempt. One ordered set of timers serves all subscriptions.
+//! the next attempt.
 
 use alloc::collections::{BTreeMap, BTreeSet};
 
 use super::subscription::Subscription;
+use super::timers::Timers;
 use super::window::Phase;
 use super::{Bus, Reach};
 use crate::effects::Effects;
@@ -11,20 +12,20 @@ use crate::ids::{Lsn, Now, Offset, SubscriptionId};
 use crate::limits::Limits;
 use crate::record::SubscriptionSettings;
 
-/// Time, subscription and offset of everything that happens by itself.
-pub(super) type Timers = BTreeSet<(u64, SubscriptionId, Offset)>;
-
 impl Bus {
     /// Leases that ran out, attempts whose pause is over, producers to forget.
     pub(crate) fn tick(&mut self, now: Now, limits: &Limits, effects: &mut Effects) {
         self.wake(effects);
         self.producers.tick(now.mono_ms, limits);
         let mut due: BTreeMap<SubscriptionId, BTreeSet<Offset>> = BTreeMap::new();
-        while let Some((at_ms, id, offset)) = self.timers.first().copied()
-            && at_ms <= now.mono_ms
-        {
-            self.timers.pop_first();
+        while let Some((id, offset)) = self.timers.pop_pause(now.mono_ms) {
             due.entry(id).or_default().insert(offset);
+        }
+        while let Some(id) = self.timers.pop_lease(now.mono_ms) {
+            let Some(subscription) = self.subscriptions.get_mut(&id) else { continue };
+            let Subscription { leases, window, .. } = subscription;
+            let over = leases.due(&mut self.timers, id, window, now.mono_ms);
+            due.entry(id).or_default().extend(over);
         }
         for (id, offsets) in due {
             let Some((subscription, mut reach)) = self.reach(id, now, effects) else { continue };
@@ -40,8 +41,7 @@ impl Bus {
         if !self.awake {
             return Some(0);
         }
-        let timer = self.timers.first().map(|(at_ms, _, _)| *at_ms);
-        timer.into_iter().chain(self.producers.next_deadline()).min()
+        self.timers.next().into_iter().chain(self.producers.next_deadline()).min()
     }
 }
 
@@ -49,11 +49,17 @@ impl Subscription {
     /// Moves an event on and keeps its timer.
     pub(super) fn set_phase(&mut self, timers: &mut Timers, offset: Offset, phase: Phase) {
         let Some((before, session)) = self.window.set_phase(offset, phase) else { return };
-        if let Some(at_ms) = before.timer() {
-            timers.remove(&(at_ms, self.id(), offset));
-        }
-        if let Some(at_ms) = phase.timer() {
-            timers.insert((at_ms, self.id(), offset));
+        self.end_timer(timers, offset, before);
+        let id = self.id();
+        match phase {
+            Phase::Leased { until_ms } => {
+                self.leases.begin(timers, id, &self.window, (until_ms, offset));
+            }
+            Phase::Waiting { until_ms } => timers.pause(until_ms, id, offset),
+            Phase::Ready
+            | Phase::Staged { .. }
+            | Phase::Acknowledging { .. }
+            | Phase::Burying { .. } => {}
         }
         let is_leased = |phase| matches!(phase, Phase::Leased { .. });
         if is_leased(before) && !is_leased(phase) {
@@ -61,12 +67,22 @@ impl Subscription {
         }
     }
 
+    fn end_timer(&mut self, timers: &mut Timers, offset: Offset, before: Phase) {
+        let id = self.id();
+        match before {
+            Phase::Leased { .. } => self.leases.end(timers, id),
+            Phase::Waiting { until_ms } => timers.end_pause(until_ms, id, offset),
+            Phase::Ready
+            | Phase::Staged { .. }
+            | Phase::Acknowledging { .. }
+            | Phase::Burying { .. } => {}
+        }
+    }
+
     /// The event is not under way any more; the next one of its key may go.
     pub(super) fn drop_entry(&mut self, timers: &mut Timers, offset: Offset) {
         let Some(entry) = self.window.remove(offset) else { return };
-        if let Some(at_ms) = entry.phase().timer() {
-            timers.remove(&(at_ms, self.id(), offset));
-        }
+        self.end_timer(timers, offset, entry.phase());
         if let Phase::Leased { .. } = entry.phase() {
             self.returned.push(entry.session);
         }

@@ -17,6 +17,7 @@ mod durable;
 mod facts;
 mod gap;
 mod lease;
+mod near;
 mod needs;
 mod producers;
 mod progress;
@@ -27,6 +28,7 @@ mod subscription;
 mod subscriptions;
 #[cfg(test)]
 mod tests;
+mod timers;
 mod topics;
 mod window;
 
@@ -35,9 +37,9 @@ use alloc::format;
 use alloc::vec::Vec;
 
 use self::attach::Streams;
-use self::lease::Timers;
 use self::producers::Producers;
 use self::subscription::Subscription;
+use self::timers::Timers;
 use self::topics::{ADMIN_BYTES, Topic};
 use crate::command::{Caller, Command};
 use crate::effects::Effects;

@@ -5,7 +5,7 @@ use alloc::collections::{BTreeSet, VecDeque};
 use alloc::vec::Vec;
 
 use super::facts::Facts;
-use super::lease::Timers;
+use super::timers::{Leases, Timers};
 use super::topics::Leaving;
 use super::window::{Phase, Window};
 use crate::ids::{Lsn, Offset, SessionId, SubscriptionId, TopicId};
@@ -32,6 +32,8 @@ pub(super) struct Subscription {
     pub(super) cursor: Offset,
     /// The events under way.
     pub(super) window: Window,
+    /// Those of them that are leased.
+    pub(super) leases: Leases,
     /// Streams that are attached.
     pub(super) sessions: BTreeSet<SessionId>,
     /// Those with credit, the next one to serve first.
@@ -75,6 +77,7 @@ impl Subscription {
             gap_lsn: Lsn(0),
             cursor: start,
             window: Window::default(),
+            leases: Leases::default(),
             sessions: BTreeSet::new(),
             line: VecDeque::new(),
             credit: 0,
@@ -146,9 +149,11 @@ impl Subscription {
 
     /// Nothing happens by itself any more.
     pub(super) fn stop_timers(&mut self, timers: &mut Timers) {
+        let id = self.id();
+        self.leases.clear(timers, id);
         for (offset, entry) in self.window.entries() {
-            if let Some(at_ms) = entry.phase().timer() {
-                timers.remove(&(at_ms, self.id(), offset));
+            if let Phase::Waiting { until_ms } = entry.phase() {
+                timers.end_pause(until_ms, id, offset);
             }
         }
     }

@@ -3,11 +3,12 @@
 //! bodies, and never more than a window's worth.
 
 use alloc::boxed::Box;
-use alloc::collections::{BTreeMap, BTreeSet, VecDeque, btree_map};
+use alloc::collections::{BTreeSet, VecDeque};
 use alloc::vec::Vec;
 
 use hashbrown::HashMap;
 
+use super::near::NearMap;
 use crate::event::OffsetRange;
 use crate::ids::{DeliveryToken, KeyHash, Lsn, Offset, SessionId, TransactionId};
 
@@ -41,19 +42,6 @@ pub(super) enum Phase {
         /// The record that says so.
         lsn: Lsn,
     },
-}
-
-impl Phase {
-    /// When something has to be done about it by itself.
-    pub(super) fn timer(self) -> Option<u64> {
-        match self {
-            Self::Leased { until_ms } | Self::Waiting { until_ms } => Some(until_ms),
-            Self::Ready
-            | Self::Staged { .. }
-            | Self::Acknowledging { .. }
-            | Self::Burying { .. } => None,
-        }
-    }
 }
 
 /// One event that holds its key (or has none).
@@ -107,7 +95,7 @@ struct Turn {
 /// See the file's head.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Window {
-    entries: BTreeMap<Offset, Entry>,
+    entries: NearMap<Entry>,
     /// Looked up, and walked only where the order cannot matter.
     keys: HashMap<KeyHash, Turn>,
     ready: BTreeSet<Offset>,
@@ -118,22 +106,22 @@ pub(super) struct Window {
 impl Window {
     /// The entry of an event.
     pub(super) fn entry(&self, offset: Offset) -> Option<&Entry> {
-        self.entries.get(&offset)
+        self.entries.get(offset)
     }
 
     /// The entry of an event, to change anything but its phase.
     pub(super) fn entry_mut(&mut self, offset: Offset) -> Option<&mut Entry> {
-        self.entries.get_mut(&offset)
+        self.entries.get_mut(offset)
     }
 
     /// All entries, ascending.
     pub(super) fn entries(&self) -> impl Iterator<Item = (Offset, &Entry)> {
-        self.entries.iter().map(|(offset, entry)| (*offset, entry))
+        self.entries.iter()
     }
 
     /// The first event under way at or after an offset, parked or not.
     pub(super) fn first_from(&self, offset: Offset) -> Option<Offset> {
-        let entry = self.entries.range(offset..).next().map(|(o, _)| *o);
+        let entry = self.entries.first_from(offset);
         let parked = self.parked.range(offset..).next().copied();
         entry.into_iter().chain(parked).min()
     }
@@ -161,17 +149,14 @@ impl Window {
     /// An event that holds its key is delivered: one that was not known, or one that was ready.
     /// Says how often that was so by now.
     pub(super) fn lease(&mut self, offset: Offset, key: Option<KeyHash>, lease: Lease) -> u32 {
-        let fresh = || Entry::fresh(key, Phase::Leased { until_ms: lease.until_ms });
-        let entry = match self.entries.entry(offset) {
-            btree_map::Entry::Vacant(vacant) => vacant.insert(fresh()),
-            btree_map::Entry::Occupied(occupied) => {
-                let entry = occupied.into_mut();
-                assert!(entry.phase == Phase::Ready, "an event is with one subscriber at a time");
-                self.ready.remove(&offset);
-                entry.phase = Phase::Leased { until_ms: lease.until_ms };
-                entry
-            }
-        };
+        let leased = Phase::Leased { until_ms: lease.until_ms };
+        let entry = self.entries.get_or_insert_with(offset, || Entry::fresh(key, leased));
+        // One that was just made has no attempt yet.
+        if entry.attempts > 0 || entry.phase != leased {
+            assert!(entry.phase == Phase::Ready, "an event is with one subscriber at a time");
+            self.ready.remove(&offset);
+            entry.phase = leased;
+        }
         entry.attempts = entry.attempts.saturating_add(1);
         entry.token = lease.token;
         entry.session = lease.session;
@@ -180,10 +165,10 @@ impl Window {
 
     /// Takes an event whose key is not known yet.
     pub(super) fn admit_unknown(&mut self, offset: Offset, phase: Phase) {
-        if self.entries.contains_key(&offset) {
+        if self.entries.get(offset).is_some() {
             return;
         }
-        self.entries.insert(offset, Entry::fresh(None, phase));
+        self.entries.get_or_insert_with(offset, || Entry::fresh(None, phase));
         if phase == Phase::Ready {
             self.ready.insert(offset);
         }
@@ -192,7 +177,7 @@ impl Window {
     /// Now the key of an entry is known. False if another event of the key is under way and the
     /// entry had to be parked behind it.
     pub(super) fn learn_key(&mut self, offset: Offset, key: Option<KeyHash>) -> bool {
-        let Some(entry) = self.entries.get(&offset) else { return false };
+        let Some(entry) = self.entries.get(offset) else { return false };
         if entry.key.is_some() || key.is_none() {
             return true;
         }
@@ -201,19 +186,19 @@ impl Window {
             return true;
         }
         if self.claim(offset, key) {
-            if let Some(entry) = self.entries.get_mut(&offset) {
+            if let Some(entry) = self.entries.get_mut(offset) {
                 entry.key = key;
             }
             return true;
         }
-        self.entries.remove(&offset);
+        self.entries.remove(offset);
         self.ready.remove(&offset);
         false
     }
 
     /// Moves an entry on; the caller keeps the timers. Says where it stood, and with whom.
     pub(super) fn set_phase(&mut self, offset: Offset, phase: Phase) -> Option<(Phase, SessionId)> {
-        let entry = self.entries.get_mut(&offset)?;
+        let entry = self.entries.get_mut(offset)?;
         let before = core::mem::replace(&mut entry.phase, phase);
         let session = entry.session;
         if phase == Phase::Ready {
@@ -226,7 +211,7 @@ impl Window {
 
     /// The event is done with: the next one of its key may go.
     pub(super) fn remove(&mut self, offset: Offset) -> Option<Entry> {
-        let entry = self.entries.remove(&offset)?;
+        let entry = self.entries.remove(offset)?;
         if entry.phase == Phase::Ready {
             self.ready.remove(&offset);
         }
@@ -238,11 +223,14 @@ impl Window {
 
     /// The events of a range whose acknowledgement is this record are done with.
     pub(super) fn remove_acknowledged(&mut self, range: OffsetRange, lsn: Lsn) {
-        let is_done = |_: &Offset, entry: &mut Entry| entry.phase == Phase::Acknowledging { lsn };
-        let done = self.entries.extract_if(range.from..range.to, is_done);
-        let keys: Vec<_> = done.filter_map(|(o, entry)| Some((o, entry.key?))).collect();
-        for (offset, key) in keys {
-            self.pass_on(offset, key);
+        let is_done = |entry: &Entry| entry.phase == Phase::Acknowledging { lsn };
+        let mut from = range.from;
+        while let Some(offset) = self.entries.first_from(from).filter(|offset| *offset < range.to) {
+            let done = self.entries.remove_if(offset, is_done);
+            if let Some(key) = done.and_then(|entry| entry.key) {
+                self.pass_on(offset, key);
+            }
+            from = Offset(offset.0 + 1);
         }
     }
 
@@ -292,7 +280,7 @@ impl Window {
         };
         turn.holder = next;
         self.parked.remove(&next);
-        self.entries.insert(next, Entry::fresh(Some(key), Phase::Ready));
+        self.entries.get_or_insert_with(next, || Entry::fresh(Some(key), Phase::Ready));
         self.ready.insert(next);
     }
 }

@@ -4,6 +4,7 @@ use alloc::vec;
 
 use super::world::{World, name};
 use crate::command::Command;
+use crate::ids::SubscriptionId;
 use crate::output::Reply;
 use crate::record::SubscriptionSettings;
 use crate::refusal::Code;
@@ -107,6 +108,46 @@ fn the_end_of_a_stream_returns_its_deliveries_at_once() {
     assert_eq!(letters.len(), 1);
     assert_eq!(letters[0].attempts, 3);
     world.check_fold();
+}
+
+#[test]
+fn leases_that_ended_do_not_pile_up_behind_one_that_is_held() {
+    let mut world = World::with_subscription(settings());
+    world.subscribe(7, "s", 100);
+    world.publish("t", 0, "held");
+    world.settle();
+    let held = world.took_refs();
+    for key in 1..=10_000 {
+        world.publish("t", key, "x");
+        world.settle();
+        let refs = world.took_refs();
+        assert_eq!(world.acknowledge(&refs), []);
+        let leases = &world.bus.subscriptions[&SubscriptionId(0)].leases;
+        assert!(leases.in_line() <= 1_100, "{}", leases.in_line());
+    }
+    world.pass(1_000);
+    assert_eq!(world.acknowledge(&held), [Code::DeliveryExpired], "it ran out at its time");
+}
+
+#[test]
+fn leases_that_begin_later_run_out_later() {
+    let mut world = World::with_subscription(settings());
+    world.subscribe(7, "s", 100);
+    for key in 0..3 {
+        world.publish("t", key, "x");
+        world.settle();
+        world.pass(300);
+    }
+    let refs = world.took_refs();
+    // The second ends early, the first is extended.
+    assert_eq!(world.acknowledge(&refs[1..2]), []);
+    world.ask(7, Command::ExtendLease { deliveries: refs[..1].to_vec() });
+    world.pass(699);
+    assert_eq!(world.bus.next_deadline(), Some(world.now.mono_ms + 1), "of the third");
+    world.pass(1);
+    let reply = world.ask(7, Command::ExtendLease { deliveries: vec![refs[2]] });
+    assert!(matches!(reply, Reply::Acknowledged { refused } if refused.len() == 1));
+    assert_eq!(world.acknowledge(&refs[..1]), [], "its lease is longer now");
 }
 
 #[test]

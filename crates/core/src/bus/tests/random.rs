@@ -7,6 +7,7 @@ use alloc::vec::Vec;
 
 use super::world::{World, event, name};
 use crate::bus::Staged;
+use crate::bus::window::Phase;
 use crate::command::{Command, Start};
 use crate::event::DeliveryRef;
 use crate::ids::{Offset, ProducerId, SubscriptionId, TopicId, TransactionId};
@@ -281,10 +282,16 @@ impl Schedule {
             }
             *before = floor;
         }
-        let timers = self.world.bus.subscriptions.values().map(|s| {
-            s.window.entries().filter(|(_, entry)| entry.phase().timer().is_some()).count()
-        });
-        assert_eq!(timers.sum::<usize>(), self.world.bus.timers.len(), "a timer was forgotten");
+        let (mut pauses, mut leased) = (0, 0);
+        for subscription in self.world.bus.subscriptions.values() {
+            let has = |is: fn(Phase) -> bool| {
+                subscription.window.entries().filter(|(_, entry)| is(entry.phase())).count()
+            };
+            pauses += has(|phase| matches!(phase, Phase::Waiting { .. }));
+            leased += usize::from(has(|phase| matches!(phase, Phase::Leased { .. })) > 0);
+            subscription.leases.assert_fits(&subscription.window);
+        }
+        assert_eq!(self.world.bus.timers.count(), (pauses, leased), "a timer was forgotten");
     }
 
     /// Acknowledges everything until nothing is left, and looks back.
@@ -310,7 +317,7 @@ impl Schedule {
             let refs = self.world.took_refs();
             self.world.acknowledge(&refs);
             self.world.pass(500);
-            let idle = self.world.bus.timers.is_empty() && self.world.deliveries.is_empty();
+            let idle = self.world.bus.timers.next().is_none() && self.world.deliveries.is_empty();
             if idle && self.world.fetches.is_empty() {
                 break;
             }
