@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use handfast_core::refusal::Code;
-use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::sync::{Semaphore, TryAcquireError, mpsc, oneshot};
 use tokio::time::{Instant, sleep};
 
 use self::queued::Queued;
@@ -150,10 +150,18 @@ impl<L: Lane> Session<L> {
             sent: false,
             error: Fault::Closed("the runtime is shutting down").into(),
         };
-        let permit = Arc::clone(&self.permits).acquire_owned().await.map_err(|_| closed())?;
-        if Instant::now() >= terms.give_up {
-            return Err(too_late(&terms, false));
-        }
+        let permit = match Arc::clone(&self.permits).try_acquire_owned() {
+            Ok(permit) => permit,
+            Err(TryAcquireError::Closed) => return Err(closed()),
+            Err(TryAcquireError::NoPermits) => {
+                let turn = Arc::clone(&self.permits).acquire_owned();
+                let permit = turn.await.map_err(|_| closed())?;
+                if Instant::now() >= terms.give_up {
+                    return Err(too_late(&terms, false));
+                }
+                permit
+            }
+        };
         let (waiter, waiting) = oneshot::channel();
         let queued = Queued::new(call, bytes, terms, Some(waiter), Some(permit));
         self.queue.send(queued).map_err(|_| closed())?;

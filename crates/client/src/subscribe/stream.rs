@@ -330,14 +330,24 @@ impl Subscriber {
     }
 
     fn take(&mut self, messages: Vec<raw::ToSubscriber>) {
+        #[cfg(feature = "_databases")]
+        let at = Instant::now();
+        let (stream, subscription) = (self.stream, self.subscription);
+        let arrived = |what| Arrived {
+            #[cfg(feature = "_databases")]
+            at,
+            stream,
+            subscription,
+            what,
+        };
         for raw::ToSubscriber { request, message } in messages {
             match message {
                 Some(To::Deliveries(batch)) => {
                     for delivery in batch.deliveries {
-                        self.arrive(What::Delivery(delivery));
+                        self.arrive(arrived(What::Delivery(delivery)));
                     }
                 }
-                Some(To::Gap(gap)) => self.arrive(What::Gap(gap)),
+                Some(To::Gap(gap)) => self.arrive(arrived(What::Gap(gap))),
                 Some(To::Acknowledged(acknowledged)) => {
                     self.answer_each(request, acknowledged.refused);
                 }
@@ -351,14 +361,7 @@ impl Subscriber {
         }
     }
 
-    fn arrive(&self, what: What) {
-        let arrived = Arrived {
-            #[cfg(feature = "_databases")]
-            at: Instant::now(),
-            stream: self.stream,
-            subscription: self.subscription,
-            what,
-        };
+    fn arrive(&self, arrived: Arrived) {
         // Fails when the subscription was dropped: the end of the stream returns it.
         drop(self.arrived.send(Ok(arrived)));
     }

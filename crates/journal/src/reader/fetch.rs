@@ -47,6 +47,7 @@ impl Reader {
                 bytes: 0,
                 events: Vec::new(),
                 begin: None,
+                last: None,
                 records: Window::new(READ_AHEAD),
                 begins: Window::new(WINDOW),
             };
@@ -114,6 +115,8 @@ struct Reading<'a> {
     events: Vec<StoredEvent>,
     /// The last BEGIN that bodies were taken from.
     begin: Option<(Lsn, Arc<Record>)>,
+    /// The last record that was read: the next event may be in it too.
+    last: Option<(Lsn, Arc<Record>)>,
     records: Window,
     begins: Window,
 }
@@ -189,9 +192,14 @@ impl Reading<'_> {
         entry: Entry,
         loaded: Option<Arc<Record>>,
     ) -> Result<Arc<Record>, Error> {
-        match loaded {
-            Some(record) => Ok(record),
-            None => source.record_at(entry.position, entry.lsn, &mut self.records),
+        match (loaded, &self.last) {
+            (Some(record), _) => Ok(record),
+            (None, Some((lsn, record))) if *lsn == entry.lsn => Ok(record.clone()),
+            (None, _) => {
+                let record = source.record_at(entry.position, entry.lsn, &mut self.records)?;
+                self.last = Some((entry.lsn, record.clone()));
+                Ok(record)
+            }
         }
     }
 
