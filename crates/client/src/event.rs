@@ -325,14 +325,29 @@ impl Event {
             wire::PARTITION_KEY => Some(&mut self.key),
             _ => None,
         };
-        match (field, attr) {
+        let other = match (field, attr) {
             (Some(field), Attr::CeString(text) | Attr::CeUri(text) | Attr::CeUriRef(text)) => {
                 *field = Some(text);
+                None
             }
-            (None, Attr::CeTimestamp(at)) if name == "time" && SystemTime::try_from(at).is_ok() => {
+            (Some(field), other) => {
+                *field = None;
+                Some(other)
+            }
+            (None, Attr::CeTimestamp(at)) if name == "time" => {
                 self.time = SystemTime::try_from(at).ok();
+                self.time.is_none().then_some(Attr::CeTimestamp(at))
             }
-            (_, other) => drop(self.extensions.insert(name, Attribute::read(other))),
+            (None, other) => {
+                if name == "time" {
+                    self.time = None;
+                }
+                Some(other)
+            }
+        };
+        match other {
+            Some(other) => drop(self.extensions.insert(name, Attribute::read(other))),
+            None => drop(self.extensions.remove(&name)),
         }
     }
 }
@@ -412,6 +427,21 @@ mod tests {
         assert_eq!(event.time, None);
         assert_eq!(event.extensions["time"], Attribute::Text("noon".into()));
         assert_eq!(event.extensions["subject"], Attribute::Integer(7));
+    }
+
+    #[test]
+    fn of_an_attribute_that_is_given_twice_the_last_counts() {
+        let mut message = raw::Event::from(Event::new("a", "/b").with_subject("one"));
+        for attr in [Attr::CeInteger(7), Attr::CeString("two".into())] {
+            message.attributes.push(attribute("subject", attr));
+            message.attributes.push(attribute("x", Attr::CeBoolean(true)));
+        }
+        let event = Event::from(message.clone());
+        assert_eq!(event.subject.as_deref(), Some("two"));
+        assert_eq!(event.extensions.keys().collect::<Vec<_>>(), ["x"]);
+        message.attributes.push(attribute("subject", Attr::CeInteger(8)));
+        let event = Event::from(message);
+        assert_eq!((event.subject, event.extensions.len()), (None, 2));
     }
 
     #[test]

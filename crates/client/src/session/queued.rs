@@ -24,7 +24,8 @@ pub(super) struct Queued<L: Lane> {
     pub(super) sent: bool,
     /// The same on a stream that has ended: no later answer speaks for that one.
     pub(super) sent_before: bool,
-    /// Several when their calls went together; none when nobody waits any more.
+    /// Several when their calls went together, in the order of what they ask: each keeps its place,
+    /// whether it still waits or not, because the answer has a part for each.
     callers: SmallVec<[Caller<L>; 1]>,
 }
 
@@ -32,18 +33,19 @@ pub(super) struct Queued<L: Lane> {
 #[derive(Debug)]
 struct Caller<L: Lane> {
     terms: Terms,
-    /// None: the answer is of no interest.
+    /// None: the answer is of no interest, or it has one.
     waiter: Option<oneshot::Sender<Settled<L>>>,
-    /// Its place among the calls that may be under way; given back with the call.
-    _permit: Option<OwnedSemaphorePermit>,
+    /// Its place among the calls that may be under way; given back when it has its answer.
+    permit: Option<OwnedSemaphorePermit>,
 }
 
 impl<L: Lane> Caller<L> {
-    fn settle(self, settled: Settled<L>) {
-        if let Some(waiter) = self.waiter {
+    fn settle(&mut self, settled: Settled<L>) {
+        if let Some(waiter) = self.waiter.take() {
             // Fails when the caller has stopped waiting.
             drop(waiter.send(settled));
         }
+        self.permit = None;
     }
 
     fn has_left(&self) -> bool {
@@ -59,7 +61,7 @@ impl<L: Lane> Queued<L> {
         waiter: Option<oneshot::Sender<Settled<L>>>,
         permit: Option<OwnedSemaphorePermit>,
     ) -> Box<Self> {
-        let caller = Caller { terms, waiter, _permit: permit };
+        let caller = Caller { terms, waiter, permit };
         Box::new(Self {
             call: Some(call),
             bytes,
@@ -72,7 +74,7 @@ impl<L: Lane> Queued<L> {
         })
     }
 
-    /// How many wait for its answer.
+    /// How many calls went together.
     pub(super) fn callers(&self) -> usize {
         self.callers.len()
     }
@@ -84,50 +86,42 @@ impl<L: Lane> Queued<L> {
     }
 
     /// Each caller gets its part of the answer.
-    pub(super) fn answer(self, mut answer: L::Answer, stream: u64) {
-        let mut callers = self.callers.into_iter();
-        while let Some(caller) = callers.next() {
-            if callers.len() == 0 {
-                let outcome = Ok(Answered { answer, stream });
-                return caller.settle(Settled { outcome, refused: None });
-            }
-            let answer = L::part(&mut answer);
-            let outcome = Ok(Answered { answer, stream });
+    pub(super) fn answer(mut self, mut answer: L::Answer, stream: u64) {
+        let Some((last, others)) = self.callers.split_last_mut() else { return };
+        for caller in others {
+            let outcome = Ok(Answered { answer: L::part(&mut answer), stream });
             caller.settle(Settled { outcome, refused: None });
         }
+        last.settle(Settled { outcome: Ok(Answered { answer, stream }), refused: None });
     }
 
     /// It was refused; whoever asked alone gets the call back, if it may be sent again.
-    pub(super) fn refuse(mut self, refusal: Refusal) {
+    pub(super) fn refuse(mut self, refusal: &Refusal) {
         let sent = self.sent_before;
         let mut refused = if self.callers.len() == 1 { self.call.take() } else { None };
-        for caller in self.callers {
+        for caller in &mut self.callers {
             let outcome = Err(Unanswered { sent, error: refusal.clone().into() });
             caller.settle(Settled { outcome, refused: refused.take() });
         }
     }
 
     /// There is no answer.
-    pub(super) fn fail(self, error: Error) {
+    pub(super) fn fail(mut self, error: &Error) {
         let sent = self.sent;
-        for caller in self.callers {
+        for caller in &mut self.callers {
             let outcome: Outcome<L> = Err(Unanswered { sent, error: error.clone() });
             caller.settle(Settled { outcome, refused: None });
         }
     }
 
     /// Answers those whose time is over, with what is known to stand in the way, if it says more
-    /// than that; false when nobody waits any more.
+    /// than that; false when the time of all is over.
     pub(super) fn expire(&mut self, now: Instant, problem: Option<&Error>) -> bool {
         let sent = self.sent;
-        // Nearly always, and without a look at the rest.
-        let is_late = |caller: &Caller<L>| caller.terms.give_up <= now;
-        if !self.callers.iter().any(is_late) {
-            return true;
-        }
-        for caller in std::mem::take(&mut self.callers) {
-            if !is_late(&caller) {
-                self.callers.push(caller);
+        let mut is_any_left = false;
+        for caller in &mut self.callers {
+            if caller.terms.give_up > now {
+                is_any_left = true;
                 continue;
             }
             let unanswered = match problem {
@@ -136,7 +130,7 @@ impl<L: Lane> Queued<L> {
             };
             caller.settle(Settled { outcome: Err(unanswered), refused: None });
         }
-        !self.callers.is_empty()
+        is_any_left
     }
 
     /// Whether everybody who asked has stopped waiting.

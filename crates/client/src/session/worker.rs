@@ -26,7 +26,7 @@ const FRAME_BYTES: usize = 4 << 20;
 /// Most calls that go together. So many share what a call costs; and a subscriber far behind, who
 /// is given single events, reads all that went with each.
 const TOGETHER: usize = 32;
-/// Most bytes of calls that go together, beyond the first.
+/// Most bytes of calls that go together; a larger one goes alone.
 const TOGETHER_BYTES: usize = 32 << 10;
 /// How often calls that wait too long are looked for.
 const TICK: Duration = Duration::from_millis(100);
@@ -112,7 +112,7 @@ impl<L: Lane> Worker<L> {
     /// Takes a call over; `stream` is the one that is open.
     fn take(&mut self, queued: Box<Queued<L>>, stream: Option<u64>) {
         match queued.only_on {
-            Some(wanted) if Some(wanted) != stream => queued.fail(gone().into()),
+            Some(wanted) if Some(wanted) != stream => queued.fail(&gone().into()),
             _ => self.backlog.push_back(queued),
         }
     }
@@ -129,7 +129,7 @@ impl<L: Lane> Worker<L> {
                 Err(error) if error.is_retryable() => problem = Some(error),
                 Err(error) => {
                     for queued in self.backlog.drain(..) {
-                        queued.fail(error.clone());
+                        queued.fail(&error);
                     }
                     return None;
                 }
@@ -260,7 +260,7 @@ impl<L: Lane> Worker<L> {
 
     /// Those that come next and go to the same topic go with a call.
     fn take_along(&mut self, queued: &mut Queued<L>, call: &mut L::Call, now: Instant) {
-        if self.backlog.is_empty() {
+        if self.backlog.front().is_none_or(|next| next.is_numbered) {
             return;
         }
         let Some(topic) = L::topic(call).map(ToOwned::to_owned) else { return };
@@ -294,7 +294,7 @@ impl<L: Lane> Worker<L> {
             // No call: it had stopped waiting.
             let Some(mut queued) = self.in_flight.remove(&request) else { continue };
             let Some(answer) = answer else {
-                queued.fail(Fault::Failed("its answer is empty".to_owned()).into());
+                queued.fail(&Fault::Failed("its answer is empty".to_owned()).into());
                 continue;
             };
             match answer {
@@ -305,7 +305,7 @@ impl<L: Lane> Worker<L> {
                     queued.sent = queued.sent_before;
                     not_taken.push((request, queued));
                 }
-                Err(refusal) => queued.refuse(refusal),
+                Err(refusal) => queued.refuse(&refusal),
                 Ok(answer) => queued.answer(answer, self.stream),
             }
         }
@@ -326,7 +326,7 @@ impl<L: Lane> Worker<L> {
                 queued.sent_before = true;
                 self.backlog.push_back(queued);
             } else {
-                queued.fail(in_flight_error(error));
+                queued.fail(&in_flight_error(error));
             }
         }
         for queued in waiting {

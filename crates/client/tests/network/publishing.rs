@@ -139,6 +139,30 @@ async fn those_that_went_together_are_sent_again_together_even_if_one_has_left()
 }
 
 #[tokio::test(start_paused = true)]
+async fn whoever_gives_up_keeps_its_place_among_those_that_went_together() {
+    let mut fake = Fake::start();
+    let builder = fake.builder().with_time_limit(Duration::from_secs(5));
+    let hf = builder.connect().await.expect("no panic");
+    fake.down(true);
+    let early = publish(&hf, "t", 1);
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    let late = publish(&hf, "t", 2);
+    fake.down(false);
+    let mut stream = fake.publishes.recv().await.expect("a stream");
+    assert_eq!(batches(&mut stream).await, [(1, 1, 3)]);
+    for call in early {
+        let error = call.await.expect("no panic").expect_err("its time is over");
+        assert!(matches!(error, Error::Fault(Fault::TimedOut { sent: true, .. })), "{error:?}");
+    }
+    answer(&stream, 1, published(vec![7, 8, 9])).await;
+    let mut offsets = Vec::new();
+    for call in late {
+        offsets.extend(call.await.expect("no panic").expect("published").offset);
+    }
+    assert_eq!(offsets, [8, 9], "each its own");
+}
+
+#[tokio::test(start_paused = true)]
 async fn each_of_those_that_went_together_waits_no_longer_than_it_said() {
     let mut fake = Fake::start();
     let builder = fake.builder().with_time_limit(Duration::from_secs(5)).with_in_flight(3);

@@ -49,6 +49,10 @@ impl Subscription {
     /// Moves an event on and keeps its timer.
     pub(super) fn set_phase(&mut self, timers: &mut Timers, offset: Offset, phase: Phase) {
         let Some((before, session)) = self.window.set_phase(offset, phase) else { return };
+        if before == phase {
+            // Extended twice in one millisecond: it has its place in line.
+            return;
+        }
         self.end_timer(timers, offset, before);
         let id = self.id();
         match phase {

@@ -7,8 +7,9 @@ use alloc::collections::{BTreeMap, btree_map};
 
 use crate::ids::Offset;
 
-/// Offsets in a chunk: one for each bit of its mask.
-const CHUNK: u64 = u64::BITS as u64;
+/// Offsets in a chunk: one for each bit of its mask. Few, because events far apart, such as dead
+/// letters that are tried again, have a chunk each.
+const CHUNK: u64 = u16::BITS as u64;
 
 /// An ordered map from offsets to values. Its memory is that of the chunks with something in them,
 /// and one more.
@@ -24,7 +25,7 @@ type Slots<T> = Box<[Option<T>; CHUNK as usize]>;
 #[derive(Clone, Debug)]
 struct Chunk<T> {
     /// Which slots are taken; never none.
-    taken: u64,
+    taken: u16,
     slots: Slots<T>,
 }
 
@@ -36,11 +37,6 @@ impl<T> Default for NearMap<T> {
 
 fn place(offset: Offset) -> (u64, usize) {
     (offset.0 / CHUNK, (offset.0 % CHUNK) as usize)
-}
-
-/// The lowest bits of a mask, so many.
-fn low(bits: u64) -> u64 {
-    1_u64.checked_shl(bits as u32).map_or(u64::MAX, |bit| bit - 1)
 }
 
 impl<T> NearMap<T> {
@@ -98,7 +94,8 @@ impl<T> NearMap<T> {
     pub(super) fn first_from(&self, offset: Offset) -> Option<Offset> {
         let (first, at) = place(offset);
         self.chunks.range(first..).find_map(|(number, chunk)| {
-            let skipped = if *number == first { low(at as u64) } else { 0 };
+            // Those before it in its own chunk.
+            let skipped = if *number == first { (1 << at) - 1 } else { 0 };
             let taken = chunk.taken & !skipped;
             (taken != 0).then(|| Offset(number * CHUNK + u64::from(taken.trailing_zeros())))
         })

@@ -5,6 +5,7 @@
 //! timer. One that ends early stays in its line until it comes to the front.
 
 use alloc::collections::{BTreeSet, VecDeque};
+use alloc::vec::Vec;
 
 use super::window::{Phase, Window};
 use crate::ids::{Offset, SubscriptionId};
@@ -125,16 +126,16 @@ impl Leases {
         id: SubscriptionId,
         window: &Window,
         now_ms: u64,
-    ) -> impl IntoIterator<Item = Offset> + use<> {
+    ) -> Vec<Offset> {
         self.timer = None;
-        let mut due = BTreeSet::new();
+        let mut due = Vec::new();
         while let Some(first) = self.line.front().copied() {
             if is_held(window, first) {
                 if first.0 > now_ms {
                     self.set_timer(timers, id, Some(first.0));
                     break;
                 }
-                due.insert(first.1);
+                due.push(first.1);
             }
             self.line.pop_front();
         }

@@ -130,6 +130,20 @@ fn leases_that_ended_do_not_pile_up_behind_one_that_is_held() {
 }
 
 #[test]
+fn a_lease_that_is_extended_often_at_one_time_stands_in_line_once() {
+    let mut world = World::with_subscription(settings());
+    world.subscribe(7, "s", 100);
+    world.publish("t", 0, "x");
+    world.publish("t", 1, "y");
+    world.settle();
+    let refs = world.took_refs();
+    world.pass(10);
+    world.ask(7, Command::ExtendLease { deliveries: vec![refs[0]; 5_000] });
+    let leases = &world.bus.subscriptions[&SubscriptionId(0)].leases;
+    assert!(leases.in_line() <= 3, "{}", leases.in_line());
+}
+
+#[test]
 fn leases_that_begin_later_run_out_later() {
     let mut world = World::with_subscription(settings());
     world.subscribe(7, "s", 100);
