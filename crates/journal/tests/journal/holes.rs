@@ -71,7 +71,7 @@ fn a_file_says_where_it_may_have_been_written() {
 }
 
 /// A store of three groups, and where each begins and ends in its only segment.
-fn three_groups(files: Arc<dyn Files>) -> (Vec<u8>, [u64; 4]) {
+fn three_groups(files: &Arc<dyn Files>) -> (Vec<u8>, [u64; 4]) {
     let options = options().with_segment_bytes(ROOM).with_preallocate_bytes(16 << 10);
     let mut journal = open_with(files.clone(), options).unwrap().journal;
     let file = files.open(NAME).unwrap();
@@ -92,12 +92,11 @@ fn three_groups(files: Arc<dyn Files>) -> (Vec<u8>, [u64; 4]) {
 }
 
 /// Writes these parts of the segment, and nothing else, to a new file in its place.
-fn replace(files: &dyn Files, bytes: &[u8], parts: &[std::ops::Range<u64>]) {
+fn replace(files: &dyn Files, bytes: &[u8], parts: &[(u64, u64)]) {
     let file = files.create("new").unwrap();
     file.preallocate(ROOM).unwrap();
-    for part in parts {
-        let part = part.start as usize..part.end as usize;
-        file.write_at(&bytes[part.clone()], part.start as u64).unwrap();
+    for (from, to) in parts {
+        file.write_at(&bytes[*from as usize..*to as usize], *from).unwrap();
     }
     file.sync_data().unwrap();
     files.rename("new", NAME).unwrap();
@@ -108,8 +107,8 @@ fn replace(files: &dyn Files, bytes: &[u8], parts: &[std::ops::Range<u64>]) {
 fn a_whole_group_behind_a_hole_is_damage() {
     on_both("damage", |disk| {
         let files = disk();
-        let (bytes, ends) = three_groups(files.clone());
-        replace(&*files, &bytes, &[0..ends[1], ends[2]..ends[3]]);
+        let (bytes, ends) = three_groups(&files);
+        replace(&*files, &bytes, &[(0, ends[1]), (ends[2], ends[3])]);
         match open_with(files.clone(), options()) {
             Err(Error::Corrupt(corruption)) => {
                 assert_eq!((corruption.file.as_str(), corruption.position), (NAME, ends[1]));
@@ -126,10 +125,10 @@ fn a_whole_group_behind_a_hole_is_damage() {
 fn part_of_a_group_behind_a_hole_was_never_acknowledged() {
     on_both("torn", |disk| {
         let files = disk();
-        let (bytes, ends) = three_groups(files.clone());
+        let (bytes, ends) = three_groups(&files);
         // The header of the second group is missing, and all of the third.
         let written = ends[2] - 1000;
-        replace(&*files, &bytes, &[0..ends[1], ends[1] + 10_000..written]);
+        replace(&*files, &bytes, &[(0, ends[1]), (ends[1] + 10_000, written)]);
         assert_eq!(check(&*files, &mut |_| {}).unwrap().torn_bytes, written - ends[1]);
         let opening = open_with(files, options()).unwrap();
         assert_eq!(opening.recovered.dropped_bytes, written - ends[1]);
@@ -141,8 +140,8 @@ fn part_of_a_group_behind_a_hole_was_never_acknowledged() {
 fn room_behind_the_last_group_is_nothing() {
     on_both("nothing", |disk| {
         let files = disk();
-        let (bytes, ends) = three_groups(files.clone());
-        replace(&*files, &bytes, &[0..ends[3]]);
+        let (bytes, ends) = three_groups(&files);
+        replace(&*files, &bytes, &[(0, ends[3])]);
         assert_eq!(check(&*files, &mut |_| {}).unwrap().torn_bytes, 0);
         let opening = open_with(files, options()).unwrap();
         assert_eq!(opening.recovered.dropped_bytes, 0);
