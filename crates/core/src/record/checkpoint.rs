@@ -1,0 +1,115 @@
+//! What the records of a checkpoint say: the state as it was, told again.
+
+use alloc::vec::Vec;
+
+#[cfg(doc)]
+use super::Record;
+use super::bus::{DeadLettered, SubscriptionCreated, TopicCreated};
+use super::transaction::{Begin, Decision, IdempotencyKey, Note, Updater};
+use crate::event::OffsetRange;
+use crate::ids::{Lsn, Name, Offset, ProducerId, StoreId, SubscriptionId, TopicId, TransactionId};
+
+/// See [`Record::CheckpointStart`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CheckpointStart {
+    /// The store.
+    pub store: StoreId,
+    /// The epoch in which the checkpoint was written.
+    pub epoch: u32,
+    /// Internal ids of topics and subscriptions below these were used.
+    pub next_topic: TopicId,
+    /// See `next_topic`.
+    pub next_subscription: SubscriptionId,
+    /// Segments of the journal that exist besides the one this record opens, ascending.
+    pub segments: Vec<u64>,
+    /// Where the older idempotency keys are, oldest first.
+    pub keys: Vec<KeyBatch>,
+}
+
+/// A [`Record::KeysEnded`] that a checkpoint refers to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KeyBatch {
+    /// Where it is.
+    pub lsn: Lsn,
+    /// How many keys are in it.
+    pub total: u32,
+    /// How many of them, the last ones, are still kept.
+    pub kept: u32,
+}
+
+/// See [`Record::TransactionRestated`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TransactionRestated {
+    /// The transaction's BEGIN, without the bytes of its events (their number is kept).
+    pub begin: Begin,
+    /// Where BEGIN is.
+    pub begin_lsn: Lsn,
+    /// The transaction's last record.
+    pub last: Lsn,
+    /// The decision, if one was appended.
+    pub decision: Option<Decision>,
+    /// When it was decided, Unix time in milliseconds.
+    pub decided_wall_ms: u64,
+    /// Who has to be told of COMMIT, if that is the decision.
+    pub updaters: Vec<Updater>,
+    /// Participants that an operator has released.
+    pub released: Vec<Name>,
+    /// What operators did about it.
+    pub notes: Vec<Note>,
+}
+
+/// See [`Record::SubscriptionRestated`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SubscriptionRestated {
+    /// As it was created; `start` is the offset below which everything is acknowledged.
+    pub created: SubscriptionCreated,
+    /// It only waits for staged acknowledgements before it goes.
+    pub deleting: bool,
+    /// Acknowledged above `start`, ascending.
+    pub acknowledged: Vec<OffsetRange>,
+    /// A gap that is not noted yet.
+    pub gap: Option<OffsetRange>,
+    /// Its dead letters, ascending.
+    pub dead: Vec<DeadLettered>,
+    /// Dead letters that were taken to be tried again and are not acknowledged since, ascending.
+    pub retried: Vec<Offset>,
+}
+
+/// See [`Record::TopicRestated`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TopicRestated {
+    /// As it was created, with its settings of now.
+    pub created: TopicCreated,
+    /// It only waits for staged events before it goes.
+    pub deleting: bool,
+    /// The first offset that is still there.
+    pub start: Offset,
+    /// The offset that the next event gets.
+    pub end: Offset,
+    /// Bytes of events between them.
+    pub bytes: u64,
+}
+
+/// What is remembered of one producer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ProducerRestated {
+    /// Who.
+    pub producer: ProducerId,
+    /// Batches that were accepted: first and last number of each run, ascending.
+    pub sequences: Vec<(u64, u64)>,
+    /// Unix time in milliseconds of its last batch.
+    pub wall_ms: u64,
+}
+
+/// An idempotency key whose transaction has ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeyRestated {
+    /// The key.
+    pub key: IdempotencyKey,
+    /// The transaction it began.
+    pub id: TransactionId,
+    /// How it ended.
+    pub committed: bool,
+    /// Unix time in milliseconds at which it ended.
+    pub wall_ms: u64,
+}
