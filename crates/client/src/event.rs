@@ -123,10 +123,15 @@ impl Event {
     /// An event of this type from this source, with a fresh id and no data.
     #[must_use]
     pub fn new(kind: impl Into<String>, source: impl Into<String>) -> Self {
+        Self::named(Uuid::now_v7().to_string(), source.into(), kind.into())
+    }
+
+    /// An event with nothing but what each has.
+    fn named(id: String, source: String, kind: String) -> Self {
         Self {
-            id: Uuid::now_v7().to_string(),
-            source: source.into(),
-            kind: kind.into(),
+            id,
+            source,
+            kind,
             subject: None,
             time: None,
             content_type: None,
@@ -288,24 +293,14 @@ impl From<raw::Event> for Event {
     /// An attribute that has a field of its own but another type than CloudEvents gives it stays
     /// in `extensions`, so that nothing is lost. Of a name that is given twice the last counts.
     fn from(message: raw::Event) -> Self {
-        let mut event = Self {
-            id: message.id,
-            source: message.source,
-            kind: message.r#type,
-            subject: None,
-            time: None,
-            content_type: None,
-            schema: None,
-            key: None,
-            extensions: BTreeMap::new(),
-            data: match message.data {
-                None => Data::None,
-                Some(WireData::BinaryData(bytes)) => Data::Binary(bytes),
-                Some(WireData::TextData(text)) => Data::Text(text),
-                Some(WireData::ProtoData(any)) => {
-                    Data::Proto { type_url: any.type_url, value: any.value.into() }
-                }
-            },
+        let mut event = Self::named(message.id, message.source, message.r#type);
+        event.data = match message.data {
+            None => Data::None,
+            Some(WireData::BinaryData(bytes)) => Data::Binary(bytes),
+            Some(WireData::TextData(text)) => Data::Text(text),
+            Some(WireData::ProtoData(any)) => {
+                Data::Proto { type_url: any.type_url, value: any.value.into() }
+            }
         };
         for AttributesEntry { key, value } in message.attributes {
             if let Some(attr) = value.and_then(|value| value.attr) {
