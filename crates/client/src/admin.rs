@@ -24,7 +24,7 @@ pub use handfast_core::view::{
 
 use crate::connection::Handfast;
 use crate::error::{Error, Fault};
-use crate::session::Terms;
+use crate::session::{Queued, Terms};
 use crate::subscribe::{Start, StoredEvent, SubscriptionSettings};
 use crate::transaction::{Outcome, foreign, read_outcome};
 
@@ -197,7 +197,7 @@ impl Handfast {
 
     async fn ask(&self, call: Call) -> Result<Answer, Error> {
         let terms = Terms::within(self.connection().limit).resent();
-        let answered = self.inner.transactions.call(call, 1_024, terms).await;
+        let answered = self.inner.transactions.call(Queued::new(call, 1_024, terms)).await;
         Ok(answered.map_err(|unanswered| unanswered.error)?.answer)
     }
 }

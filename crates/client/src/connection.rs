@@ -86,6 +86,12 @@ impl Builder {
     /// (`too_many_transactions`, `staged_bytes_full`) is asked for again after the pause that the
     /// refusal names, until the time limit. Default: yes. Without it the refusal is handed on at
     /// once.
+    ///
+    /// Either way, while the server refuses for `too_many_transactions`, and for up to a second
+    /// after, most of what it would refuse is refused by this client without asking, with the same
+    /// code and pause: a quarter more is sent than was taken lately, and whoever asks less than 40
+    /// times in a second is always asked for. A transaction with a key of the caller's own always
+    /// is, because it may be a repeat of one that has committed.
     pub fn with_retry_when_busy(mut self, retry: bool) -> Self {
         self.when_busy = retry;
         self

@@ -9,7 +9,7 @@ use handfast_wire::{event as wire, ids, raw};
 use crate::connection::Handfast;
 use crate::error::{Error, Refusal};
 use crate::event::Event;
-use crate::session::{Terms, Unanswered};
+use crate::session::{Queued, Terms, Unanswered};
 
 /// An event was published, durably.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -78,7 +78,7 @@ impl Handfast {
             sequence: 0,
             events,
         };
-        let answered = self.inner.publishes.call(request, bytes, terms).await;
+        let answered = self.inner.publishes.call(Queued::new(request, bytes, terms)).await;
         let published = answered.map_err(Unanswered::honest)?.answer;
         if published.repeated {
             return Ok(vec![Published { offset: None }; length]);

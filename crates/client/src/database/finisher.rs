@@ -24,7 +24,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 use super::join::Place;
 use super::lease::Lease;
 use crate::lanes::Transactions;
-use crate::session::{Terms, Unasked};
+use crate::session::{Queued, Terms, Unasked};
 
 /// So many branches are finished at a time; more wait for their turn.
 const AT_ONCE: usize = 64;
@@ -254,6 +254,6 @@ async fn finish(Job { held, end, then }: Job) {
         let transaction_id = ids::transaction_bytes(id);
         let ended = Call::BranchEnded(v1::BranchEnded { transaction_id, database, done });
         let terms = Terms::within(handfast.connection().limit).only_on(Some(stream));
-        handfast.inner.transactions.post(ended, terms);
+        handfast.inner.transactions.post(Queued::new(ended, 0, terms));
     }
 }

@@ -17,7 +17,7 @@ use super::local::{branch_id, check_name};
 use super::{Error, Failure, Participant, Step};
 use crate::connection::Handfast;
 use crate::error::{Reason, Refusal, TransactionError};
-use crate::session::Terms;
+use crate::session::{Queued, Terms};
 use crate::transaction::{BeginOptions, OpenTransaction, database_branches};
 
 /// One database's share of a transaction. See [`OpenTransaction::enlist`].
@@ -361,7 +361,7 @@ impl Branch {
             let call = Call::Vote(v1::VoteRequest { transaction_id, votes: vec![vote.clone()] });
             let terms = Terms::within(handfast.connection().limit).only_on(*stream);
             // The commit says it again, so its answer is of no interest.
-            handfast.inner.transactions.post(call, terms);
+            handfast.inner.transactions.post(Queued::new(call, 0, terms));
         }
         state.votes.push(vote);
         Ok(())
@@ -398,6 +398,6 @@ impl Branch {
         let transaction_id = ids::transaction_bytes(*id);
         let call = Call::Abort(v1::AbortRequest { transaction_id, detail: text });
         let terms = Terms::within(handfast.connection().limit).only_on(*stream);
-        handfast.inner.transactions.post(call, terms);
+        handfast.inner.transactions.post(Queued::new(call, 0, terms));
     }
 }

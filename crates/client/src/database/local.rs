@@ -23,7 +23,7 @@ use super::{Error, Failure, Participant, Step};
 use crate::connection::Handfast;
 use crate::error::{Error as CallError, Fault, Refusal, TransactionError};
 use crate::event::Event;
-use crate::session::Terms;
+use crate::session::{Queued, Terms};
 use crate::subscribe::Delivery;
 use crate::transaction::{Committed, Parts, Wait, foreign, millis};
 
@@ -341,7 +341,8 @@ impl LocalRun {
             events: parts.events,
             acknowledgements: parts.acknowledgements,
         });
-        let answered = self.handfast.inner.transactions.call(call, bytes, terms).await;
+        let queued = Queued::new(call, bytes, terms);
+        let answered = self.handfast.inner.transactions.call(queued).await;
         let answered = answered.map_err(|unanswered| TransactionError::from(unanswered.error))?;
         let Answer::Begun(begun) = answered.answer else { return Err(foreign().into()) };
         let id = transaction_id(&begun.transaction_id)?;

@@ -11,7 +11,7 @@ use handfast_wire::{ids, v1};
 use super::{Error, Failure, Participant, Step};
 use crate::connection::Handfast;
 use crate::error::{Error as CallError, Fault, TransactionError};
-use crate::session::{Terms, Unanswered};
+use crate::session::{Queued, Terms, Unanswered};
 use crate::transaction::{Absence, Committed, Wait, read_outcome};
 
 /// A local transaction between its BEGIN and its end. Dropped, it is not forgotten: the server is
@@ -55,32 +55,21 @@ impl Pending {
     /// L3: the database has committed; waits until the server has made the events visible.
     pub(super) async fn commit(mut self) -> Result<Committed, TransactionError> {
         self.state = Known::Committed;
-        let session = &self.handfast.inner.transactions;
-        let waiting = session.enqueue(self.commit_call(), 64, self.terms).await;
-        if waiting.is_ok() {
-            self.state = Known::Told;
-        }
-        let answered = match waiting {
-            Ok(waiting) => waiting.answer().await,
-            Err(unanswered) => Err(unanswered),
-        };
-        let outcome = answered
-            .map_err(|Unanswered { error, .. }| error)
-            .and_then(|answered| read_outcome(answered.answer));
-        let settled = match outcome {
-            Ok(outcome) => {
-                self.handfast.settle(outcome, self.wait.into(), self.terms, Absence::Unknown).await
-            }
-            Err(_) => self.find_out().await,
-        };
+        let settled = self.tell(self.commit_call()).await;
         settled.map_err(|error| self.contradicted(error))
     }
 
     /// L4: whether the database has committed is not known, or it has not. The server finds out,
     /// in a way that makes the answer final.
     pub(super) async fn look_up(mut self) -> Result<Committed, TransactionError> {
-        let session = &self.handfast.inner.transactions;
-        let waiting = session.enqueue(self.abort_call(), 128, self.terms).await;
+        self.tell(self.abort_call()).await
+    }
+
+    /// Tells the server, and waits until it is known how the transaction ended.
+    async fn tell(&mut self, call: Call) -> Result<Committed, TransactionError> {
+        let Self { handfast, id, terms, .. } = self;
+        let (id, wait, terms) = (*id, self.wait.into(), *terms);
+        let waiting = handfast.inner.transactions.enqueue(Queued::new(call, 128, terms)).await;
         if waiting.is_ok() {
             self.state = Known::Told;
         }
@@ -92,10 +81,8 @@ impl Pending {
             .map_err(|Unanswered { error, .. }| error)
             .and_then(|answered| read_outcome(answered.answer));
         match outcome {
-            Ok(outcome) => {
-                self.handfast.settle(outcome, self.wait.into(), self.terms, Absence::Unknown).await
-            }
-            Err(_) => self.find_out().await,
+            Ok(outcome) => self.handfast.settle(outcome, wait, terms, Absence::Unknown).await,
+            Err(_) => self.handfast.find_out(id, wait, terms, Absence::Unknown).await,
         }
     }
 
@@ -123,10 +110,6 @@ impl Pending {
         }
         // The server is told when `self` is dropped here; nothing depends on its answer.
         Err(Error::Database(failure))
-    }
-
-    async fn find_out(&self) -> Result<Committed, TransactionError> {
-        self.handfast.find_out(self.id, self.wait.into(), self.terms, Absence::Unknown).await
     }
 
     /// The database has committed: whoever says that it failed cannot be believed.
@@ -167,6 +150,6 @@ impl Drop for Pending {
             Known::Committed => self.commit_call(),
             Known::Told => return,
         };
-        self.handfast.inner.transactions.post(call, self.terms);
+        self.handfast.inner.transactions.post(Queued::new(call, 0, self.terms));
     }
 }

@@ -9,8 +9,10 @@
 //! asked; everything else is told that its answer is lost. Nothing here decides about transactions.
 
 mod queued;
+mod throttle;
 mod worker;
 
+use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,12 +20,14 @@ use handfast_core::refusal::Code;
 use tokio::sync::{Semaphore, TryAcquireError, mpsc, oneshot};
 use tokio::time::{Instant, sleep};
 
-use self::queued::Queued;
+use self::throttle::{Leave, Throttle};
 use self::worker::Worker;
 use crate::backoff::after;
 use crate::connection::Connection;
 use crate::error::{Error, Fault, Refusal};
 use crate::lanes::Lane;
+
+pub(crate) use self::queued::Queued;
 
 /// On what terms a call waits for its answer.
 #[derive(Clone, Copy, Debug)]
@@ -36,15 +40,22 @@ pub(crate) struct Terms {
     pub(crate) resend: bool,
     /// It makes sense on this stream only.
     pub(crate) only_on: Option<u64>,
+    /// It begins something that nobody can have asked for before. What may be a repeat is for the
+    /// server to answer, because it may have taken effect.
+    pub(crate) is_new: bool,
 }
 
 impl Terms {
     pub(crate) fn within(limit: Duration) -> Self {
-        Self { give_up: Instant::now() + limit, limit, resend: false, only_on: None }
+        Self { give_up: Instant::now() + limit, limit, resend: false, only_on: None, is_new: false }
     }
 
     pub(crate) fn resent(self) -> Self {
         Self { resend: true, ..self }
+    }
+
+    pub(crate) fn new_if(self, is_new: bool) -> Self {
+        Self { is_new, ..self }
     }
 
     pub(crate) fn only_on(self, stream: Option<u64>) -> Self {
@@ -87,7 +98,7 @@ type Outcome<L> = Result<Answered<<L as Lane>::Answer>, Unanswered>;
 struct Settled<L: Lane> {
     outcome: Outcome<L>,
     /// The call, if it was refused and may be sent again.
-    refused: Option<L::Call>,
+    refused: Option<Box<Queued<L>>>,
 }
 
 /// The callers' side.
@@ -97,6 +108,7 @@ pub(crate) struct Session<L: Lane> {
     permits: Arc<Semaphore>,
     /// See [`Session::call_when_busy`].
     when_busy: bool,
+    throttle: Throttle,
 }
 
 /// A call that is queued; wait for its answer with [`Waiting::answer`]. Dropping it does not take
@@ -110,10 +122,7 @@ impl<L: Lane> Waiting<L> {
     }
 
     async fn settled(self) -> Settled<L> {
-        self.0.await.unwrap_or_else(|_| {
-            let error = Fault::Closed("the runtime is shutting down").into();
-            Settled { outcome: Err(Unanswered { sent: true, error }), refused: None }
-        })
+        self.0.await.unwrap_or_else(|_| Settled { outcome: Err(closed(true)), refused: None })
     }
 }
 
@@ -134,7 +143,12 @@ impl<L: Lane> Session<L> {
         let (queue, inbox) = mpsc::unbounded_channel();
         let worker = Worker::new(connection, inbox, unasked);
         tokio::spawn(worker.run());
-        Self { queue, permits: Arc::new(Semaphore::new(in_flight)), when_busy }
+        Self {
+            queue,
+            permits: Arc::new(Semaphore::new(in_flight)),
+            when_busy,
+            throttle: Throttle::new(),
+        }
     }
 
     /// Puts a call into the queue when it is its turn.
@@ -142,78 +156,87 @@ impl<L: Lane> Session<L> {
     /// Cancel safe: when dropped before it returns, the call was not and will not be sent.
     pub(crate) async fn enqueue(
         &self,
-        call: L::Call,
-        bytes: usize,
-        terms: Terms,
+        mut queued: Box<Queued<L>>,
     ) -> Result<Waiting<L>, Unanswered> {
-        let closed = || Unanswered {
-            sent: false,
-            error: Fault::Closed("the runtime is shutting down").into(),
-        };
         let permit = match Arc::clone(&self.permits).try_acquire_owned() {
             Ok(permit) => permit,
-            Err(TryAcquireError::Closed) => return Err(closed()),
+            Err(TryAcquireError::Closed) => return Err(closed(queued.sent)),
             Err(TryAcquireError::NoPermits) => {
                 let turn = Arc::clone(&self.permits).acquire_owned();
-                let permit = turn.await.map_err(|_| closed())?;
+                let permit = turn.await.map_err(|_| closed(queued.sent))?;
+                let terms = queued.terms();
                 if Instant::now() >= terms.give_up {
-                    return Err(too_late(&terms, false));
+                    return Err(too_late(terms, queued.sent));
                 }
                 permit
             }
         };
-        let (waiter, waiting) = oneshot::channel();
-        let queued = Queued::new(call, bytes, terms, Some(waiter), Some(permit));
-        self.queue.send(queued).map_err(|_| closed())?;
+        let waiting = queued.wait(permit);
+        self.queue.send(queued).map_err(|unsent| closed(unsent.0.sent))?;
         Ok(Waiting(waiting))
     }
 
     /// Puts a call into the queue and waits for its answer.
-    pub(crate) async fn call(&self, call: L::Call, bytes: usize, terms: Terms) -> Outcome<L> {
-        self.enqueue(call, bytes, terms).await?.answer().await
+    pub(crate) async fn call(&self, queued: Box<Queued<L>>) -> Outcome<L> {
+        self.enqueue(queued).await?.answer().await
     }
 
     /// As [`Session::call`], of a call that may be sent again: while the server has too much to do
     /// it is, after the pause that the refusal asks for, and longer ones after that, until its time
-    /// is over. Meanwhile it takes nobody's place among the calls that may be under way.
-    pub(crate) async fn call_when_busy(
-        &self,
-        mut call: L::Call,
-        bytes: usize,
-        terms: Terms,
-    ) -> Outcome<L> {
-        let mut sent = false;
+    /// is over. Meanwhile it takes nobody's place among the calls that may be under way. A new one
+    /// may be refused without asking the server.
+    pub(crate) async fn call_when_busy(&self, mut queued: Box<Queued<L>>) -> Outcome<L> {
         for refusals in 0.. {
-            let waiting = self.enqueue(call, bytes, terms).await;
-            let settled = match waiting {
-                Ok(waiting) => waiting.settled().await,
-                Err(unanswered) => Settled { outcome: Err(unanswered), refused: None },
-            };
-            let unanswered = match settled.outcome {
-                Ok(answered) => return Ok(answered),
-                Err(unanswered) => Unanswered { sent: unanswered.sent || sent, ..unanswered },
-            };
-            let pause = match &unanswered.error {
-                Error::Refused(refusal) if self.when_busy && is_busy(refusal) => {
-                    after(refusal.retry_after, refusals)
+            let is_new = queued.terms().is_new;
+            let settled = match if is_new { self.throttle.ask() } else { Ok(Leave::Free) } {
+                Ok(leave) => {
+                    let settled = self.enqueue(queued).await?.settled().await;
+                    self.throttle.see(leave, &settled.outcome);
+                    settled
                 }
-                Error::Refused(_) | Error::Fault(_) => return Err(unanswered),
+                Err(refusal) => queued.hold_back(refusal),
             };
-            let Some(again) = settled.refused.filter(|_| Instant::now() + pause < terms.give_up)
-            else {
-                return Err(unanswered);
+            let pause;
+            (queued, pause) = match self.again(settled, refusals) {
+                ControlFlow::Continue(again) => again,
+                ControlFlow::Break(outcome) => return outcome,
             };
-            (call, sent) = (again, unanswered.sent);
             sleep(pause).await;
         }
         unreachable!("it is asked until its time is over")
     }
 
-    /// Puts a call into the queue whose answer is of no interest.
-    pub(crate) fn post(&self, call: L::Call, terms: Terms) {
-        // Fails only while the runtime shuts down.
-        drop(self.queue.send(Queued::new(call, 0, terms, None, None)));
+    /// What is to be sent again, and after which pause.
+    fn again(
+        &self,
+        Settled { outcome, refused }: Settled<L>,
+        refusals: u32,
+    ) -> ControlFlow<Outcome<L>, (Box<Queued<L>>, Duration)> {
+        let pause = match &outcome {
+            Err(Unanswered { error: Error::Refused(refusal), .. })
+                if self.when_busy && is_busy(refusal) =>
+            {
+                after(refusal.retry_after, refusals)
+            }
+            Ok(_) | Err(_) => return ControlFlow::Break(outcome),
+        };
+        match refused {
+            Some(queued) if Instant::now() + pause < queued.terms().give_up => {
+                ControlFlow::Continue((queued, pause))
+            }
+            Some(_) | None => ControlFlow::Break(outcome),
+        }
     }
+
+    /// Puts a call into the queue whose answer is of no interest.
+    pub(crate) fn post(&self, queued: Box<Queued<L>>) {
+        // Fails only while the runtime shuts down.
+        drop(self.queue.send(queued));
+    }
+}
+
+fn closed(sent: bool) -> Unanswered {
+    Unanswered { sent, error: Fault::Closed("the runtime is shutting down").into() }
 }
 
 fn too_late(terms: &Terms, sent: bool) -> Unanswered {

@@ -10,7 +10,7 @@ use crate::lanes::Lane;
 
 /// A call on its way. Boxed, because it goes through several hands.
 #[derive(Debug)]
-pub(super) struct Queued<L: Lane> {
+pub(crate) struct Queued<L: Lane> {
     /// None: it was sent and will not be sent again.
     pub(super) call: Option<L::Call>,
     pub(super) bytes: usize,
@@ -54,14 +54,9 @@ impl<L: Lane> Caller<L> {
 }
 
 impl<L: Lane> Queued<L> {
-    pub(super) fn new(
-        call: L::Call,
-        bytes: usize,
-        terms: Terms,
-        waiter: Option<oneshot::Sender<Settled<L>>>,
-        permit: Option<OwnedSemaphorePermit>,
-    ) -> Box<Self> {
-        let caller = Caller { terms, waiter, permit };
+    /// A call of so many bytes, about, for whose answer nobody waits yet.
+    pub(crate) fn new(call: L::Call, bytes: usize, terms: Terms) -> Box<Self> {
+        let caller = Caller { terms, waiter: None, permit: None };
         Box::new(Self {
             call: Some(call),
             bytes,
@@ -72,6 +67,20 @@ impl<L: Lane> Queued<L> {
             sent_before: false,
             callers: SmallVec::from_buf([caller]),
         })
+    }
+
+    /// On what terms it waits, or who first asked of those who went together.
+    pub(super) fn terms(&self) -> &Terms {
+        &self.callers[0].terms
+    }
+
+    /// Somebody waits for the answer of a call that goes alone, on this place among those that
+    /// may be under way.
+    pub(super) fn wait(&mut self, permit: OwnedSemaphorePermit) -> oneshot::Receiver<Settled<L>> {
+        let (waiter, waiting) = oneshot::channel();
+        let caller = &mut self.callers[0];
+        (caller.waiter, caller.permit) = (Some(waiter), Some(permit));
+        waiting
     }
 
     /// How many calls went together.
@@ -96,13 +105,30 @@ impl<L: Lane> Queued<L> {
     }
 
     /// It was refused; whoever asked alone gets the call back, if it may be sent again.
-    pub(super) fn refuse(mut self, refusal: &Refusal) {
-        let sent = self.sent_before;
-        let mut refused = if self.callers.len() == 1 { self.call.take() } else { None };
-        for caller in &mut self.callers {
-            let outcome = Err(Unanswered { sent, error: refusal.clone().into() });
-            caller.settle(Settled { outcome, refused: refused.take() });
+    pub(super) fn refuse(mut self: Box<Self>, refusal: Refusal) {
+        self.sent = self.sent_before;
+        let unanswered = |refusal: Refusal| Unanswered { sent: self.sent, error: refusal.into() };
+        if let [caller] = self.callers.as_mut_slice()
+            && self.call.is_some()
+        {
+            let outcome = Err(unanswered(refusal));
+            let mut caller = std::mem::replace(
+                caller,
+                Caller { terms: caller.terms, waiter: None, permit: None },
+            );
+            caller.settle(Settled { outcome, refused: Some(self) });
+            return;
         }
+        for caller in &mut self.callers {
+            let outcome = Err(unanswered(refusal.clone()));
+            caller.settle(Settled { outcome, refused: None });
+        }
+    }
+
+    /// It is refused on this side, and was not sent.
+    pub(super) fn hold_back(self: Box<Self>, refusal: Refusal) -> Settled<L> {
+        let unanswered = Unanswered { sent: self.sent, error: refusal.into() };
+        Settled { outcome: Err(unanswered), refused: Some(self) }
     }
 
     /// There is no answer.

@@ -305,7 +305,7 @@ impl<L: Lane> Worker<L> {
                     queued.sent = queued.sent_before;
                     not_taken.push((request, queued));
                 }
-                Err(refusal) => queued.refuse(&refusal),
+                Err(refusal) => queued.refuse(refusal),
                 Ok(answer) => queued.answer(answer, self.stream),
             }
         }

@@ -19,7 +19,7 @@ use crate::connection::Handfast;
 use crate::database::Databases;
 use crate::error::{Error, Fault, Reason, TransactionError};
 use crate::event::Event;
-use crate::session::{Answered, Terms, Unanswered};
+use crate::session::{Answered, Queued, Terms, Unanswered};
 use crate::subscribe::Delivery;
 
 /// How to begin a transaction step by step.
@@ -90,7 +90,7 @@ impl Handfast {
         branches: Vec<v1::Branch>,
     ) -> Result<(OpenTransaction, Vec<v1::BranchId>), TransactionError> {
         let BeginOptions { key, deadline, detached } = options;
-        let enlisted = count(branches.len());
+        let (is_new, enlisted) = (key.is_none(), count(branches.len()));
         let call = Call::Begin(raw::BeginRequest {
             idempotency_key: key.unwrap_or_default(),
             deadline_ms: deadline.map_or(0, millis),
@@ -100,8 +100,8 @@ impl Handfast {
         });
         // Sent again without a key as well: what a lost answer leaves behind is an empty
         // transaction that ends by its stream or its deadline.
-        let terms = Terms::within(self.connection().limit).resent();
-        let answered = self.inner.transactions.call_when_busy(call, 256, terms).await;
+        let terms = Terms::within(self.connection().limit).resent().new_if(is_new);
+        let answered = self.inner.transactions.call_when_busy(Queued::new(call, 256, terms)).await;
         let Answered { answer, stream } =
             answered.map_err(|unanswered| TransactionError::from(unanswered.error))?;
         let Answer::Begun(begun) = answer else { return Err(foreign().into()) };
@@ -284,7 +284,7 @@ impl OpenTransaction {
         let mut terms = Terms::within(limit).only_on(self.stream);
         terms.resend = self.stream.is_none();
         let session = &self.handfast.inner.transactions;
-        let waiting = session.enqueue(call, bytes, terms).await;
+        let waiting = session.enqueue(Queued::new(call, bytes, terms)).await;
         self.undecided = waiting.is_err();
         let answered = match waiting {
             Ok(waiting) => waiting.answer().await,
@@ -328,7 +328,7 @@ impl OpenTransaction {
         self.databases.abort(&self.handfast, self.id);
         let call = self.abort_call(why.into());
         let terms = Terms::within(self.handfast.connection().limit).resent();
-        let waiting = self.handfast.inner.transactions.enqueue(call, 640, terms).await;
+        let waiting = self.handfast.inner.transactions.enqueue(Queued::new(call, 640, terms)).await;
         self.undecided = waiting.is_err();
         let waiting = waiting.map_err(|unanswered| unanswered.error)?;
         let answered = waiting.answer().await.map_err(|unanswered| unanswered.error)?;
@@ -396,7 +396,7 @@ impl OpenTransaction {
     async fn ask(&mut self, call: Call, bytes: usize) -> Result<Answer, TransactionError> {
         let terms = Terms::within(self.handfast.connection().limit).only_on(self.stream);
         let session = &self.handfast.inner.transactions;
-        let answered = match session.enqueue(call, bytes, terms).await {
+        let answered = match session.enqueue(Queued::new(call, bytes, terms)).await {
             Ok(waiting) => {
                 let before = std::mem::replace(&mut self.torn, true);
                 let answered = waiting.answer().await;
@@ -440,8 +440,8 @@ impl Drop for OpenTransaction {
             }
             let call = self.abort_call("the client dropped it".to_owned());
             let session = &Arc::clone(&self.handfast.inner).transactions;
-            session
-                .post(call, Terms::within(self.handfast.connection().limit).only_on(self.stream));
+            let terms = Terms::within(self.handfast.connection().limit).only_on(self.stream);
+            session.post(Queued::new(call, 0, terms));
         }
     }
 }

@@ -13,7 +13,7 @@ use tokio::time::{Instant, sleep};
 use crate::backoff::Backoff;
 use crate::connection::Handfast;
 use crate::error::{Error, Fault, Reason, TransactionError};
-use crate::session::Terms;
+use crate::session::{Queued, Terms};
 
 pub use handfast_core::output::PublicState as State;
 
@@ -134,22 +134,26 @@ impl Handfast {
             transaction_id: ids::transaction_bytes(id),
             wait: wait.into(),
         });
-        let answered = self.inner.transactions.call(call, 32, terms).await;
+        let answered = self.inner.transactions.call(Queued::new(call, 32, terms)).await;
         outcome(answered.map_err(|unanswered| unanswered.error)?.answer)
     }
 
     /// An outcome, once it is one.
-    pub(crate) async fn settle(
+    pub(crate) fn settle(
         &self,
         outcome: Outcome,
         wait: v1::Wait,
         terms: Terms,
         absence: Absence,
-    ) -> Result<Committed, TransactionError> {
+    ) -> impl Future<Output = Result<Committed, TransactionError>> + Send + '_ {
         let id = outcome.id;
-        match outcome.decided() {
-            Some(decided) => decided,
-            None => self.find_out(id, wait, terms, absence).await,
+        let decided = outcome.decided();
+        async move {
+            match decided {
+                Some(decided) => decided,
+                // Seldom, and no reason for every call to have room for it.
+                None => Box::pin(self.find_out(id, wait, terms, absence)).await,
+            }
         }
     }
 

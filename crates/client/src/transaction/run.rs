@@ -10,7 +10,16 @@ use super::outcome::outcome;
 use super::{Absence, Committed, Transaction};
 use crate::connection::Handfast;
 use crate::error::{Error, Fault, Refusal, TransactionError};
-use crate::session::Terms;
+use crate::lanes::Transactions;
+use crate::session::{Queued, Terms};
+
+/// A transaction on its way.
+struct Asking {
+    key: String,
+    wait: v1::Wait,
+    terms: Terms,
+    queued: Box<Queued<Transactions>>,
+}
 
 impl Handfast {
     /// Runs a transaction that the closure writes down, in one call to the server.
@@ -38,7 +47,7 @@ impl Handfast {
     ) -> Result<Committed, TransactionError> {
         let mut transaction = Transaction::new();
         write(&mut transaction);
-        self.run_owned(transaction).await
+        self.run_asked(self.asking(transaction)).await
     }
 
     /// Runs a transaction in one call and answers when every participant has finished, but 5 s
@@ -61,23 +70,25 @@ impl Handfast {
         &self,
         transaction: impl Into<Transaction>,
     ) -> Result<Committed, TransactionError> {
-        self.run_owned(transaction.into()).await
+        self.run_asked(self.asking(transaction.into())).await
     }
 
-    async fn run_owned(&self, transaction: Transaction) -> Result<Committed, TransactionError> {
+    /// What is asked, once: a future that holds the whole transaction as well is a large one.
+    fn asking(&self, transaction: Transaction) -> Result<Asking, Refusal> {
         let bytes = transaction.parts.check()?;
         let Transaction { key, deadline, wait, parts } = transaction;
         if key.as_ref().is_some_and(String::is_empty) {
-            return Err(Refusal::local(Code::InvalidArgument, "the key is empty").into());
+            return Err(Refusal::local(Code::InvalidArgument, "the key is empty"));
         }
+        let is_new = key.is_none();
         let key = key.unwrap_or_else(|| self.next_key());
         if key.len() > KEY_BYTES {
             let detail = format!("a key has at most {KEY_BYTES} bytes, this has {}", key.len());
-            return Err(Refusal::local(Code::InvalidArgument, detail).into());
+            return Err(Refusal::local(Code::InvalidArgument, detail));
         }
         let connection = self.connection();
         let limit = connection.limit + deadline.unwrap_or_else(|| connection.default_deadline());
-        let terms = Terms::within(limit).resent();
+        let terms = Terms::within(limit).resent().new_if(is_new);
         let wait = v1::Wait::from(wait);
         let request = raw::RunRequest {
             idempotency_key: key.clone(),
@@ -88,12 +99,20 @@ impl Handfast {
             acknowledgements: parts.acknowledgements,
             wait: wait.into(),
         };
+        Ok(Asking { key, wait, terms, queued: Queued::new(Call::Run(request), bytes, terms) })
+    }
+
+    async fn run_asked(
+        &self,
+        asking: Result<Asking, Refusal>,
+    ) -> Result<Committed, TransactionError> {
+        let Asking { key, wait, terms, queued } = asking?;
         let unknown = |cause: Error| TransactionError::Unknown {
             id: None,
-            key: Some(key.clone()),
+            key: Some(key),
             cause: Box::new(cause),
         };
-        match self.inner.transactions.call_when_busy(Call::Run(request), bytes, terms).await {
+        match self.inner.transactions.call_when_busy(queued).await {
             Ok(answered) => {
                 let outcome = outcome(answered.answer).map_err(unknown)?;
                 self.settle(outcome, wait, terms, Absence::Failed).await
@@ -102,7 +121,7 @@ impl Handfast {
                 // Also when a repeat is refused: the first may have taken effect all the same.
                 error if unanswered.sent => unknown(error),
                 Error::Fault(Fault::Lost { problem }) => {
-                    Fault::Unreachable { url: connection.url.clone(), problem }.into()
+                    Fault::Unreachable { url: self.connection().url.clone(), problem }.into()
                 }
                 error => error.into(),
             }),

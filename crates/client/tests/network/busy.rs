@@ -115,3 +115,33 @@ async fn who_does_not_want_to_wait_is_told_when_to_come_again() {
     assert_eq!((refused.known(), refused.retry_after), (Some(Code::TooManyTransactions), PAUSE));
     assert!(error.is_retryable() && error.has_no_side_effects());
 }
+
+#[tokio::test(start_paused = true)]
+async fn most_of_what_would_be_refused_is_not_sent_but_a_repeat_always_is() {
+    const MANY: usize = 500;
+    let mut fake = Fake::start();
+    let hf = fake.builder().with_retry_when_busy(false).connect().await.expect("it answers");
+    let refusals = tokio::spawn(async move {
+        for number in 0..2 * MANY {
+            let mut transaction = transfer();
+            if number >= MANY {
+                transaction.with_key(format!("mine-{number}"));
+            }
+            let error = hf.run(transaction).await.expect_err("refused");
+            let TransactionError::Refused(refused) = error else { panic!("{error:?}") };
+            assert!(refused.is(Code::TooManyTransactions), "{refused}");
+            assert_eq!(refused.retry_after, PAUSE);
+        }
+    });
+    let mut session = fake.sessions.recv().await.expect("a stream");
+    let (mut mine, mut others) = (0, 0);
+    while mine < MANY {
+        let (request, call) = session.call().await;
+        let Call::Run(run) = call else { panic!("{call:?}") };
+        let sent = if run.idempotency_key.starts_with("mine-") { &mut mine } else { &mut others };
+        *sent += 1;
+        session.answer(request, refusal(Code::TooManyTransactions)).await;
+    }
+    assert!((2..MANY / 4).contains(&others), "{others} of {MANY}");
+    refusals.await.expect("no panic");
+}

@@ -9,40 +9,66 @@ use tokio::sync::mpsc;
 
 /// Shorter pauses would cost more than what is measured; what falls due meanwhile is told together,
 /// and the time that passed counts as latency.
-const SHORTEST: Duration = Duration::from_micros(100);
+const SHORTEST: Duration = Duration::from_micros(250);
 
 /// What is due, in order.
 #[derive(Debug)]
-pub(super) struct Due(mpsc::UnboundedReceiver<Instant>);
+pub(super) struct Due {
+    /// Up to which number everything is due.
+    until: mpsc::UnboundedReceiver<u64>,
+    times: Times,
+    next: u64,
+    known: u64,
+}
+
+/// When the one with a number is due.
+#[derive(Clone, Copy, Debug)]
+struct Times {
+    from: Instant,
+    distance: f64,
+}
+
+impl Times {
+    fn of(self, number: u64) -> Instant {
+        self.from + Duration::from_secs_f64(number as f64 * self.distance)
+    }
+}
 
 impl Due {
     /// When the next one was due, as soon as it is; none: there are no more.
+    ///
+    /// Cancel safe.
     pub(super) async fn next(&mut self) -> Option<Instant> {
-        self.0.recv().await
+        while self.next == self.known {
+            self.known = self.until.recv().await?;
+        }
+        self.next += 1;
+        Some(self.times.of(self.next - 1))
     }
 }
 
 /// `rate` in each second between two moments.
 pub(super) fn due(from: Instant, to: Instant, rate: u32) -> Due {
-    let (tell, due) = mpsc::unbounded_channel();
+    let (tell, until) = mpsc::unbounded_channel();
+    let times = Times { from, distance: 1.0 / f64::from(rate) };
     thread::spawn(move || {
-        let distance = 1.0 / f64::from(rate);
-        let mut number = 0_u64;
+        let (mut number, mut told) = (0_u64, 0);
         loop {
-            let next = from + Duration::from_secs_f64(number as f64 * distance);
+            let next = times.of(number);
             let now = Instant::now();
+            if next <= now && next < to {
+                number += 1;
+                continue;
+            }
+            if number > told && tell.send(number).is_err() {
+                return;
+            }
+            told = number;
             if next >= to {
                 return;
             }
-            if next > now {
-                thread::sleep((next - now).max(SHORTEST));
-                continue;
-            }
-            if tell.send(next).is_err() {
-                return;
-            }
-            number += 1;
+            thread::sleep((next - now).max(SHORTEST));
         }
     });
-    Due(due)
+    Due { until, times, next: 0, known: 0 }
 }

@@ -93,7 +93,7 @@ async fn those_who_wait_get_in_when_there_is_room() {
         told.insert(number, one.await.unwrap().unwrap().id);
     }
     let after = OPEN + CLIENTS;
-    told.insert(after, hasty.run(publishing(after)).await.unwrap().id);
+    told.insert(after, patient.run(publishing(after)).await.unwrap().id);
     assert_eq!(events(&hasty).await, told);
 }
 

@@ -146,8 +146,10 @@ pub(super) fn text(runs: &[Run]) -> String {
                 run.refused_per_second
             ));
         }
-        if let Some(times) = run.refused_by_server.filter(|times| run.came_again && *times > 0) {
-            text.push_str(&format!("\nrefused {times} times by the server, and came again"));
+        if let Some(times) = run.refused_by_server.filter(|times| *times > 0) {
+            let then =
+                if run.came_again { "and came again" } else { "the others without asking it" };
+            text.push_str(&format!("\nrefused {times} times by the server, {then}"));
         }
         if let Some(share) = run.of_peak {
             text.push_str(&format!("\ndone with too much to do: {share:.2} of the peak"));
