@@ -87,11 +87,11 @@ impl Builder {
     /// refusal names, until the time limit. Default: yes. Without it the refusal is handed on at
     /// once.
     ///
-    /// Either way, while the server refuses for `too_many_transactions`, and for up to a second
-    /// after, most of what it would refuse is refused by this client without asking, with the same
-    /// code and pause: a quarter more is sent than was taken lately, and whoever asks less than 40
-    /// times in a second is always asked for. A transaction with a key of the caller's own always
-    /// is, because it may be a repeat of one that has committed.
+    /// Either way, while the server refuses for `too_many_transactions`, this client sends only a
+    /// quarter more than was taken lately, and refuses the rest without asking, with the same code
+    /// and pause; for up to a second after the last refusal, so also some for which there is room
+    /// again. Less than 40 calls in a second, evenly spread, are always sent, and so is a transaction
+    /// with a key of the caller's own, because it may be a repeat of one that has committed.
     pub fn with_retry_when_busy(mut self, retry: bool) -> Self {
         self.when_busy = retry;
         self

@@ -81,8 +81,8 @@ impl Pending {
             .map_err(|Unanswered { error, .. }| error)
             .and_then(|answered| read_outcome(answered.answer));
         match outcome {
-            Ok(outcome) => self.handfast.settle(outcome, wait, terms, Absence::Unknown).await,
-            Err(_) => self.handfast.find_out(id, wait, terms, Absence::Unknown).await,
+            Ok(outcome) => handfast.settle(outcome, wait, terms, Absence::Unknown).await,
+            Err(_) => handfast.find_out(id, wait, terms, Absence::Unknown).await,
         }
     }
 

@@ -20,7 +20,7 @@ use handfast_core::refusal::Code;
 use tokio::sync::{Semaphore, TryAcquireError, mpsc, oneshot};
 use tokio::time::{Instant, sleep};
 
-use self::throttle::{Leave, Throttle};
+use self::throttle::{Pass, Throttle};
 use self::worker::Worker;
 use crate::backoff::after;
 use crate::connection::Connection;
@@ -153,7 +153,7 @@ impl<L: Lane> Session<L> {
 
     /// Puts a call into the queue when it is its turn.
     ///
-    /// Cancel safe: when dropped before it returns, the call was not and will not be sent.
+    /// Cancel safe: when dropped before it returns, the call was not and will not be sent by this.
     pub(crate) async fn enqueue(
         &self,
         mut queued: Box<Queued<L>>,
@@ -186,24 +186,28 @@ impl<L: Lane> Session<L> {
     /// is over. Meanwhile it takes nobody's place among the calls that may be under way. A new one
     /// may be refused without asking the server.
     pub(crate) async fn call_when_busy(&self, mut queued: Box<Queued<L>>) -> Outcome<L> {
-        for refusals in 0.. {
-            let is_new = queued.terms().is_new;
-            let settled = match if is_new { self.throttle.ask() } else { Ok(Leave::Free) } {
-                Ok(leave) => {
+        // By the server: only these make the pauses longer.
+        let mut refusals = 0_u32;
+        loop {
+            // What may have taken effect on a stream that was lost is for the server to answer.
+            let is_new = queued.terms().is_new && !queued.sent;
+            let pass = if is_new { self.throttle.ask() } else { Ok(Pass::Free) };
+            let settled = match pass {
+                Ok(pass) => {
                     let settled = self.enqueue(queued).await?.settled().await;
-                    self.throttle.see(leave, &settled.outcome);
+                    self.throttle.see(pass, &settled.outcome);
+                    refusals += 1;
                     settled
                 }
                 Err(refusal) => queued.hold_back(refusal),
             };
             let pause;
-            (queued, pause) = match self.again(settled, refusals) {
+            (queued, pause) = match self.again(settled, refusals.saturating_sub(1)) {
                 ControlFlow::Continue(again) => again,
                 ControlFlow::Break(outcome) => return outcome,
             };
             sleep(pause).await;
         }
-        unreachable!("it is asked until its time is over")
     }
 
     /// What is to be sent again, and after which pause.

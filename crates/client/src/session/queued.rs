@@ -150,6 +150,10 @@ impl<L: Lane> Queued<L> {
                 is_any_left = true;
                 continue;
             }
+            if caller.waiter.is_none() {
+                // It has its answer, or wants none.
+                continue;
+            }
             let unanswered = match problem {
                 Some(error) if !sent => Unanswered { sent, error: error.clone() },
                 Some(_) | None => too_late(&caller.terms, sent),

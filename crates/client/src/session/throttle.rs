@@ -2,11 +2,12 @@
 //!
 //! A refusal costs both sides about as much as taking the call, so a client that asks for ten times
 //! what the server can do takes much of that away from everybody. While the server refuses new
-//! transactions, a client asks only for a quarter more than what was taken lately, and refuses the
-//! rest by itself, with the same code and pause; the quarter finds out when there is room again.
+//! transactions, a client lets through a quarter more than was taken lately, and refuses the rest
+//! by itself, with the same code and pause; the quarter finds out when there is room again.
+//!
 //! This is the adaptive throttling of "Handling Overload" in Site Reliability Engineering
-//! (O'Reilly, 2016), with a call that is not refused counted as taken as soon as it is sent,
-//! because a transaction may take long.
+//! (O'Reilly, 2016), except that a call counts as taken until it is refused, because a transaction
+//! may take long.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
@@ -18,27 +19,29 @@ use super::Unanswered;
 use crate::error::{Error, Refusal};
 
 /// What counts is halved so often: "lately" is twice as long.
-const HALVING: Duration = Duration::from_millis(100);
+const PERIOD: Duration = Duration::from_millis(100);
 /// Without a refusal for so long, nothing is held back any more.
 const OVER: Duration = Duration::from_secs(1);
-/// Calls for each four that were taken.
-const ASKED_OF_FOUR: u64 = 5;
+/// Calls that are let through for each four that were taken.
+const FOR_FOUR: u64 = 5;
 /// One of so many calls is let through, whatever became of the others.
 const AT_LEAST: u64 = 32;
-/// So few calls are let through anyway.
+/// So few calls of those that count are let through anyway.
 const FEW: u64 = 8;
+/// What a call counts before it is halved.
+const ONE: u64 = 256;
 
 /// A call may be sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Leave {
+pub(super) enum Pass {
     /// Nothing is held back, and nothing counted.
     Free,
-    /// It counts as sent.
-    Counted,
+    /// It counts as taken, since this period.
+    Counted(u64),
 }
 
-/// Counts without a lock: two that count at the same time as somebody halves may be lost, which
-/// does no harm.
+/// Counts without a lock: what somebody counts while another halves may be lost, which does no
+/// harm.
 #[derive(Debug)]
 pub(super) struct Throttle {
     since: Instant,
@@ -46,14 +49,12 @@ pub(super) struct Throttle {
     on: AtomicBool,
     /// When the last refusal is forgotten, in milliseconds.
     over: AtomicU64,
-    /// When what counts is halved next, in milliseconds.
-    halving: AtomicU64,
+    /// The last period in which something was counted.
+    period: AtomicU64,
     /// Calls that were to be sent.
     asked: AtomicU64,
-    /// Those that were.
-    sent: AtomicU64,
-    /// Those of them that the server refused.
-    refused: AtomicU64,
+    /// Those of them that were let through and have not been refused.
+    taken: AtomicU64,
     /// Spreads evenly over all calls which are let through.
     turn: AtomicU64,
     /// The pause that the server named last, in milliseconds.
@@ -67,78 +68,76 @@ impl Throttle {
             since: Instant::now(),
             on: AtomicBool::new(false),
             over: zero(),
-            halving: zero(),
+            period: zero(),
             asked: zero(),
-            sent: zero(),
-            refused: zero(),
+            taken: zero(),
             turn: zero(),
             retry_after: zero(),
         }
     }
 
     /// A call is to be sent; an error: it is refused without asking.
-    pub(super) fn ask(&self) -> Result<Leave, Refusal> {
+    pub(super) fn ask(&self) -> Result<Pass, Refusal> {
         if !self.on.load(Ordering::Relaxed) {
-            return Ok(Leave::Free);
+            return Ok(Pass::Free);
         }
         let now = self.now();
         if now >= self.over.load(Ordering::Relaxed) {
             self.on.store(false, Ordering::Relaxed);
-            return Ok(Leave::Free);
+            return Ok(Pass::Free);
         }
-        self.halve(now);
-        let asked = self.asked.fetch_add(1, Ordering::Relaxed) + 1;
-        let (sent, refused) =
-            (self.sent.load(Ordering::Relaxed), self.refused.load(Ordering::Relaxed));
-        let taken = sent.saturating_sub(refused);
-        let may = (taken * ASKED_OF_FOUR / 4).max(asked / AT_LEAST).max(FEW);
+        let period = self.halve(now);
+        let asked = self.asked.fetch_add(ONE, Ordering::Relaxed) + ONE;
+        let taken = self.taken.load(Ordering::Relaxed);
+        let may = (taken * FOR_FOUR / 4).max(asked / AT_LEAST).max(FEW * ONE);
         // Multiples of the golden ratio are spread evenly between zero and one (Weyl).
         let turn = self.turn.fetch_add(0x9e37_79b9, Ordering::Relaxed) & 0xffff_ffff;
         if turn * asked < may << 32 {
-            self.sent.fetch_add(1, Ordering::Relaxed);
-            return Ok(Leave::Counted);
+            self.taken.fetch_add(ONE, Ordering::Relaxed);
+            return Ok(Pass::Counted(period));
         }
         Err(self.refusal())
     }
 
-    /// What became of a call that was sent.
+    /// What became of a call that was let through.
     ///
     /// What counts is that as many transactions are open as the server takes. Other refusals may
     /// be for a transaction's size, and small ones would be held back for large.
-    pub(super) fn see<T>(&self, leave: Leave, outcome: &Result<T, Unanswered>) {
+    pub(super) fn see<T>(&self, pass: Pass, outcome: &Result<T, Unanswered>) {
         if let Err(Unanswered { error: Error::Refused(refusal), .. }) = outcome
             && refusal.is(Code::TooManyTransactions)
         {
-            self.refused(leave, refusal);
+            self.refused(pass, refusal);
         }
     }
 
-    fn refused(&self, leave: Leave, refusal: &Refusal) {
+    fn refused(&self, pass: Pass, refusal: &Refusal) {
         let now = self.now();
-        let millis = |pause: Duration| u64::try_from(pause.as_millis()).unwrap_or(u64::MAX);
         self.retry_after.store(millis(refusal.retry_after), Ordering::Relaxed);
         self.over.store(now + millis(OVER), Ordering::Relaxed);
+        let period = self.halve(now);
         if !self.on.swap(true, Ordering::Relaxed) {
-            for counter in [&self.asked, &self.sent, &self.refused] {
-                counter.store(0, Ordering::Relaxed);
-            }
-        } else if leave == Leave::Counted {
-            self.refused.fetch_add(1, Ordering::Relaxed);
+            self.asked.store(0, Ordering::Relaxed);
+            self.taken.store(0, Ordering::Relaxed);
+        } else if let Pass::Counted(since) = pass {
+            // As much as is left of it.
+            let left = ONE >> period.saturating_sub(since).min(63);
+            let taken = self.taken.load(Ordering::Relaxed);
+            self.taken.store(taken.saturating_sub(left), Ordering::Relaxed);
         }
     }
 
-    fn halve(&self, now: u64) {
-        let due = self.halving.load(Ordering::Relaxed);
-        let every = HALVING.as_millis() as u64;
-        let relaxed = Ordering::Relaxed;
-        if now < due || self.halving.compare_exchange(due, now + every, relaxed, relaxed).is_err() {
-            return;
+    /// Halves what counts once for each period that has passed; says which it is now.
+    fn halve(&self, now: u64) -> u64 {
+        let period = now / millis(PERIOD);
+        let before = self.period.swap(period, Ordering::Relaxed);
+        if period > before {
+            for counter in [&self.asked, &self.taken] {
+                let count = counter.load(Ordering::Relaxed);
+                counter.store(count >> (period - before).min(63), Ordering::Relaxed);
+            }
         }
-        let times = (now - due) / every + 1;
-        for counter in [&self.asked, &self.sent, &self.refused] {
-            let count = counter.load(relaxed);
-            counter.store(count >> times.min(63), relaxed);
-        }
+        period
     }
 
     fn refusal(&self) -> Refusal {
@@ -151,8 +150,12 @@ impl Throttle {
     }
 
     fn now(&self) -> u64 {
-        u64::try_from(self.since.elapsed().as_millis()).unwrap_or(u64::MAX)
+        millis(self.since.elapsed())
     }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]
@@ -180,17 +183,28 @@ mod tests {
     /// So many calls each millisecond, to a server that takes so many of them and refuses the
     /// others 3 ms later.
     async fn ask(throttle: &Throttle, millis: u64, calls: u64, takes: usize) -> Seen {
+        ask_from_afar(throttle, 3, millis, calls, takes).await
+    }
+
+    /// The same with refusals after so many milliseconds.
+    async fn ask_from_afar(
+        throttle: &Throttle,
+        after: usize,
+        millis: u64,
+        calls: u64,
+        takes: usize,
+    ) -> Seen {
         let mut seen = Seen::default();
-        let mut late = VecDeque::from([vec![], vec![], vec![]]);
+        let mut late = VecDeque::from(vec![vec![]; after]);
         for _ in 0..millis {
             advance(Duration::from_millis(1)).await;
-            for leave in late.pop_front().unwrap_or_default() {
-                throttle.refused(leave, &too_many());
+            for pass in late.pop_front().unwrap_or_default() {
+                throttle.refused(pass, &too_many());
             }
             let mut sent = Vec::new();
             for _ in 0..calls {
                 match throttle.ask() {
-                    Ok(leave) => sent.push(leave),
+                    Ok(pass) => sent.push(pass),
                     Err(refusal) => {
                         assert!(refusal.retryable && refusal.is(Code::TooManyTransactions));
                         assert_eq!(refusal.retry_after, too_many().retry_after);
@@ -226,6 +240,16 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn a_server_far_away_is_kept_busy_as_well() {
+        for after in [50, 100, 300, 1_000] {
+            let throttle = Throttle::new();
+            ask_from_afar(&throttle, after, 5_000, 100, 20).await;
+            let seen = ask_from_afar(&throttle, after, 2_000, 100, 20).await;
+            assert!(seen.taken >= 38_000, "{after} ms: {seen:?}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn a_server_that_takes_nothing_is_asked_now_and_then() {
         let throttle = Throttle::new();
         ask(&throttle, 1_000, 64, 0).await;
@@ -246,8 +270,8 @@ mod tests {
     async fn who_asks_seldom_is_never_held_back() {
         let throttle = Throttle::new();
         for _ in 0..100 {
-            let leave = throttle.ask().expect("30 in a second");
-            throttle.refused(leave, &too_many());
+            let pass = throttle.ask().expect("30 in a second");
+            throttle.refused(pass, &too_many());
             advance(Duration::from_millis(33)).await;
         }
     }

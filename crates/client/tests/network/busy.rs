@@ -145,3 +145,50 @@ async fn most_of_what_would_be_refused_is_not_sent_but_a_repeat_always_is() {
     assert!((2..MANY / 4).contains(&others), "{others} of {MANY}");
     refusals.await.expect("no panic");
 }
+
+/// What was sent on a stream that was lost may have committed, which only the server can say.
+#[tokio::test(start_paused = true)]
+async fn what_may_have_taken_effect_is_never_held_back() {
+    let mut fake = Fake::start();
+    let hf = fake.connect().await;
+    let run = || {
+        let hf = hf.clone();
+        tokio::spawn(async move { hf.run(transfer()).await })
+    };
+    let key_of = |call: &Call| match call {
+        Call::Run(run) => run.idempotency_key.clone(),
+        call => panic!("{call:?}"),
+    };
+    let lost = run();
+    let mut session = fake.sessions.recv().await.expect("a stream");
+    let (_, call) = session.call().await;
+    let key = key_of(&call);
+    session.cut().await;
+    let mut session = fake.sessions.recv().await.expect("a stream");
+    let (repeat, _) = session.call().await;
+
+    // Very many others are refused, and all but a few of them held back when they come again.
+    let others: Vec<_> = (0..1_000).map(|_| run()).collect();
+    let refuse_others = async {
+        loop {
+            for (request, _) in session.calls().await {
+                session.answer(request, refusal(Code::TooManyTransactions)).await;
+            }
+        }
+    };
+    tokio::time::timeout(4 * PAUSE, refuse_others).await.expect_err("they come again and again");
+    session.answer(repeat, refusal(Code::TooManyTransactions)).await;
+    let again = async {
+        loop {
+            for (request, call) in session.calls().await {
+                if key_of(&call) == key {
+                    return session.answer(request, committed()).await;
+                }
+                session.answer(request, refusal(Code::TooManyTransactions)).await;
+            }
+        }
+    };
+    tokio::time::timeout(2 * PAUSE, again).await.expect("it is asked after the first pause");
+    lost.await.expect("no panic").expect("committed");
+    others.iter().for_each(tokio::task::JoinHandle::abort);
+}

@@ -6,6 +6,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
+use tokio::task::coop::consume_budget;
 
 /// Shorter pauses would cost more than what is measured; what falls due meanwhile is told together,
 /// and the time that passed counts as latency.
@@ -39,6 +40,8 @@ impl Due {
     ///
     /// Cancel safe.
     pub(super) async fn next(&mut self) -> Option<Instant> {
+        // It may be ready very often.
+        consume_budget().await;
         while self.next == self.known {
             self.known = self.until.recv().await?;
         }

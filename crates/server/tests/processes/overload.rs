@@ -93,7 +93,9 @@ async fn those_who_wait_get_in_when_there_is_room() {
         told.insert(number, one.await.unwrap().unwrap().id);
     }
     let after = OPEN + CLIENTS;
-    told.insert(after, patient.run(publishing(after)).await.unwrap().id);
+    // A client that was refused holds back for so long.
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    told.insert(after, hasty.run(publishing(after)).await.unwrap().id);
     assert_eq!(events(&hasty).await, told);
 }
 

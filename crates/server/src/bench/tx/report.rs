@@ -147,9 +147,8 @@ pub(super) fn text(runs: &[Run]) -> String {
             ));
         }
         if let Some(times) = run.refused_by_server.filter(|times| *times > 0) {
-            let then =
-                if run.came_again { "and came again" } else { "the others without asking it" };
-            text.push_str(&format!("\nrefused {times} times by the server, {then}"));
+            let again = if run.came_again { ", and came again" } else { "" };
+            text.push_str(&format!("\nrefused {times} times by the server{again}"));
         }
         if let Some(share) = run.of_peak {
             text.push_str(&format!("\ndone with too much to do: {share:.2} of the peak"));
