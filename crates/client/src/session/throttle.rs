@@ -2,9 +2,9 @@
 //!
 //! A refusal costs both sides about as much as taking the call, so a client that asks for ten times
 //! what the server can do takes much of that away from everybody. While the server refuses new
-//! transactions, a client lets through half more than was taken lately, and refuses the rest by
-//! itself, with the same code and pause. The half finds out when there is room again, and takes
-//! every place that becomes free at once: with an eighth, the server had less to do at a time.
+//! transactions, a client lets through half as much again as was taken lately, and refuses the
+//! rest by itself, with the same code and pause. The half finds out when there is room again, and
+//! takes every place as soon as it is free: with an eighth, the server had less to do at a time.
 //!
 //! This is the adaptive throttling of "Handling Overload" in Site Reliability Engineering
 //! (O'Reilly, 2016), except that a call counts as taken until it is refused, because a transaction

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use futures_util::FutureExt;
 use handfast::{Event, Handfast, ReadItem, Start, Transaction, TransactionError};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
@@ -110,7 +111,11 @@ impl Client {
             }
             while running.try_join_next().is_some() {}
             let client = self.clone();
-            running.spawn(async move { client.one(at).await });
+            // What ends at once, because it is refused without being sent, needs no task.
+            let mut one = Box::pin(async move { client.one(at).await });
+            if (&mut one).now_or_never().is_none() {
+                running.spawn(one);
+            }
         }
         while running.join_next().await.is_some() {}
     }
