@@ -112,10 +112,8 @@ impl<L: Lane> Queued<L> {
             && self.call.is_some()
         {
             let outcome = Err(unanswered(refusal));
-            let mut caller = std::mem::replace(
-                caller,
-                Caller { terms: caller.terms, waiter: None, permit: None },
-            );
+            let (waiter, permit) = (caller.waiter.take(), caller.permit.take());
+            let mut caller = Caller { terms: caller.terms, waiter, permit };
             caller.settle(Settled { outcome, refused: Some(self) });
             return;
         }

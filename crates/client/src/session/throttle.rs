@@ -18,6 +18,7 @@ use tokio::time::Instant;
 
 use super::Unanswered;
 use crate::error::{Error, Refusal};
+use crate::millis;
 
 /// What counts is halved so often: "lately" is twice as long.
 const PERIOD: Duration = Duration::from_millis(100);
@@ -131,7 +132,8 @@ impl Throttle {
     /// Halves what counts once for each period that has passed; says which it is now.
     fn halve(&self, now: u64) -> u64 {
         let period = now / millis(PERIOD);
-        let before = self.period.swap(period, Ordering::Relaxed);
+        // Whoever looked at the clock a moment earlier takes nothing back.
+        let before = self.period.fetch_max(period, Ordering::Relaxed);
         if period > before {
             for counter in [&self.asked, &self.taken] {
                 let count = counter.load(Ordering::Relaxed);
@@ -153,10 +155,6 @@ impl Throttle {
     fn now(&self) -> u64 {
         millis(self.since.elapsed())
     }
-}
-
-fn millis(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]

@@ -464,5 +464,5 @@ fn count(length: usize) -> u32 {
 
 /// At least 1, because zero would mean the default.
 pub(crate) fn millis(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX).max(1)
+    crate::millis(duration).max(1)
 }
