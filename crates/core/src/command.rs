@@ -277,15 +277,10 @@ impl Command {
     /// Bytes of events and work that it carries.
     #[must_use]
     pub fn payload_bytes(&self) -> usize {
-        let events = |events: &[EventRequest]| events.iter().map(|e| e.body.len()).sum::<usize>();
-        let work = |branches: &[BranchRequest]| {
-            branches.iter().filter_map(|b| b.work.as_ref()).map(Bytes::len).sum::<usize>()
-        };
         match self {
-            Self::Begin(request) => events(&request.events) + work(&request.branches),
-            Self::Enlist { branches, .. } => work(branches),
-            Self::Stage { events: staged, .. } => events(staged),
-            Self::Publish { events: published, .. } => events(published),
+            Self::Begin(request) => request.payload_bytes(),
+            Self::Enlist { branches, .. } => bytes_of_work(branches),
+            Self::Stage { events, .. } | Self::Publish { events, .. } => bytes_of_events(events),
             // A name, an id, a reason: nothing that is large.
             _ => 0,
         }
@@ -313,6 +308,22 @@ pub struct BeginRequest {
     pub acknowledgements: Vec<DeliveryRef>,
     /// Present: commit in the same call; the answer is the outcome.
     pub commit: Option<CommitRequest>,
+}
+
+impl BeginRequest {
+    /// Bytes of events and work that it carries.
+    #[must_use]
+    pub fn payload_bytes(&self) -> usize {
+        bytes_of_events(&self.events) + bytes_of_work(&self.branches)
+    }
+}
+
+fn bytes_of_events(events: &[EventRequest]) -> usize {
+    events.iter().map(|e| e.body.len()).sum()
+}
+
+fn bytes_of_work(branches: &[BranchRequest]) -> usize {
+    branches.iter().filter_map(|b| b.work.as_ref()).map(Bytes::len).sum()
 }
 
 /// One participant's share.

@@ -26,6 +26,13 @@ pub const WINDOW: u64 = 65_536;
 /// Most credit that one subscriber's stream may hold.
 pub const CREDIT: u32 = 10_000;
 
+/// Begins that wait for a place when as many transactions are open as may be, at most.
+pub const WAITING: usize = 1_024;
+/// Bytes of events and work that those carry, at most.
+pub const WAITING_BYTES: usize = 8 << 20;
+/// How long one of them waits, in milliseconds.
+pub const WAITING_MS: u64 = 5;
+
 /// Bounds that an operator may change. The defaults are those of the documentation.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]

@@ -198,6 +198,10 @@ impl Core {
                 self.bus.tick(now, &self.limits, &mut self.effects);
             }
         }
+        // One by one, because each takes of the room in the log.
+        while self.coordinator.can_admit(&self.limits) {
+            self.with_coordinator(now, Coordinator::admit);
+        }
     }
 
     /// The next effect to carry out.
@@ -327,6 +331,7 @@ impl Core {
         Stats {
             open: self.coordinator.open(),
             deciding: self.coordinator.deciding(),
+            waiting: self.coordinator.waiting(),
             attention: self.coordinator.in_attention(),
             keys: self.coordinator.keys(),
             instances: self.coordinator.instances(),
@@ -451,6 +456,8 @@ pub struct Stats {
     pub open: usize,
     /// Of those, decided ones that are not finished.
     pub deciding: usize,
+    /// Begins that wait for a place among the open transactions.
+    pub waiting: usize,
     /// Of those, ones that a person should look at.
     pub attention: usize,
     /// Idempotency keys that are kept.

@@ -58,6 +58,8 @@ pub enum Fault {
     TombstoneNotWritten,
     /// A restart writes ABORT after a COMMIT that is in the log.
     CommitAbortedByRestart,
+    /// A begin is refused for want of a place and begins all the same.
+    RefusedAndBegun,
     /// A reply is sent twice.
     ReplySentTwice,
     /// An acknowledged event is delivered again.
@@ -96,6 +98,7 @@ impl Fault {
         Self::VoteNotVerified,
         Self::TombstoneNotWritten,
         Self::CommitAbortedByRestart,
+        Self::RefusedAndBegun,
         Self::ReplySentTwice,
         Self::DeliveredAfterAcknowledgement,
         Self::RecordSkippedInRecovery,

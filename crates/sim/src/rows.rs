@@ -17,10 +17,10 @@ use crate::invariants::Seen;
 use crate::invariants::facts::{Asked, Facts};
 
 /// Every row of the specification.
-pub const ALL: [&str; 42] = [
+pub const ALL: [&str; 43] = [
     "C1", "C2", "C3", "C4", "C5", "C6", "C7", "C8", "C9", "C10", "C11", "C12", "C13", "C14", "C15",
-    "C16", "C17", "C18", "C19", "C20", "L1", "L2", "L3", "L4", "L5", "L6", "L7", "L8", "L9", "P1",
-    "P2", "P3", "P4", "P5", "P6", "P7", "P8", "P9", "P10", "P11", "P12", "P13",
+    "C16", "C17", "C18", "C19", "C20", "C21", "L1", "L2", "L3", "L4", "L5", "L6", "L7", "L8", "L9",
+    "P1", "P2", "P3", "P4", "P5", "P6", "P7", "P8", "P9", "P10", "P11", "P12", "P13",
 ];
 
 /// How often each row was gone through.
@@ -30,6 +30,8 @@ pub struct Rows {
     sent: BTreeSet<(SessionId, TransactionId, u8)>,
     resolved: BTreeSet<TransactionId>,
     asked: Option<TransactionId>,
+    /// The present input asks for a transaction.
+    begins: bool,
 }
 
 impl Rows {
@@ -101,7 +103,12 @@ impl Rows {
     fn appended(&mut self, facts: &Facts, record: &Record) {
         let local = |id| facts.chains.get(&id).is_some_and(|c| c.local);
         match record {
-            Record::Begin(begin) => self.hit(if begin.local.is_some() { "L1" } else { "C1" }),
+            Record::Begin(begin) => {
+                self.hit(if begin.local.is_some() { "L1" } else { "C1" });
+                if !self.begins {
+                    self.hit("C21");
+                }
+            }
             Record::Commit(commit) if !local(commit.id) => self.hit("C5"),
             Record::Commit(commit) if !self.resolved.contains(&commit.id) => self.hit("L3"),
             Record::Abort(abort) if local(abort.id) => self.hit("L5"),
@@ -117,6 +124,7 @@ impl Rows {
     }
 
     fn input(&mut self, facts: &Facts, input: &Input) {
+        self.begins = matches!(input, Input::Command { command: Command::Begin(_), .. });
         let command = match input {
             Input::Command { command, .. } => command,
             Input::Resolved { resolution, .. } => {

@@ -66,6 +66,7 @@ planted! {
     vote_not_verified: VoteNotVerified by ["I2"];
     tombstone_not_written: TombstoneNotWritten by ["I1"];
     commit_aborted_by_restart: CommitAbortedByRestart by ["I1"];
+    refused_and_begun: RefusedAndBegun by ["I15"];
     reply_sent_twice: ReplySentTwice by ["I13"];
     delivered_after_acknowledgement: DeliveredAfterAcknowledgement by ["I9"];
     record_skipped_in_recovery: RecordSkippedInRecovery by ["I16"];

@@ -2,9 +2,9 @@
 //!
 //! A refusal costs both sides about as much as taking the call, so a client that asks for ten times
 //! what the server can do takes much of that away from everybody. While the server refuses new
-//! transactions, a client lets through half as much again as was taken lately, and refuses the
-//! rest by itself, with the same code and pause. The half finds out when there is room again, and
-//! takes every place as soon as it is free: with an eighth, the server had less to do at a time.
+//! transactions, a client lets through an eighth more than was taken lately, and refuses the rest by
+//! itself, with the same code and pause. The eighth finds out when there is room again. It is enough
+//! to take every place that becomes free, because at the server a begin waits a moment for one.
 //!
 //! This is the adaptive throttling of "Handling Overload" in Site Reliability Engineering
 //! (O'Reilly, 2016), except that a call counts as taken until it is refused, because a transaction
@@ -24,8 +24,8 @@ use crate::millis;
 const PERIOD: Duration = Duration::from_millis(100);
 /// Without a refusal for so long, nothing is held back any more.
 const OVER: Duration = Duration::from_secs(1);
-/// Calls that are let through for each two that were taken.
-const FOR_TWO: u64 = 3;
+/// Calls that are let through for each eight that were taken.
+const FOR_EIGHT: u64 = 9;
 /// One of so many calls is let through, whatever became of the others.
 const AT_LEAST: u64 = 32;
 /// So few calls of those that count are let through anyway.
@@ -91,7 +91,7 @@ impl Throttle {
         let period = self.halve(now);
         let asked = self.asked.fetch_add(ONE, Ordering::Relaxed) + ONE;
         let taken = self.taken.load(Ordering::Relaxed);
-        let may = (taken * FOR_TWO / 2).max(asked / AT_LEAST).max(FEW * ONE);
+        let may = (taken * FOR_EIGHT / 8).max(asked / AT_LEAST).max(FEW * ONE);
         // Multiples of the golden ratio are spread evenly between zero and one (Weyl).
         let turn = self.turn.fetch_add(0x9e37_79b9, Ordering::Relaxed) & 0xffff_ffff;
         if turn * asked < may << 32 {
@@ -233,7 +233,7 @@ mod tests {
             ask(&throttle, 500, calls, 20).await;
             let seen = ask(&throttle, 1_000, calls, 20).await;
             assert!(seen.taken >= 19_000, "{calls}: {seen:?}");
-            let at_most = 3 * seen.taken / 5 + calls * 1_000 / AT_LEAST;
+            let at_most = seen.taken / 5 + calls * 1_000 / AT_LEAST;
             assert!(seen.refused <= at_most, "{calls}: {seen:?}");
         }
     }

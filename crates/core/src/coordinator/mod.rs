@@ -1,9 +1,10 @@
-//! The coordinator: rows C1 to C20 and L1 to L9 of the protocol for many transactions.
+//! The coordinator: rows C1 to C21 and L1 to L9 of the protocol for many transactions.
 //!
 //! One file per phase. Every handler takes the transaction where it stands and either applies the
 //! input, ignores it for a stated reason, or refuses it with a code. It never reads a clock and
 //! never waits: what waits is a record, a vote or a deadline.
 
+mod admission;
 mod collecting;
 mod committing;
 mod databases;
@@ -38,6 +39,7 @@ use crate::output::Output;
 use crate::record::{KeyBatch, KeyRestated, Reason, ReasonCode, Record};
 use crate::refusal::{Code, Refusal};
 
+use admission::Line;
 use collecting::deadline_reason;
 use databases::Registered;
 use forgetting::Undecided;
@@ -64,6 +66,8 @@ pub(crate) struct Context<'a> {
 pub(crate) struct Coordinator {
     /// Boxed, because the table moves what it holds.
     transactions: HashMap<TransactionId, Box<Transaction>>,
+    /// Begins that wait for a place among them.
+    line: Line,
     /// Those that may still ask for a first vote.
     undecided: Undecided,
     /// Transactions that end with their stream.
@@ -101,7 +105,7 @@ impl Coordinator {
     /// A command of the coordinator.
     pub(crate) fn command(&mut self, cx: &mut Context<'_>, caller: Caller, command: Command) {
         match command {
-            Command::Begin(request) => self.begin(cx, caller, *request),
+            Command::Begin(request) => self.begin(cx, caller, request),
             Command::Enlist { id, branches } => self.enlist(cx, caller, id, branches),
             Command::Stage { id, events, acknowledgements } => {
                 self.stage(cx, caller, id, events, &acknowledgements);
@@ -140,6 +144,7 @@ impl Coordinator {
                 Reason::new(ReasonCode::ClientGone, "the stream that began it ended", true);
             self.give_up(cx, id, reason);
         }
+        self.refuse_waiting_of(cx, session);
         if let Some(service) = self.services.detach(session) {
             self.resend_after_loss(cx, &service, session);
         }
@@ -181,6 +186,7 @@ impl Coordinator {
                 self.rearm(cx, id);
             }
         }
+        self.refuse_late(cx);
         if self.forget_at.is_some_and(|at| at <= cx.now.mono_ms) {
             self.send_forgets(cx);
             self.keys.evict(cx.limits, cx.now.wall_ms);
@@ -189,7 +195,8 @@ impl Coordinator {
 
     /// The earliest time at which [`Coordinator::tick`] has something to do.
     pub(crate) fn next_deadline(&self) -> Option<u64> {
-        self.timers.next().into_iter().chain(self.forget_at).min()
+        let line = self.line.next_deadline();
+        self.timers.next().into_iter().chain(self.forget_at).chain(line).min()
     }
 
     /// Open transactions.

@@ -1,4 +1,4 @@
-//! Begin: rows C1, C2, L1 and L2, and adding to an open transaction (C18).
+//! Begin: rows C1, C2, L1 and L2, when there is a place (C21), and adding to an open transaction (C18).
 //!
 //! Whatever could refuse a transaction's items refuses them here, before anything is written.
 
@@ -21,7 +21,12 @@ use super::{Context, Coordinator};
 
 impl Coordinator {
     /// C1, L1.
-    pub(super) fn begin(&mut self, cx: &mut Context<'_>, caller: Caller, request: BeginRequest) {
+    pub(super) fn begin(
+        &mut self,
+        cx: &mut Context<'_>,
+        caller: Caller,
+        request: Box<BeginRequest>,
+    ) {
         if let Some(key) = &request.key {
             match self.repeated(cx, caller, key, request.commit.as_ref()) {
                 Ok(true) => return,
@@ -33,7 +38,8 @@ impl Coordinator {
                 }
             }
         }
-        if let Err(refusal) = self.open_transaction(cx, caller, request) {
+        let Some(request) = self.wait_for_place(cx, caller, request) else { return };
+        if let Err(refusal) = self.open_transaction(cx, caller, *request) {
             // It may come from what the bus has appended, which must not be revealed (I6).
             cx.effects.refuse_when_durable(cx.bus.last(), caller, refusal);
         }
@@ -96,10 +102,6 @@ impl Coordinator {
         }
         if self.transactions.contains_key(&id) {
             return Err(Refusal::new(Code::KeyConflict, format!("{id} exists already")));
-        }
-        if self.transactions.len() >= cx.limits.open_transactions {
-            let detail = format!("{} transactions are open", self.transactions.len());
-            return Err(Refusal::new(Code::TooManyTransactions, detail));
         }
         let deadline_ms = checked_deadline(deadline_ms.unwrap_or(cx.limits.default_deadline_ms))?;
         let mut branches = checked_branches(&[], branches)?;

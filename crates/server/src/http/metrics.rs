@@ -89,6 +89,12 @@ fn transactions(ours: &mut Registry, stats: &NodeStats) {
     gauge(ours, "transactions_open", "Transactions that have not ended", core.open as u64);
     gauge(
         ours,
+        "transactions_waiting",
+        "Transactions that wait to be begun because as many are open as may be",
+        core.waiting as u64,
+    );
+    gauge(
+        ours,
         "transactions_deciding",
         "Open transactions that are decided and not finished",
         core.deciding as u64,

@@ -12,6 +12,7 @@ use handfast_core::ids::{
     KeyHash, Lsn, Name, Now, Offset, SessionId, StateId, SubscriptionId, TopicId, TransactionId,
 };
 use handfast_core::input::Input;
+use handfast_core::limits::Limits;
 use handfast_core::output::{Output, Reply};
 use handfast_core::participant::BranchState;
 use handfast_core::record::{Record, SubscriptionCreated};
@@ -100,6 +101,8 @@ pub enum Asked {
 pub struct Facts {
     /// The time.
     pub now: Now,
+    /// The limits of the server.
+    pub limits: Limits,
     /// Every record that stands; index 0 is LSN 1.
     pub log: Vec<Arc<Record>>,
     /// So many of them are truly on disk.

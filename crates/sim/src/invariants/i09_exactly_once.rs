@@ -79,7 +79,7 @@ impl ExactlyOnce {
 fn is_forgotten(facts: &Facts, lsn: Lsn) -> bool {
     match facts.record(lsn) {
         Some(Record::Published(batch)) => {
-            facts.now.wall_ms >= batch.wall_ms + crate::world::limits().dedup_ms
+            facts.now.wall_ms >= batch.wall_ms + facts.limits.dedup_ms
         }
         _ => false,
     }

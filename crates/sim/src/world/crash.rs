@@ -9,7 +9,7 @@ use handfast_core::output::Output;
 use handfast_core::record::{Abort, CheckpointStart, Opened, Reason, ReasonCode, Record};
 use handfast_core::{Core, Recovery};
 
-use super::{Disk, World, limits};
+use super::{Disk, World};
 use crate::fault::Fault;
 use crate::invariants::Seen;
 
@@ -65,7 +65,7 @@ impl World {
 
     /// A core from the log, from this index on.
     fn recover(&mut self, from: usize) -> Core {
-        let mut recovery = Recovery::new(limits());
+        let mut recovery = Recovery::new(self.facts.limits.clone());
         let skipped = match self.fault {
             Some(Fault::RecordSkippedInRecovery) => {
                 Some(from + self.rng.index(self.facts.log.len() - from))

@@ -45,10 +45,9 @@ use service::Service;
 use subscriber::Subscriber;
 
 /// The limits of the simulated server: small, so that they are met.
-#[must_use]
-pub fn limits() -> Limits {
+fn limits(places: usize) -> Limits {
     let mut limits = Limits::default();
-    limits.open_transactions = 12;
+    limits.open_transactions = places;
     limits.staged_bytes = 400;
     limits.dead_letters = 5;
     limits.key_batch = 2;
@@ -276,6 +275,8 @@ impl World {
                 let next = self.core.next_deadline().unwrap_or_default();
                 next.saturating_sub(self.now.mono_ms).min(20_000)
             }
+            // Who waits for a place waits for some milliseconds only.
+            _ if self.facts.stats.waiting > 0 => self.rng.below(4),
             _ => self.rng.below(150),
         };
         self.advance(by);

@@ -61,6 +61,8 @@ pub(super) struct Plan {
     pub subscribers: usize,
     /// Publishers.
     pub publishers: usize,
+    /// Transactions that may be open.
+    pub places: usize,
     /// Time may jump.
     pub jumps: bool,
     /// Percent of work that succeeds.
@@ -112,6 +114,8 @@ impl Plan {
             databases,
             subscribers: rng.between(1, 4) as usize,
             publishers: rng.between(1, 2) as usize,
+            // Few places for all clients, or enough except after many faults.
+            places: if rng.percent(20) { rng.between(1, 3) as usize } else { 12 },
             jumps: rng.percent(40),
             works: [100, 90, 60][rng.index(3)],
             disasters: rng.percent(8),

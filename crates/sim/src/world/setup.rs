@@ -32,7 +32,8 @@ impl World {
         let mut rng = Rng::new(seed);
         let plan = Plan::new(&mut rng);
         let now = Now { mono_ms: 1_000, wall_ms: 1_700_000_000_000 };
-        let mut facts = Facts { now, ..Facts::default() };
+        let limits = limits(plan.places);
+        let mut facts = Facts { now, limits, ..Facts::default() };
         let opened = Record::Opened(Opened { store: StoreId(1), epoch: 1, wall_ms: now.wall_ms });
         facts.append(&std::sync::Arc::new(opened));
         (facts.durable, facts.accepted) = (1, 1);
@@ -114,7 +115,7 @@ impl World {
 }
 
 fn empty_core(facts: &Facts, now: Now) -> Core {
-    let mut recovery = Recovery::new(limits());
+    let mut recovery = Recovery::new(facts.limits.clone());
     if let Some(record) = facts.log.first() {
         recovery.apply(handfast_core::ids::Lsn(1), record);
     }

@@ -6,6 +6,7 @@ use handfast_core::event::{Delivery, DeliveryRef};
 use handfast_core::ids::{DeliveryToken, Offset, SessionId, TransactionId};
 use handfast_core::input::Input;
 use handfast_core::output::{Output, PublicState, Reply, ToService};
+use handfast_core::refusal::{Code, Refusal};
 
 use super::World;
 use crate::fault::Fault;
@@ -189,6 +190,9 @@ impl World {
             }
             Reply::Outcome(outcome) if fault == Fault::FinishedTooEarly => {
                 outcome.finished |= outcome.state == PublicState::Committing;
+            }
+            Reply::Begun { .. } if fault == Fault::RefusedAndBegun && self.rng.percent(10) => {
+                *reply = Reply::Refused(Refusal::new(Code::TooManyTransactions, "no place"));
             }
             Reply::Begun { id, repeated: true, .. } if fault == Fault::KeysMixedUp => {
                 if let Some(other) = self.past.begun.first() {

@@ -1,6 +1,7 @@
 //! Tests of the coordinator through the machine: every pair of state and input, and the rows that
 //! need more than one step.
 
+mod admission;
 mod bench;
 mod rows;
 mod table;
