@@ -33,6 +33,12 @@ impl Times {
     fn of(self, number: u64) -> Instant {
         self.from + Duration::from_secs_f64(number as f64 * self.distance)
     }
+
+    /// How many are due before a moment.
+    fn before(self, moment: Instant) -> u64 {
+        let passed = moment.saturating_duration_since(self.from);
+        (passed.as_secs_f64() / self.distance).ceil() as u64
+    }
 }
 
 impl Due {
@@ -55,22 +61,19 @@ pub(super) fn due(from: Instant, to: Instant, rate: u32) -> Due {
     let (tell, until) = mpsc::unbounded_channel();
     let times = Times { from, distance: 1.0 / f64::from(rate) };
     thread::spawn(move || {
-        let (mut number, mut told) = (0_u64, 0);
+        let mut told = 0;
         loop {
-            let next = times.of(number);
             let now = Instant::now();
-            if next <= now && next < to {
-                number += 1;
-                continue;
-            }
-            if number > told && tell.send(number).is_err() {
+            let due = times.before(now.min(to));
+            if due > told && tell.send(due).is_err() {
                 return;
             }
-            told = number;
-            if next >= to {
+            told = due;
+            if now >= to {
                 return;
             }
-            thread::sleep((next - now).max(SHORTEST));
+            let next = times.of(told).min(to);
+            thread::sleep(next.saturating_duration_since(now).max(SHORTEST));
         }
     });
     Due { until, times, next: 0, known: 0 }

@@ -19,7 +19,8 @@ Examples:
 
 With --overload the server takes no more transactions at once than --concurrency says. So many
 callers find out what it can do at most; then twice as much is due, whatever the server refuses;
-then the callers come again. Transactions count as done when all have finished.";
+then the callers come again. What it can do at most is measured again after each of the two.
+Transactions count as done when all have finished.";
 
 /// Transactions over services in processes of their own
 #[derive(Clone, Debug, clap::Args, Serialize)]

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use futures_util::FutureExt;
 use handfast::{Event, Handfast, ReadItem, Start, Transaction, TransactionError};
+use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
@@ -104,20 +105,22 @@ impl Client {
 
     /// Everything that is due, as soon as it is and as few others are under way as may be.
     async fn open_loop(&self, mut due: pace::Due) {
-        let mut running = JoinSet::new();
+        let concurrency = self.0.load.concurrency;
+        let callers = Arc::new(Semaphore::new(concurrency as usize));
         while let Some(at) = due.next().await {
-            while running.len() >= self.0.load.concurrency as usize {
-                running.join_next().await;
-            }
-            while running.try_join_next().is_some() {}
+            let Ok(caller) = Arc::clone(&callers).acquire_owned().await else { return };
             let client = self.clone();
             // What ends at once, because it is refused without being sent, needs no task.
-            let mut one = Box::pin(async move { client.one(at).await });
+            let mut one = Box::pin(async move {
+                client.one(at).await;
+                drop(caller);
+            });
             if (&mut one).now_or_never().is_none() {
-                running.spawn(one);
+                tokio::spawn(one);
             }
         }
-        while running.join_next().await.is_some() {}
+        // All of them have come back.
+        let _ = callers.acquire_many(concurrency).await;
     }
 
     async fn one(&self, due: Instant) {
