@@ -275,6 +275,10 @@ macro_rules! stub {
 }
 
 impl Connection {
+    pub(crate) fn channel(&self) -> Channel {
+        self.channel.clone()
+    }
+
     pub(crate) fn transactions(&self) -> raw::transactions_client::TransactionsClient<Channel> {
         stub!(self, raw::transactions_client::TransactionsClient)
     }

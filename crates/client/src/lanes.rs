@@ -5,10 +5,11 @@ use std::fmt::Debug;
 use std::future::Future;
 use std::pin::Pin;
 
+use bytes::Bytes;
 use handfast_wire::raw::transaction_request::Call;
 use handfast_wire::v1::publish_reply::Result as PublishResult;
 use handfast_wire::v1::transaction_reply::Result as TransactionResult;
-use handfast_wire::{raw, v1};
+use handfast_wire::{encoded, raw, v1};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Status, Streaming};
@@ -39,6 +40,10 @@ pub(crate) trait Lane: Debug + Send + Sync + 'static {
     /// Takes the first of those that went together their part from the answer.
     fn part(answer: &mut Self::Answer) -> Self::Answer;
 
+    /// A call goes into the queue: nobody looks into it any more, but to put others of its topic
+    /// with it.
+    fn seal(call: &mut Self::Call);
+
     /// Numbers a call before it is sent for the first time: the server knows it by that, should it
     /// be sent again.
     fn number(call: &mut Self::Call, number: u64);
@@ -60,17 +65,41 @@ pub(crate) trait Lane: Debug + Send + Sync + 'static {
 #[derive(Debug)]
 pub(crate) enum Transactions {}
 
+/// What is asked of transactions.
+#[derive(Clone, Debug)]
+pub(crate) enum Asked {
+    /// As it was asked.
+    Call(Call),
+    /// Encoded: what waits for its answer takes one piece of memory instead of many.
+    Encoded(Bytes),
+}
+
+impl From<Call> for Asked {
+    fn from(call: Call) -> Self {
+        Self::Call(call)
+    }
+}
+
+impl Asked {
+    fn encoded(self) -> Bytes {
+        match self {
+            Self::Call(call) => encoded::call(&call),
+            Self::Encoded(bytes) => bytes,
+        }
+    }
+}
+
 impl Lane for Transactions {
-    type Call = Call;
+    type Call = Asked;
     type Answer = TransactionResult;
-    type Frame = raw::TransactionFrame;
+    type Frame = encoded::TransactionFrame;
     type ReplyFrame = v1::TransactionReplyFrame;
 
-    fn topic(_: &Call) -> Option<&str> {
+    fn topic(_: &Asked) -> Option<&str> {
         None
     }
 
-    fn join(_: &mut Call, other: Call) {
+    fn join(_: &mut Asked, other: Asked) {
         unreachable!("each goes alone: {other:?}")
     }
 
@@ -78,15 +107,18 @@ impl Lane for Transactions {
         unreachable!("each goes alone: {answer:?}")
     }
 
-    /// A transaction has its idempotency key.
-    fn number(_: &mut Call, _: u64) {}
+    fn seal(asked: &mut Asked) {
+        if let Asked::Call(call) = asked {
+            *asked = Asked::Encoded(encoded::call(call));
+        }
+    }
 
-    fn frame(calls: Vec<(u64, Call)>) -> raw::TransactionFrame {
-        let requests = calls
-            .into_iter()
-            .map(|(request, call)| raw::TransactionRequest { request, call: Some(call) })
-            .collect();
-        raw::TransactionFrame { requests }
+    /// A transaction has its idempotency key.
+    fn number(_: &mut Asked, _: u64) {}
+
+    fn frame(calls: Vec<(u64, Asked)>) -> encoded::TransactionFrame {
+        let requests = calls.into_iter().map(|(request, asked)| (request, asked.encoded()));
+        encoded::TransactionFrame(requests.collect())
     }
 
     fn answers(
@@ -103,10 +135,12 @@ impl Lane for Transactions {
 
     fn open(
         connection: &Connection,
-        frames: mpsc::Receiver<raw::TransactionFrame>,
+        frames: mpsc::Receiver<encoded::TransactionFrame>,
     ) -> Opening<v1::TransactionReplyFrame> {
-        let mut stub = connection.transactions();
-        Box::pin(async move { Ok(stub.session(ReceiverStream::new(frames)).await?.into_inner()) })
+        let channel = connection.channel();
+        Box::pin(async move {
+            Ok(encoded::session(channel, ReceiverStream::new(frames)).await?.into_inner())
+        })
     }
 }
 
@@ -137,6 +171,9 @@ impl Lane for Publishes {
         let offsets = answer.offsets.drain(..first).collect();
         v1::Published { offsets, repeated: answer.repeated }
     }
+
+    /// Others may still go with it.
+    fn seal(_: &mut raw::PublishRequest) {}
 
     fn number(call: &mut raw::PublishRequest, number: u64) {
         call.sequence = number;

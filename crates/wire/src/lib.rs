@@ -14,6 +14,8 @@
 //! [`Malformed`].
 
 pub mod digest;
+#[cfg(feature = "client")]
+pub mod encoded;
 pub mod event;
 pub mod events;
 pub mod ids;

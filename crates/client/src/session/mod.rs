@@ -171,6 +171,7 @@ impl<L: Lane> Session<L> {
                 permit
             }
         };
+        queued.seal();
         let waiting = queued.wait(permit);
         self.queue.send(queued).map_err(|unsent| closed(unsent.0.sent))?;
         Ok(Waiting(waiting))

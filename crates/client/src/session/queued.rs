@@ -55,10 +55,10 @@ impl<L: Lane> Caller<L> {
 
 impl<L: Lane> Queued<L> {
     /// A call of so many bytes, about, for whose answer nobody waits yet.
-    pub(crate) fn new(call: L::Call, bytes: usize, terms: Terms) -> Box<Self> {
+    pub(crate) fn new(call: impl Into<L::Call>, bytes: usize, terms: Terms) -> Box<Self> {
         let caller = Caller { terms, waiter: None, permit: None };
         Box::new(Self {
-            call: Some(call),
+            call: Some(call.into()),
             bytes,
             resend: terms.resend,
             only_on: terms.only_on,
@@ -67,6 +67,13 @@ impl<L: Lane> Queued<L> {
             sent_before: false,
             callers: SmallVec::from_buf([caller]),
         })
+    }
+
+    /// It goes into the queue.
+    pub(super) fn seal(&mut self) {
+        if let Some(call) = &mut self.call {
+            L::seal(call);
+        }
     }
 
     /// On what terms it waits, or who first asked of those who went together.
