@@ -89,7 +89,8 @@ impl Builder {
     ///
     /// Either way, while the server refuses for `too_many_transactions`, this client sends only
     /// an eighth more than was taken lately, and refuses the rest without asking, with the same code
-    /// and pause; for up to a second after the last refusal, so also some for which there is room again. Less than 40 calls in a second, evenly spread, are always sent, and so is a transaction
+    /// and pause; for up to a second after the last refusal, so also some for which there is room
+    /// again. Less than 40 calls in a second, evenly spread, are always sent, and so is a transaction
     /// with a key of the caller's own, because it may be a repeat of one that has committed.
     pub fn with_retry_when_busy(mut self, retry: bool) -> Self {
         self.when_busy = retry;

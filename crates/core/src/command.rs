@@ -318,7 +318,7 @@ impl BeginRequest {
     }
 }
 
-fn bytes_of_events(events: &[EventRequest]) -> usize {
+pub(crate) fn bytes_of_events(events: &[EventRequest]) -> usize {
     events.iter().map(|e| e.body.len()).sum()
 }
 

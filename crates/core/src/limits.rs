@@ -26,9 +26,8 @@ pub const WINDOW: u64 = 65_536;
 /// Most credit that one subscriber's stream may hold.
 pub const CREDIT: u32 = 10_000;
 
-/// Begins that wait for a place when as many transactions are open as may be, at most.
-pub const WAITING: usize = 1_024;
-/// Bytes of events and work that those carry, at most.
+/// Bytes of events and work that begins carry which wait for a place, at most, unless one waits
+/// alone.
 pub const WAITING_BYTES: usize = 8 << 20;
 /// How long one of them waits, in milliseconds.
 pub const WAITING_MS: u64 = 5;
@@ -39,6 +38,8 @@ pub const WAITING_MS: u64 = 5;
 pub struct Limits {
     /// Transactions without a decision or with branches to finish.
     pub open_transactions: usize,
+    /// Begins that wait for a place when as many transactions are open as may be.
+    pub waiting: usize,
     /// Bytes staged by all transactions together.
     pub staged_bytes: usize,
     /// Bytes of work that wait for the vote of a service, of all transactions together.
@@ -75,6 +76,7 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             open_transactions: 100_000,
+            waiting: 1_024,
             staged_bytes: 256 << 20,
             work_bytes: 256 << 20,
             default_deadline_ms: 30_000,

@@ -192,7 +192,10 @@ impl Core {
             Input::Resolved { id, resolution } => {
                 self.with_coordinator(now, |c, cx| c.resolved(cx, id, resolution));
             }
-            Input::Drain => self.draining = true,
+            Input::Drain => {
+                self.draining = true;
+                self.with_coordinator(now, Coordinator::refuse_all_waiting);
+            }
             Input::Tick => {
                 self.with_coordinator(now, Coordinator::tick);
                 self.bus.tick(now, &self.limits, &mut self.effects);
@@ -201,6 +204,10 @@ impl Core {
         // One by one, because each takes of the room in the log.
         while self.coordinator.can_admit(&self.limits) {
             self.with_coordinator(now, Coordinator::admit);
+        }
+        if self.coordinator.waiting() > 0 {
+            // A place is free when an END is durable, for which nobody else may wait.
+            self.effects.await_durable(self.effects.last());
         }
     }
 
@@ -456,10 +463,10 @@ pub struct Stats {
     pub open: usize,
     /// Of those, decided ones that are not finished.
     pub deciding: usize,
-    /// Begins that wait for a place among the open transactions.
-    pub waiting: usize,
     /// Of those, ones that a person should look at.
     pub attention: usize,
+    /// Begins that wait for a place among the open transactions.
+    pub waiting: usize,
     /// Idempotency keys that are kept.
     pub keys: usize,
     /// Attached instances of services.

@@ -107,13 +107,18 @@ mod tests {
     #[test]
     fn an_encoded_frame_is_what_the_contract_says() {
         let run = raw::RunRequest {
-            idempotency_key: "a key".to_owned(),
+            // Lengths of one, two and three bytes.
+            idempotency_key: "k".repeat(20_000),
             deadline_ms: 1_000,
             events: vec![raw::NewEvent::default(), raw::NewEvent::default()],
             ..Default::default()
         };
-        let abort = v1::AbortRequest { detail: "why".to_owned(), ..Default::default() };
-        let calls = [(0, Call::Run(run)), (300, Call::Abort(abort))];
+        let abort = |detail: String| v1::AbortRequest { detail, ..Default::default() };
+        let calls = [
+            (0, Call::Run(run)),
+            (1, Call::Abort(abort("why".to_owned()))),
+            (300, Call::Abort(abort("y".repeat(300)))),
+        ];
         let encoded = calls.iter().map(|(request, one)| (*request, call(one))).collect();
         let frame = TransactionFrame(encoded);
         let bytes = frame.encode_to_vec();
@@ -123,5 +128,22 @@ mod tests {
             .map(|(request, call)| raw::TransactionRequest { request, call: Some(call) })
             .collect();
         assert_eq!(raw::TransactionFrame::decode(&*bytes), Ok(raw::TransactionFrame { requests }));
+    }
+
+    /// What is written here by hand is what the contract has.
+    #[test]
+    fn numbers_and_path_are_those_of_the_contract() {
+        let set = prost_types::FileDescriptorSet::decode(crate::FILE_DESCRIPTOR_SET).unwrap();
+        let file = set.file.iter().find(|f| f.name().ends_with("transactions.proto")).unwrap();
+        let number = |message: &str, field: &str| {
+            let message = file.message_type.iter().find(|m| m.name() == message).unwrap();
+            message.field.iter().find(|f| f.name() == field).unwrap().number().unsigned_abs()
+        };
+        assert_eq!(number("TransactionFrame", "requests"), REQUESTS);
+        assert_eq!(number("TransactionRequest", "request"), REQUEST);
+        let service = &file.service[0];
+        let method = service.method.iter().find(|m| m.input_type().ends_with(".TransactionFrame"));
+        let path = format!("/{}.{}/{}", file.package(), service.name(), method.unwrap().name());
+        assert_eq!(path, SESSION);
     }
 }

@@ -234,7 +234,8 @@ impl<L: Lane> Session<L> {
     }
 
     /// Puts a call into the queue whose answer is of no interest.
-    pub(crate) fn post(&self, queued: Box<Queued<L>>) {
+    pub(crate) fn post(&self, mut queued: Box<Queued<L>>) {
+        queued.seal();
         // Fails only while the runtime shuts down.
         drop(self.queue.send(queued));
     }

@@ -6,6 +6,7 @@ use alloc::vec::Vec;
 
 use super::producers::Seen;
 use super::{Answer, Bus, Call};
+use crate::command::bytes_of_events;
 use crate::event::{Body, EventRequest, PlacedEvent};
 use crate::ids::{KeyHash, Offset, ProducerId, TopicId};
 use crate::limits::{BATCH_BYTES, BATCH_ITEMS, EVENT_BYTES};
@@ -39,7 +40,7 @@ impl Bus {
             return Err(Refusal::new(Code::TooMany, detail));
         }
         let topics = self.check_events(&events)?;
-        let bytes: usize = events.iter().map(|event| event.body.len()).sum();
+        let bytes = bytes_of_events(&events);
         if bytes > BATCH_BYTES {
             let detail = format!("{bytes} bytes of events, at most {BATCH_BYTES}");
             return Err(Refusal::new(Code::TooLarge, detail));

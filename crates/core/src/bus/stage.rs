@@ -8,6 +8,7 @@ use super::acknowledge::Standing;
 use super::topics::Leaving;
 use super::window::Phase;
 use super::{Bus, Staged};
+use crate::command::bytes_of_events;
 use crate::effects::Effects;
 use crate::event::{Body, DeliveryRef, EventRequest, PlacedEvent, StagedEvent};
 use crate::ids::{Now, Offset, SubscriptionId, TopicId, TransactionId};
@@ -30,7 +31,7 @@ impl Bus {
     ) -> Result<(), Refusal> {
         self.take_up();
         let topics = self.check_events(&events)?;
-        let bytes: usize = events.iter().map(|event| event.body.len()).sum();
+        let bytes = bytes_of_events(&events);
         if self.staged_bytes.saturating_add(bytes) > limits.staged_bytes {
             let detail = format!("at most {} bytes are staged at a time", limits.staged_bytes);
             return Err(Refusal::new(Code::StagedBytesFull, detail));

@@ -12,12 +12,12 @@ use alloc::format;
 
 use crate::command::{BeginRequest, Caller};
 use crate::ids::SessionId;
-use crate::limits::{Limits, WAITING, WAITING_BYTES, WAITING_MS};
+use crate::limits::{Limits, WAITING_BYTES, WAITING_MS};
 use crate::refusal::{Code, Refusal};
 
 use super::{Context, Coordinator};
 
-/// Those who wait, who came first in front. After each input there is nobody while a place is free.
+/// Those who wait, who came first in front. After each input it is empty, or no place is free.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Line {
     waiting: VecDeque<Waiting>,
@@ -30,22 +30,26 @@ pub(super) struct Line {
 struct Waiting {
     caller: Caller,
     request: Box<BeginRequest>,
+    /// Of events and work that it carries.
+    bytes: usize,
     until_ms: u64,
 }
 
 impl Line {
-    fn has_room_for(&self, request: &BeginRequest) -> bool {
-        self.waiting.len() < WAITING && self.bytes + request.payload_bytes() <= WAITING_BYTES
+    /// One alone may be as large as it likes.
+    fn has_room_for(&self, bytes: usize, limits: &Limits) -> bool {
+        let is_alone = self.waiting.is_empty() && limits.waiting > 0;
+        is_alone || self.waiting.len() < limits.waiting && self.bytes + bytes <= WAITING_BYTES
     }
 
     fn push(&mut self, waiting: Waiting) {
-        self.bytes += waiting.request.payload_bytes();
+        self.bytes += waiting.bytes;
         self.waiting.push_back(waiting);
     }
 
     fn pop(&mut self) -> Option<Waiting> {
         let waiting = self.waiting.pop_front()?;
-        self.bytes -= waiting.request.payload_bytes();
+        self.bytes -= waiting.bytes;
         Some(waiting)
     }
 
@@ -68,9 +72,12 @@ impl Coordinator {
         if cx.draining || self.transactions.len() < cx.limits.open_transactions {
             return Some(request);
         }
-        if self.line.has_room_for(&request) {
+        // Those whose time is over take nobody's place in the line, however late the tick comes.
+        self.refuse_late(cx);
+        let bytes = request.payload_bytes();
+        if self.line.has_room_for(bytes, cx.limits) {
             let until_ms = cx.now.mono_ms + WAITING_MS;
-            self.line.push(Waiting { caller, request, until_ms });
+            self.line.push(Waiting { caller, request, bytes, until_ms });
         } else {
             self.refuse_too_many(cx, caller);
         }
@@ -101,9 +108,16 @@ impl Coordinator {
     /// C21: those who have waited long enough are refused.
     pub(super) fn refuse_late(&mut self, cx: &mut Context<'_>) {
         while self.line.next_deadline().is_some_and(|at| at <= cx.now.mono_ms) {
-            if let Some(Waiting { caller, .. }) = self.line.pop() {
-                self.refuse_too_many(cx, caller);
+            if let Some(waiting) = self.line.pop() {
+                self.refuse_waiting(cx, waiting);
             }
+        }
+    }
+
+    /// C21: the server is about to stop, which those who wait hear at once.
+    pub(crate) fn refuse_all_waiting(&mut self, cx: &mut Context<'_>) {
+        while let Some(Waiting { caller, request, .. }) = self.line.pop() {
+            self.begin(cx, caller, request);
         }
     }
 
@@ -112,10 +126,18 @@ impl Coordinator {
         for _ in 0..self.line.waiting.len() {
             let Some(waiting) = self.line.pop() else { return };
             if waiting.caller.session == session {
-                self.refuse_too_many(cx, waiting.caller);
+                self.refuse_waiting(cx, waiting);
             } else {
                 self.line.push(waiting);
             }
+        }
+    }
+
+    /// A key may have been used while it waited: then the answer is what has come of that (I10).
+    fn refuse_waiting(&mut self, cx: &mut Context<'_>, waiting: Waiting) {
+        let Waiting { caller, request, .. } = waiting;
+        if !self.is_known(cx, caller, &request) {
+            self.refuse_too_many(cx, caller);
         }
     }
 

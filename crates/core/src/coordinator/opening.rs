@@ -1,4 +1,5 @@
-//! Begin: rows C1, C2, L1 and L2, when there is a place (C21), and adding to an open transaction (C18).
+//! Begin: rows C1, C2, L1 and L2, when there is a place (C21), and adding to an open transaction
+//! (C18).
 //!
 //! Whatever could refuse a transaction's items refuses them here, before anything is written.
 
@@ -8,7 +9,7 @@ use alloc::vec::Vec;
 
 use bytes::Bytes;
 
-use crate::command::{BeginRequest, BranchRequest, Caller, CommitRequest};
+use crate::command::{BeginRequest, BranchRequest, Caller, CommitRequest, bytes_of_events};
 use crate::event::{DeliveryRef, EventRequest};
 use crate::ids::{Lsn, Name, TransactionId};
 use crate::limits::{BATCH_BYTES, BATCH_ITEMS, BRANCHES, DEADLINE_MS, KEY_BYTES, WORK_BYTES};
@@ -27,21 +28,31 @@ impl Coordinator {
         caller: Caller,
         request: Box<BeginRequest>,
     ) {
-        if let Some(key) = &request.key {
-            match self.repeated(cx, caller, key, request.commit.as_ref()) {
-                Ok(true) => return,
-                Ok(false) => {}
-                Err(refusal) => {
-                    // A conflict reveals the other BEGIN, which may not be durable yet (I6).
-                    let last = cx.effects.last();
-                    return cx.effects.refuse_when_durable(last, caller, refusal);
-                }
-            }
+        if self.is_known(cx, caller, &request) {
+            return;
         }
         let Some(request) = self.wait_for_place(cx, caller, request) else { return };
         if let Err(refusal) = self.open_transaction(cx, caller, *request) {
             // It may come from what the bus has appended, which must not be revealed (I6).
             cx.effects.refuse_when_durable(cx.bus.last(), caller, refusal);
+        }
+    }
+
+    /// Whether its key was used before, or cannot be one. Then it has its answer.
+    pub(super) fn is_known(
+        &mut self,
+        cx: &mut Context<'_>,
+        caller: Caller,
+        request: &BeginRequest,
+    ) -> bool {
+        let Some(key) = &request.key else { return false };
+        match self.repeated(cx, caller, key, request.commit.as_ref()) {
+            Ok(known) => known,
+            Err(refusal) => {
+                // A conflict reveals the other BEGIN, which may not be durable yet (I6).
+                cx.effects.refuse_when_durable(cx.effects.last(), caller, refusal);
+                true
+            }
         }
     }
 
@@ -354,7 +365,7 @@ fn check_batch(
         let detail = format!("a transaction has at most {BATCH_ITEMS} events and acknowledgements");
         return Err(Refusal::new(Code::TooMany, detail));
     }
-    let more: usize = events.iter().map(|e| e.body.len()).sum();
+    let more = bytes_of_events(events);
     if bytes + more > BATCH_BYTES {
         let detail = format!("a transaction has at most {BATCH_BYTES} bytes of events");
         return Err(Refusal::new(Code::TooLarge, detail));

@@ -78,3 +78,24 @@ pub(super) fn due(from: Instant, to: Instant, rate: u32) -> Due {
     });
     Due { until, times, next: 0, known: 0 }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_are_due_and_none_before_its_time() {
+        let from = Instant::now();
+        for rate in [1_u32, 3, 7, 100, 1_000, 58_000, 170_333] {
+            let times = Times { from, distance: 1.0 / f64::from(rate) };
+            assert_eq!(times.before(from), 0);
+            for number in (0..u64::from(rate)).step_by(97) {
+                // The clock counts nanoseconds, so one may be due a nanosecond early.
+                let due = times.before(times.of(number));
+                assert!(due == number || due == number + 1, "{number} at {rate}: {due}");
+            }
+            let all = times.before(from + Duration::from_secs(1));
+            assert_eq!(all, u64::from(rate));
+        }
+    }
+}

@@ -360,6 +360,8 @@ impl Pump {
             self.stats.records += written.records;
             self.stats.last_group = written.records;
             self.stats.sync_nanos += written.nanos;
+            // Before somebody begins who has waited for a place: it may need the room.
+            self.tell_space();
             // In pieces: those who hear of the first work while the others are told.
             while self.core.durable() < written.through {
                 let through = written.through.min(Lsn(self.core.durable().0 + PIECE));

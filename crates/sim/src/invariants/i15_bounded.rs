@@ -1,13 +1,13 @@
 //! I15 bounded: open transactions, staged bytes and keys stay within the limits; begins wait only
 //! while there is no place, and what is refused never begins.
 //!
-//! Violated by: figures of the core above the limits of the simulated world after any input; a begin
-//! that waits while a place is free; a begin of a transaction that was refused for want of one; bytes that are still counted as staged when all is at rest.
+//! Violated by: figures of the core above the limits of the simulated world after any input; a
+//! begin that waits while a place is free; a begin of a transaction that was refused for want of
+//! one; bytes that are still counted as staged when all is at rest.
 
 use std::collections::BTreeSet;
 
 use handfast_core::ids::TransactionId;
-use handfast_core::limits::WAITING;
 use handfast_core::output::{Output, Reply};
 use handfast_core::record::Record;
 use handfast_core::refusal::Code;
@@ -57,7 +57,7 @@ fn within_limits(facts: &Facts) -> Result<(), String> {
     ensure(stats.waiting == 0 || stats.open == limits.open_transactions, || {
         format!("{} wait while {} are open", stats.waiting, stats.open)
     })?;
-    ensure(stats.waiting <= WAITING, || format!("{} wait", stats.waiting))?;
+    ensure(stats.waiting <= limits.waiting, || format!("{} wait", stats.waiting))?;
     ensure(stats.staged_bytes <= limits.staged_bytes, || {
         format!("{} bytes staged", stats.staged_bytes)
     })?;

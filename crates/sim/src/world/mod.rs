@@ -48,6 +48,7 @@ use subscriber::Subscriber;
 fn limits(places: usize) -> Limits {
     let mut limits = Limits::default();
     limits.open_transactions = places;
+    limits.waiting = 2;
     limits.staged_bytes = 400;
     limits.dead_letters = 5;
     limits.key_batch = 2;

@@ -105,9 +105,10 @@ fn room_for(open: u32) -> String {
     format!("[limits]\nopen_transactions = {all}\n")
 }
 
-/// The most of them that are under way, in terms of those that the server takes, and at least: so
-/// many that those who wait at the server are far fewer.
-const TOO_MANY: (u32, u32) = (4, 4_096);
+/// Callers with too much to do, for each transaction that the server takes at once.
+const CALLERS: u32 = 4;
+/// At least so many, because 1,024 may wait at the server without being refused.
+const CALLERS_AT_LEAST: u32 = 4_096;
 
 /// What is done with twice as much due, of those who go away when they are refused and of those who
 /// come again; before, between and after that what is done at most. For each concurrency a server
@@ -132,13 +133,13 @@ async fn overload(
             wait: WaitFor::Finished,
             ..load.clone()
         };
-        // A new server is faster than one that has as many idempotency keys as it keeps.
+        // A new server is faster: it has no idempotency keys to look through and to let go of.
         stage.run(&of("fill")).await?;
         let before = stage.run(&of("before")).await?;
         show.note(&before.line());
         let too_much = |what| Load {
-            rate: Some((2.0 * before.ended_per_second()) as u32),
-            concurrency: (load.concurrency * TOO_MANY.0).max(TOO_MANY.1),
+            rate: Some((2.0 * before.ended_per_second()).max(1.0) as u32),
+            concurrency: (load.concurrency * CALLERS).max(CALLERS_AT_LEAST),
             ..of(what)
         };
         let mut going = stage.run(&too_much("go-away")).await?;
