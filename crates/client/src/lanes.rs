@@ -40,8 +40,8 @@ pub(crate) trait Lane: Debug + Send + Sync + 'static {
     /// Takes the first of those that went together their part from the answer.
     fn part(answer: &mut Self::Answer) -> Self::Answer;
 
-    /// A call goes into the queue: nobody looks into it any more, but to put others of its topic
-    /// with it.
+    /// Makes a call ready to wait in the queue and for its answer: from here on it is looked into
+    /// only to put others of its topic with it.
     fn seal(call: &mut Self::Call);
 
     /// Numbers a call before it is sent for the first time: the server knows it by that, should it

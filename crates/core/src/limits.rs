@@ -38,7 +38,8 @@ pub const WAITING_MS: u64 = 5;
 pub struct Limits {
     /// Transactions without a decision or with branches to finish.
     pub open_transactions: usize,
-    /// Begins that wait for a place when as many transactions are open as may be.
+    /// Begins that wait for a place when as many transactions are open as may be. Not in the
+    /// server's configuration.
     pub waiting: usize,
     /// Bytes staged by all transactions together.
     pub staged_bytes: usize,

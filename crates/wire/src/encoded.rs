@@ -1,12 +1,12 @@
 //! Frames of requests that were encoded before: one piece of memory instead of many, which may be
 //! sent again and is not copied for that.
 
-use bytes::{BufMut, Bytes, BytesMut};
-use prost::DecodeError;
-use prost::Message;
-use prost::bytes::Buf;
-use prost::encoding::{DecodeContext, WireType, encode_key, encode_varint};
-use prost::encoding::{encoded_len_varint, key_len, skip_field, uint64};
+use bytes::{Buf, BufMut, Bytes, BytesMut};
+use prost::encoding::{
+    DecodeContext, WireType, encode_key, encode_varint, encoded_len_varint, key_len, skip_field,
+    uint64,
+};
+use prost::{DecodeError, Message};
 use tonic::body::Body as TonicBody;
 use tonic::client::{Grpc, GrpcService};
 use tonic::codegen::{Body, StdError};
@@ -15,6 +15,8 @@ use tonic::{IntoStreamingRequest, Response, Status, Streaming};
 use crate::raw::transaction_request::Call;
 use crate::{MESSAGE_BYTES, v1};
 
+/// The method that takes these frames.
+const SESSION: &str = "/handfast.v1.Transactions/Session";
 /// Of `TransactionFrame`: the list of requests.
 const REQUESTS: u32 = 1;
 /// Of `TransactionRequest`: its number.
@@ -96,8 +98,6 @@ where
     let codec = tonic_prost::ProstCodec::default();
     grpc.streaming(frames.into_streaming_request(), path, codec).await
 }
-
-const SESSION: &str = "/handfast.v1.Transactions/Session";
 
 #[cfg(test)]
 mod tests {
