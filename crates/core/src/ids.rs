@@ -104,6 +104,11 @@ uuid!(
     StoreId
 );
 uuid!(
+    /// Names one opening of a store: one life of a server. Random, so that no two openings have the
+    /// same, not even those of two copies of one store that were made at the same time.
+    OpeningId
+);
+uuid!(
     /// Names one durable state of a service; instances that share it finish each other's branches.
     StateId
 );

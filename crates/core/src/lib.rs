@@ -25,6 +25,7 @@ pub mod ids;
 pub mod input;
 pub mod limits;
 mod machine;
+pub mod openings;
 pub mod output;
 pub mod participant;
 pub mod record;

@@ -23,6 +23,8 @@ pub const DEADLINE_MS: u64 = 3_600_000;
 pub const LEASE_MS: u64 = 3_600_000;
 /// How many events past its oldest unacknowledged one a subscription looks ahead.
 pub const WINDOW: u64 = 65_536;
+/// How many openings of its store a log remembers: the newest ones.
+pub const OPENINGS: usize = 1_024;
 /// Most credit that one subscriber's stream may hold.
 pub const CREDIT: u32 = 10_000;
 

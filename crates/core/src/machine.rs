@@ -12,6 +12,7 @@ use crate::effects::Effects;
 use crate::ids::{Lsn, Name, Now, Offset, StoreId, TopicId, TransactionId};
 use crate::input::{Chain, Input};
 use crate::limits::Limits;
+use crate::openings::Openings;
 use crate::output::{Output, PublicState};
 use crate::record::{CheckpointStart, Record, SegmentDropped, TopicSettings};
 
@@ -21,6 +22,7 @@ pub struct Core {
     limits: Limits,
     store: StoreId,
     epoch: u32,
+    openings: Openings,
     coordinator: Coordinator,
     bus: Bus,
     effects: Effects,
@@ -51,6 +53,7 @@ impl Recovery {
             limits,
             store: StoreId::default(),
             epoch: 0,
+            openings: Openings::default(),
             coordinator: Coordinator::default(),
             bus: Bus::default(),
             effects: Effects::default(),
@@ -238,6 +241,7 @@ impl Core {
             next_subscription,
             segments,
             keys: self.coordinator.key_batches(),
+            openings: self.openings.restate(),
         }));
         self.bus.restate(&mut records);
         self.coordinator.restate(&mut records);
@@ -281,6 +285,12 @@ impl Core {
     #[must_use]
     pub fn epoch(&self) -> u32 {
         self.epoch
+    }
+
+    /// The openings of the store that the log contains, this one last.
+    #[must_use]
+    pub fn openings(&self) -> &Openings {
+        &self.openings
     }
 
     /// The public state of a transaction that is open.
@@ -354,10 +364,12 @@ impl Core {
             Record::Opened(opened) => {
                 self.store = opened.store;
                 self.epoch = opened.epoch;
+                self.openings.opened(lsn, opened);
             }
             Record::CheckpointStart(start) => {
                 self.store = start.store;
                 self.epoch = start.epoch;
+                self.openings = Openings::restated(&start.openings);
             }
             _ => {}
         }

@@ -11,7 +11,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use handfast_core::event::{Body, PlacedEvent};
-use handfast_core::ids::{Lsn, Name, Offset, StateId, StoreId, TopicId, TransactionId};
+use handfast_core::ids::{Lsn, Name, Offset, OpeningId, StateId, StoreId, TopicId, TransactionId};
 use handfast_core::record::{Commit, Participant, ParticipantKind, Record, Updater};
 use handfast_journal::codec::{decode, encode};
 use handfast_journal::{Group, Journal, Options};
@@ -75,6 +75,7 @@ fn append(criterion: &mut Criterion) {
             Options::default().with_segment_bytes(4 << 30),
             1_700_000_000_000,
             StoreId(1),
+            OpeningId(1),
             &mut |_| {},
             &mut |_, _| {},
         );

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use bytes::Bytes;
 use handfast_core::event::{Body, PlacedEvent};
 use handfast_core::ids::{
-    Lsn, Name, Offset, StateId, StoreId, SubscriptionId, TopicId, TransactionId,
+    Lsn, Name, Offset, OpeningId, StateId, StoreId, SubscriptionId, TopicId, TransactionId,
 };
 use handfast_core::record::{
     CheckpointStart, Commit, Participant, ParticipantKind, Record, Updater,
@@ -180,8 +180,9 @@ fn open(directory: &Path) -> Result<(Journal, u64), Failure> {
     let now = SystemTime::now().duration_since(UNIX_EPOCH)?.as_millis() as u64;
     let mut records = 0;
     let options = Options::default();
+    let (store, opening) = (StoreId(1), OpeningId(1));
     let opened =
-        Journal::open(files, options, now, StoreId(1), &mut |_| {}, &mut |_, _| records += 1)?;
+        Journal::open(files, options, now, store, opening, &mut |_| {}, &mut |_, _| records += 1)?;
     Ok((opened.0, records))
 }
 
@@ -210,6 +211,7 @@ fn roll(journal: &mut Journal) -> Result<(), Failure> {
         next_subscription: SubscriptionId(1),
         segments: journal.segments(),
         keys: Vec::new(),
+        openings: Vec::new(),
     });
     append(journal, vec![Arc::new(start), Arc::new(Record::CheckpointEnd)], true)
 }

@@ -62,6 +62,7 @@ fn first_segment(store: StoreId) -> Vec<u8> {
         next_subscription: SubscriptionId(1),
         segments: Vec::new(),
         keys: Vec::new(),
+        openings: Vec::new(),
     };
     let records = [
         (Lsn(1), Arc::new(Record::CheckpointStart(start))),

@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
 
-use handfast_core::ids::{Lsn, StoreId};
+use handfast_core::ids::{Lsn, OpeningId, StoreId};
 use handfast_core::record::Record;
 
 use crate::error::Error;
@@ -75,7 +75,8 @@ impl fmt::Debug for Journal {
 }
 
 impl Journal {
-    /// Opens a store, or makes one in an empty directory, with the id `new_store`.
+    /// Opens a store, or makes one in an empty directory, with the id `new_store`. `opening` has to
+    /// be random: it tells this opening from those of every copy of the store.
     ///
     /// `apply` is called for every record from the checkpoint of the newest segment on, in order,
     /// the last one being this opening itself; what it builds is worth nothing unless the call
@@ -90,10 +91,11 @@ impl Journal {
         options: Options,
         now_wall_ms: u64,
         new_store: StoreId,
+        opening: OpeningId,
         progress: &mut dyn FnMut(Progress),
         apply: &mut dyn FnMut(Lsn, Arc<Record>),
     ) -> Result<(Self, Recovered), Error> {
-        recovery::open(files, options, now_wall_ms, new_store, progress, apply)
+        recovery::open(files, options, now_wall_ms, new_store, opening, progress, apply)
     }
 
     /// Appends a group and returns when it is durable.

@@ -7,7 +7,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use handfast_core::ids::{Lsn, StoreId};
+use handfast_core::ids::{Lsn, OpeningId, StoreId};
 use handfast_core::record::{Opened, Record};
 
 use crate::create;
@@ -65,6 +65,7 @@ pub(crate) fn open(
     options: Options,
     now_wall_ms: u64,
     new_store: StoreId,
+    opening: OpeningId,
     progress: &mut dyn FnMut(Progress),
     apply: Apply<'_>,
 ) -> Result<(Journal, Recovered), Error> {
@@ -85,7 +86,7 @@ pub(crate) fn open(
     let mut newest = Newest::read(&*files, store, segment, &bounds, progress, apply)?;
     let older = Older::look(&*files, store, &newest)?;
 
-    let opened = newest.opened(now_wall_ms)?;
+    let opened = newest.opened(now_wall_ms, opening)?;
     for name in &inventory.unfinished {
         files.remove(name).map_err(Error::io("remove", name))?;
     }
@@ -221,10 +222,10 @@ impl Newest {
         Ok(())
     }
 
-    fn opened(&self, wall_ms: u64) -> Result<Opened, Error> {
+    fn opened(&self, wall_ms: u64, opening: OpeningId) -> Result<Opened, Error> {
         let epoch = self.scan.epoch.checked_add(1);
         let epoch = epoch.ok_or_else(|| self.scan.corrupt(self.scan.at, "no epochs are left"))?;
-        Ok(Opened { store: self.scan.header.store, epoch, wall_ms })
+        Ok(Opened { store: self.scan.header.store, epoch, opening, wall_ms })
     }
 
     /// Copies what is valid, with the record of this opening behind it, to a fresh file that takes

@@ -6,14 +6,14 @@
 use bytes::Bytes;
 use handfast_core::event::{Body, OffsetRange, PlacedEvent, StagedEvent};
 use handfast_core::ids::{
-    KeyHash, Lsn, Name, Offset, ProducerId, StateId, StoreId, SubscriptionId, TopicId,
+    KeyHash, Lsn, Name, Offset, OpeningId, ProducerId, StateId, StoreId, SubscriptionId, TopicId,
     TransactionId,
 };
 use handfast_core::record::{
     Abort, Acknowledged, Begin, CheckpointStart, Commit, DeadLettered, DeadLettersTaken, Decision,
     End, Finished, GapAcknowledged, IdempotencyKey, KeyBatch, KeyRestated, LocalItems, Note,
-    Opened, Operated, Participant, ParticipantKind, ProducerRestated, Published, Reason,
-    ReasonCode, Record, SegmentDropped, SubscriptionCreated, SubscriptionDeleted,
+    Opened, OpeningRestated, Operated, Participant, ParticipantKind, ProducerRestated, Published,
+    Reason, ReasonCode, Record, SegmentDropped, SubscriptionCreated, SubscriptionDeleted,
     SubscriptionRestated, SubscriptionSettings, SubscriptionSought, TopicAltered, TopicCreated,
     TopicDeleted, TopicRestated, TopicSettings, TopicTruncated, TransactionRestated, Updater,
 };
@@ -27,9 +27,11 @@ pub fn any_record() -> BoxedStrategy<Record> {
         transaction_record(),
         bus_record(),
         checkpoint_record(),
-        (store(), any::<u32>(), number()).prop_map(|(store, epoch, wall_ms)| {
-            Record::Opened(Opened { store, epoch, wall_ms })
-        }),
+        (store(), any::<u32>(), opening(), number()).prop_map(
+            |(store, epoch, opening, wall_ms)| {
+                Record::Opened(Opened { store, epoch, opening, wall_ms })
+            }
+        ),
         number().prop_map(|segment| Record::SegmentDropped(SegmentDropped { segment })),
     ]
     .boxed()
@@ -111,18 +113,23 @@ fn checkpoint_record() -> BoxedStrategy<Record> {
             topic(),
             subscription(),
             vec(number(), 0..5),
-            vec(key_batch(), 0..3)
+            vec(key_batch(), 0..3),
+            vec((opening(), any::<u32>(), lsn()), 0..3)
         )
-            .prop_map(|(store, epoch, next_topic, next_subscription, segments, keys)| {
-                Record::CheckpointStart(CheckpointStart {
-                    store,
-                    epoch,
-                    next_topic,
-                    next_subscription,
-                    segments,
-                    keys,
-                })
-            }),
+            .prop_map(
+                |(store, epoch, next_topic, next_subscription, segments, keys, openings)| {
+                    let restated = |(opening, epoch, lsn)| OpeningRestated { opening, epoch, lsn };
+                    Record::CheckpointStart(CheckpointStart {
+                        store,
+                        epoch,
+                        next_topic,
+                        next_subscription,
+                        segments,
+                        keys,
+                        openings: openings.into_iter().map(restated).collect(),
+                    })
+                }
+            ),
         (
             begin(),
             lsn(),
@@ -193,6 +200,10 @@ fn id() -> BoxedStrategy<TransactionId> {
 
 fn store() -> BoxedStrategy<StoreId> {
     any::<u128>().prop_map(StoreId).boxed()
+}
+
+fn opening() -> BoxedStrategy<OpeningId> {
+    any::<u128>().prop_map(OpeningId).boxed()
 }
 
 fn producer() -> BoxedStrategy<ProducerId> {

@@ -7,7 +7,9 @@ use super::Record;
 use super::bus::{DeadLettered, SubscriptionCreated, TopicCreated};
 use super::transaction::{Begin, Decision, IdempotencyKey, Note, Updater};
 use crate::event::OffsetRange;
-use crate::ids::{Lsn, Name, Offset, ProducerId, StoreId, SubscriptionId, TopicId, TransactionId};
+use crate::ids::{
+    Lsn, Name, Offset, OpeningId, ProducerId, StoreId, SubscriptionId, TopicId, TransactionId,
+};
 
 /// See [`Record::CheckpointStart`].
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,6 +26,19 @@ pub struct CheckpointStart {
     pub segments: Vec<u64>,
     /// Where the older idempotency keys are, oldest first.
     pub keys: Vec<KeyBatch>,
+    /// The newest openings of the store, oldest first, at most [`OPENINGS`](crate::limits::OPENINGS).
+    pub openings: Vec<OpeningRestated>,
+}
+
+/// One opening that the log contains.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OpeningRestated {
+    /// Which.
+    pub opening: OpeningId,
+    /// Its epoch.
+    pub epoch: u32,
+    /// Where its [`Record::Opened`] is. What follows, up to the next one, was written by it.
+    pub lsn: Lsn,
 }
 
 /// A [`Record::KeysEnded`] that a checkpoint refers to.

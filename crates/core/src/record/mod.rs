@@ -17,15 +17,15 @@ pub use self::bus::{
     TopicDeleted, TopicSettings, TopicTruncated,
 };
 pub use self::checkpoint::{
-    CheckpointStart, KeyBatch, KeyRestated, ProducerRestated, SubscriptionRestated, TopicRestated,
-    TransactionRestated,
+    CheckpointStart, KeyBatch, KeyRestated, OpeningRestated, ProducerRestated,
+    SubscriptionRestated, TopicRestated, TransactionRestated,
 };
 pub use self::transaction::{
     Abort, Begin, Commit, Decision, End, Finished, IdempotencyKey, LocalItems, Note, Operated,
     Participant, ParticipantKind, Reason, ReasonCode, Updater,
 };
 use crate::event::{Body, PlacedEvent};
-use crate::ids::{StoreId, TransactionId};
+use crate::ids::{OpeningId, StoreId, TransactionId};
 use crate::limits::NAME_BYTES;
 
 /// What a frame of the log adds to a record that stands alone in it, at most.
@@ -98,6 +98,8 @@ pub struct Opened {
     pub store: StoreId,
     /// Raised by every opening.
     pub epoch: u32,
+    /// Tells this opening from every other one, also from those of copies of the store.
+    pub opening: OpeningId,
     /// Unix time in milliseconds.
     pub wall_ms: u64,
 }
@@ -181,7 +183,8 @@ impl Record {
                 Self::DeadLettered(r) => 64 + r.reason.len() as u64,
                 Self::DeadLettersTaken(r) => 32 + r.offsets.len() as u64 * 10,
                 Self::CheckpointStart(r) => {
-                    64 + r.segments.len() as u64 * 10 + r.keys.len() as u64 * 20
+                    let openings = r.openings.len() as u64 * 32;
+                    64 + r.segments.len() as u64 * 10 + r.keys.len() as u64 * 20 + openings
                 }
                 Self::TransactionRestated(r) => {
                     let why = match &r.decision {

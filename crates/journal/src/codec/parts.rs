@@ -2,7 +2,7 @@
 
 use handfast_core::event::{Body, OffsetRange, PlacedEvent, StagedEvent};
 use handfast_core::ids::{
-    KeyHash, Lsn, Name, Offset, ProducerId, StateId, StoreId, SubscriptionId, TopicId,
+    KeyHash, Lsn, Name, Offset, OpeningId, ProducerId, StateId, StoreId, SubscriptionId, TopicId,
     TransactionId,
 };
 use handfast_core::record::{
@@ -62,7 +62,14 @@ macro_rules! wide_id {
 }
 
 varint_id!(Lsn, Offset, TopicId, SubscriptionId);
-wide_id!(TransactionId(u128), StoreId(u128), StateId(u128), ProducerId(u128), KeyHash(u64));
+wide_id!(
+    TransactionId(u128),
+    StoreId(u128),
+    OpeningId(u128),
+    StateId(u128),
+    ProducerId(u128),
+    KeyHash(u64)
+);
 
 impl Codec for Name {
     fn put(&self, out: &mut Vec<u8>) {

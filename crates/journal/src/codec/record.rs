@@ -4,10 +4,10 @@
 
 use handfast_core::record::{
     Abort, Acknowledged, Begin, CheckpointStart, Commit, DeadLettered, DeadLettersTaken, End,
-    GapAcknowledged, KeyBatch, KeyRestated, Opened, Operated, ProducerRestated, Published, Record,
-    SegmentDropped, SubscriptionCreated, SubscriptionDeleted, SubscriptionRestated,
-    SubscriptionSought, TopicAltered, TopicCreated, TopicDeleted, TopicRestated, TopicTruncated,
-    TransactionRestated,
+    GapAcknowledged, KeyBatch, KeyRestated, Opened, OpeningRestated, Operated, ProducerRestated,
+    Published, Record, SegmentDropped, SubscriptionCreated, SubscriptionDeleted,
+    SubscriptionRestated, SubscriptionSought, TopicAltered, TopicCreated, TopicDeleted,
+    TopicRestated, TopicTruncated, TransactionRestated,
 };
 
 use super::parts::fields;
@@ -68,7 +68,7 @@ records! {
     27 KeysEnded,
 }
 
-fields!(Opened { store, epoch, wall_ms });
+fields!(Opened { store, epoch, opening, wall_ms });
 fields!(Begin { id, wall_ms, deadline_ms, key, participants, local });
 fields!(Commit { id, previous, wall_ms, updaters, read_only, acknowledged, events });
 fields!(Abort { id, previous, wall_ms, reason });
@@ -86,7 +86,8 @@ fields!(GapAcknowledged { subscription, to });
 fields!(DeadLettered { subscription, offset, attempts, reason, wall_ms });
 fields!(DeadLettersTaken { subscription, offsets, retry });
 fields!(SegmentDropped { segment });
-fields!(CheckpointStart { store, epoch, next_topic, next_subscription, segments, keys });
+fields!(CheckpointStart { store, epoch, next_topic, next_subscription, segments, keys, openings });
+fields!(OpeningRestated { opening, epoch, lsn });
 fields!(KeyBatch { lsn, total, kept });
 fields!(Operated { id, previous, note, released });
 fields!(TransactionRestated {

@@ -10,7 +10,7 @@ pub(crate) mod store;
 use handfast_core::ids::StoreId;
 
 /// The version of everything in this module and in the codec.
-pub(crate) const FORMAT: u32 = 1;
+pub(crate) const FORMAT: u32 = 2;
 
 /// Starts the checksums of a segment, so that bytes of another store or another segment never
 /// check, wherever they turn up.

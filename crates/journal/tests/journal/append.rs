@@ -16,7 +16,9 @@ fn a_new_store_holds_an_empty_checkpoint_and_its_opening() {
     let kinds: Vec<_> = opening.applied.iter().map(|(lsn, r)| (lsn.0, &**r)).collect();
     assert!(matches!(kinds[0], (1, Record::CheckpointStart(_))));
     assert!(matches!(kinds[1], (2, Record::CheckpointEnd)));
-    assert!(matches!(kinds[2], (3, Record::Opened(o)) if o.epoch == 1 && o.store == STORE));
+    assert!(
+        matches!(kinds[2], (3, Record::Opened(o)) if o.epoch == 1 && o.store == STORE && o.opening == OPENING)
+    );
     assert_eq!(kinds.len(), 3);
     assert_eq!(opening.recovered.next_lsn, Lsn(4));
     assert!(opening.recovered.created);
@@ -176,6 +178,7 @@ fn a_real_directory_works_the_same() {
         options(),
         NOW,
         StoreId(0),
+        OPENING,
         &mut |progress| bytes = (progress.done, progress.total),
         &mut |lsn, record| applied.push((lsn, record)),
     )

@@ -265,6 +265,7 @@ fn a_segment_of_another_store_is_refused() {
         options(),
         NOW,
         handfast_core::ids::StoreId(77),
+        OPENING,
         &mut |_| {},
         &mut |_, _| {},
     )

@@ -1,7 +1,9 @@
-//! A store that an earlier version wrote opens and means the same (R18).
+//! A store that an earlier version wrote opens and means the same (R18), or is refused as a whole.
 //!
-//! `fixtures/format-1` was written by the first version with this format. It is never written
-//! again; a new format gets a new directory beside it.
+//! `fixtures/format-2` holds today's format. Until a version with it is released, a change of the
+//! format writes it anew (remove it, and run with `HANDFAST_WRITE_FIXTURE=1`); from then on it is
+//! never written again, and a new format gets a new number and a directory beside it.
+//! `fixtures/format-1` is of a format that no release had: it is refused.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -12,11 +14,12 @@ use handfast_core::ids::{Lsn, Offset};
 use handfast_core::record::Record;
 use handfast_journal::files::Files;
 use handfast_journal::files::crash::CrashDisk;
-use handfast_journal::{DumpItem, check, dump};
+use handfast_journal::{DumpItem, Error, check, dump};
 
-const DIRECTORY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/fixtures/format-1");
+const DIRECTORY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/fixtures/format-2");
+const REFUSED: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/fixtures/format-1");
 
-/// The history of the fixture. It must not be changed: its bytes are on disk.
+/// The history of the fixture.
 fn write(disk: &CrashDisk) -> Vec<Arc<Record>> {
     let Opening { mut journal, applied, .. } = open(disk.clone()).unwrap();
     let mut log = applied;
@@ -44,9 +47,9 @@ fn write(disk: &CrashDisk) -> Vec<Arc<Record>> {
 }
 
 /// The fixture as it is in the repository, on a disk in memory.
-fn fixture() -> CrashDisk {
+fn fixture(directory: &str) -> CrashDisk {
     let mut image = CrashDisk::new().snapshot().everything();
-    for entry in std::fs::read_dir(DIRECTORY).unwrap() {
+    for entry in std::fs::read_dir(directory).unwrap() {
         let entry = entry.unwrap();
         let name = entry.file_name().into_string().unwrap();
         image.replace(&name, &std::fs::read(entry.path()).unwrap());
@@ -57,7 +60,7 @@ fn fixture() -> CrashDisk {
 #[test]
 fn the_fixture_means_the_same() {
     let expected = write(&CrashDisk::new());
-    let disk = fixture();
+    let disk = fixture(DIRECTORY);
     let report = check(&disk, &mut |_| {}).unwrap();
     assert!(report.is_sound(), "{report:?}");
     assert_eq!(report.records, expected.len() as u64);
@@ -95,7 +98,7 @@ fn the_fixture_is_what_is_written() {
             std::fs::write(Path::new(DIRECTORY).join(name), bytes).unwrap();
         }
     }
-    let fixture = fixture().snapshot().everything();
+    let fixture = fixture(DIRECTORY).snapshot().everything();
     let names: Vec<_> = image.names().into_iter().filter(|n| n != "LOCK").collect();
     assert_eq!(fixture.names(), names);
     for name in names {
@@ -104,10 +107,27 @@ fn the_fixture_is_what_is_written() {
     }
 }
 
+/// A store of another format is refused by its number, whatever is done with it, and left as it is.
+#[test]
+fn another_format_is_refused() {
+    let disk = fixture(REFUSED);
+    let before = disk.snapshot().everything();
+    let refused = |error| matches!(error, Error::Format { found: 1, known: 2, .. });
+    assert!(refused(open(disk.clone()).err().unwrap()));
+    assert!(refused(check(&disk, &mut |_| {}).err().unwrap()));
+    assert!(refused(dump(&disk, &mut |_| {}).err().unwrap()));
+    let after = disk.snapshot().everything();
+    let names = |image: &handfast_journal::files::crash::Image| {
+        image.names().into_iter().filter(|name| *name != "LOCK").collect::<Vec<_>>()
+    };
+    assert_eq!(names(&after), names(&before));
+    assert!(names(&before).iter().all(|name| after.bytes(name) == before.bytes(name)));
+}
+
 /// Looking at a store changes nothing, and needs no lock file.
 #[test]
 fn check_and_dump_change_nothing() {
-    let disk = fixture();
+    let disk = fixture(DIRECTORY);
     let before = disk.snapshot().everything();
     check(&disk, &mut |_| {}).unwrap();
     dump(&disk, &mut |_| {}).unwrap();

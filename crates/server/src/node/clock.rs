@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use handfast_core::ids::{Now, StoreId, TransactionId};
+use handfast_core::ids::{Now, OpeningId, StoreId, TransactionId};
 
 /// A monotonic clock beside the wall clock.
 #[derive(Clone, Copy, Debug)]
@@ -40,4 +40,9 @@ pub(crate) fn transaction_id() -> TransactionId {
 /// A name for a new store.
 pub(crate) fn store_id() -> StoreId {
     StoreId(uuid::Uuid::now_v7().as_u128())
+}
+
+/// What this opening of a store is called: 122 random bits.
+pub(crate) fn opening_id() -> OpeningId {
+    OpeningId(uuid::Uuid::new_v4().as_u128())
 }

@@ -185,6 +185,7 @@ impl Node {
             options.journal,
             clock::wall_ms(),
             clock::store_id(),
+            clock::opening_id(),
             progress,
             &mut |lsn, record| recovery.apply(lsn, &record),
         )?;

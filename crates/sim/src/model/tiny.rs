@@ -10,7 +10,7 @@ use bytes::Bytes;
 use handfast_core::command::{
     BeginRequest, BranchRequest, Caller, Command, CommitRequest, Vote, Wait,
 };
-use handfast_core::ids::{Lsn, Name, Now, SessionId, StateId, StoreId, TransactionId};
+use handfast_core::ids::{Lsn, Name, Now, OpeningId, SessionId, StateId, StoreId, TransactionId};
 use handfast_core::input::{Chain, Input};
 use handfast_core::limits::Limits;
 use handfast_core::output::{Output, PublicState, Reply, ToService};
@@ -113,7 +113,7 @@ impl Tiny {
     #[must_use]
     pub fn new(budget: Budget, fault: Option<Fault>) -> Self {
         let now = Now { mono_ms: 1, wall_ms: 1 };
-        let opened = Record::Opened(Opened { store: StoreId(1), epoch: 1, wall_ms: 1 });
+        let opened = Record::Opened(opened(1));
         let log = vec![Arc::new(opened)];
         let service = Service {
             state: BranchState::None,
@@ -364,8 +364,7 @@ impl Tiny {
             service.down.clear();
         }
         self.epoch += 1;
-        let opened = Opened { store: StoreId(1), epoch: self.epoch, wall_ms: 1 };
-        self.log.push(Arc::new(Record::Opened(opened)));
+        self.log.push(Arc::new(Record::Opened(opened(self.epoch))));
         (self.accepted, self.durable) = (self.log.len(), self.log.len());
         self.chains = 0;
         self.core = recover(&self.log, self.now);
@@ -497,4 +496,9 @@ fn begin() -> BeginRequest {
             wait: Wait::Finished,
         }),
     }
+}
+
+/// The record of an opening.
+fn opened(epoch: u32) -> Opened {
+    Opened { store: StoreId(1), epoch, opening: OpeningId(u128::from(epoch)), wall_ms: 1 }
 }

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use handfast_core::ids::{Lsn, StoreId};
+use handfast_core::ids::{Lsn, OpeningId, StoreId};
 use handfast_core::input::Input;
 use handfast_core::output::Output;
 use handfast_core::record::{Abort, CheckpointStart, Opened, Reason, ReasonCode, Record};
@@ -43,7 +43,8 @@ impl World {
 
     fn start(&mut self) {
         self.epoch += 1;
-        let opened = Opened { store: StoreId(1), epoch: self.epoch, wall_ms: self.now.wall_ms };
+        let (store, opening) = (StoreId(1), OpeningId(u128::from(self.epoch)));
+        let opened = Opened { store, epoch: self.epoch, opening, wall_ms: self.now.wall_ms };
         self.facts.append(&Arc::new(Record::Opened(opened)));
         if self.fault == Some(Fault::CommitAbortedByRestart) {
             self.plant_abort();

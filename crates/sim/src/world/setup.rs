@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use handfast_core::command::{Caller, Command, Start};
-use handfast_core::ids::{Now, SessionId, StoreId};
+use handfast_core::ids::{Now, OpeningId, SessionId, StoreId};
 use handfast_core::input::Input;
 use handfast_core::record::{Opened, Record, SubscriptionSettings, TopicSettings};
 use handfast_core::{Core, Recovery};
@@ -34,7 +34,9 @@ impl World {
         let now = Now { mono_ms: 1_000, wall_ms: 1_700_000_000_000 };
         let limits = limits(plan.places);
         let mut facts = Facts { now, limits, ..Facts::default() };
-        let opened = Record::Opened(Opened { store: StoreId(1), epoch: 1, wall_ms: now.wall_ms });
+        let (store, opening) = (StoreId(1), OpeningId(1));
+        let opened = Opened { store, epoch: 1, opening, wall_ms: now.wall_ms };
+        let opened = Record::Opened(opened);
         facts.append(&std::sync::Arc::new(opened));
         (facts.durable, facts.accepted) = (1, 1);
         let services = plan.services.iter().enumerate().map(|(at, (instances, stores))| Service {

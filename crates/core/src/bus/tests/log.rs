@@ -8,7 +8,7 @@ use crate::bus::Bus;
 use crate::bus::topics::Topic;
 use crate::effects::Effects;
 use crate::event::StoredEvent;
-use crate::ids::{Lsn, Offset, StoreId};
+use crate::ids::{Lsn, Offset, OpeningId, StoreId};
 use crate::output::Wanted;
 use crate::record::{Opened, Record};
 
@@ -76,7 +76,8 @@ impl World {
         self.log.retain(|(lsn, _)| *lsn <= durable);
         self.epoch += 1;
         let lsn = Lsn(durable.0 + 1);
-        let opened = Opened { store: StoreId(1), epoch: self.epoch, wall_ms: self.now.wall_ms };
+        let (store, opening) = (StoreId(1), OpeningId(u128::from(self.epoch)));
+        let opened = Opened { store, epoch: self.epoch, opening, wall_ms: self.now.wall_ms };
         self.log.push((lsn, Record::Opened(opened)));
         self.bus = Bus::default();
         for (lsn, record) in &self.log {

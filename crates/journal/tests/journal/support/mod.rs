@@ -8,7 +8,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use handfast_core::event::{Body, PlacedEvent, StagedEvent, StoredEvent};
 use handfast_core::ids::{
-    KeyHash, Lsn, Offset, ProducerId, StoreId, SubscriptionId, TopicId, TransactionId,
+    KeyHash, Lsn, Offset, OpeningId, ProducerId, StoreId, SubscriptionId, TopicId, TransactionId,
 };
 use handfast_core::output::{Fetch, Wanted};
 use handfast_core::record::{
@@ -19,6 +19,8 @@ use handfast_journal::files::Files;
 use handfast_journal::{Error, Group, Journal, Options, Reader, Recovered};
 
 pub(crate) const STORE: StoreId = StoreId(0x0192_0000_0000_7000_8000_0000_0000_0001);
+/// What every opening of the tests is called: the journal only writes it down.
+pub(crate) const OPENING: OpeningId = OpeningId(0x0f0e_0d0c_0b0a_0908_0706_0504_0302_0100);
 pub(crate) const NOW: u64 = 1_700_000_000_000;
 
 pub(crate) fn options() -> Options {
@@ -43,7 +45,7 @@ pub(crate) fn open(files: impl Files) -> Result<Opening, Error> {
 pub(crate) fn open_with(files: Arc<dyn Files>, options: Options) -> Result<Opening, Error> {
     let mut applied = Vec::new();
     let (journal, recovered) =
-        Journal::open(files, options, NOW, STORE, &mut |_| {}, &mut |lsn, record| {
+        Journal::open(files, options, NOW, STORE, OPENING, &mut |_| {}, &mut |lsn, record| {
             applied.push((lsn, record));
         })?;
     Ok(Opening { journal, recovered, applied })
@@ -158,6 +160,7 @@ pub(crate) fn checkpoint(journal: &Journal, state: Vec<Record>) -> Vec<Arc<Recor
         next_subscription: SubscriptionId(100),
         segments: journal.segments(),
         keys: Vec::new(),
+        openings: Vec::new(),
     });
     let end = Record::CheckpointEnd;
     [start].into_iter().chain(state).chain([end]).map(Arc::new).collect()

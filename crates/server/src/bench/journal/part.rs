@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use handfast::bytes::Bytes;
 use handfast_core::event::{Body, PlacedEvent};
 use handfast_core::ids::{
-    Lsn, Name, Offset, StateId, StoreId, SubscriptionId, TopicId, TransactionId,
+    Lsn, Name, Offset, OpeningId, StateId, StoreId, SubscriptionId, TopicId, TransactionId,
 };
 use handfast_core::record::{
     CheckpointStart, Commit, Participant, ParticipantKind, Record, Updater,
@@ -175,7 +175,8 @@ fn journal(dir: &Path, count: u32) -> Result<Done, PartError> {
     let files = Arc::new(Directory::open(dir)?);
     let now = SystemTime::now().duration_since(UNIX_EPOCH)?.as_millis() as u64;
     let (options, store) = (Options::default(), StoreId(1));
-    let (mut journal, _) = Journal::open(files, options, now, store, &mut |_| {}, &mut |_, _| {})?;
+    let (mut journal, _) =
+        Journal::open(files, options, now, store, OpeningId(1), &mut |_| {}, &mut |_, _| {})?;
     let write = move |records: Vec<Arc<Record>>| -> Result<(), PartError> {
         if journal.space().wants_roll {
             roll(&mut journal)?;
@@ -200,6 +201,7 @@ fn roll(journal: &mut Journal) -> Result<(), PartError> {
         next_subscription: SubscriptionId(1),
         segments: journal.segments(),
         keys: Vec::new(),
+        openings: Vec::new(),
     });
     append(journal, vec![Arc::new(start), Arc::new(Record::CheckpointEnd)], true)
 }

@@ -1,0 +1,117 @@
+//! The openings of a store: each life of a server that its log contains.
+//!
+//! A copy of a store that goes on writes openings that the original does not contain, and the other
+//! way round. So what an opening has said elsewhere (the owner row of a database) can be compared
+//! with this log: was it one of its own lives, and how far did that life come?
+
+use alloc::collections::VecDeque;
+use alloc::vec::Vec;
+
+use crate::ids::{Lsn, OpeningId};
+use crate::limits::OPENINGS;
+use crate::record::{Opened, OpeningRestated};
+
+/// The newest [`OPENINGS`] of them, the current one last. An opening that is older than these is
+/// taken for one that the log does not contain.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Openings(VecDeque<OpeningRestated>);
+
+impl Openings {
+    /// The store was opened.
+    pub fn opened(&mut self, lsn: Lsn, opened: &Opened) {
+        if self.0.len() == OPENINGS {
+            self.0.pop_front();
+        }
+        let Opened { opening, epoch, .. } = *opened;
+        self.0.push_back(OpeningRestated { opening, epoch, lsn });
+    }
+
+    /// As a checkpoint has them.
+    #[must_use]
+    pub fn restated(openings: &[OpeningRestated]) -> Self {
+        Self(openings.iter().copied().collect())
+    }
+
+    /// For a checkpoint, oldest first.
+    #[must_use]
+    pub fn restate(&self) -> Vec<OpeningRestated> {
+        self.0.iter().copied().collect()
+    }
+
+    /// The opening that the store is in.
+    #[must_use]
+    pub fn current(&self) -> Option<OpeningRestated> {
+        self.0.back().copied()
+    }
+
+    /// How many there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// There is none: nothing was read.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// One of them.
+    #[must_use]
+    pub fn find(&self, opening: OpeningId) -> Option<Life> {
+        let at = self.0.iter().rposition(|known| known.opening == opening)?;
+        let OpeningRestated { epoch, .. } = self.0[at];
+        // The next opening is the first record that this one did not write.
+        let last = self.0.get(at + 1).map(|next| Lsn(next.lsn.0.saturating_sub(1)));
+        Some(Life { epoch, last })
+    }
+}
+
+/// What the log says about one opening.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Life {
+    /// Its epoch.
+    pub epoch: u32,
+    /// Its last record; none: it is the current one.
+    pub last: Option<Lsn>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ids::StoreId;
+
+    fn open(openings: &mut Openings, number: u128, lsn: u64) {
+        let (store, epoch) = (StoreId(1), number as u32);
+        let opened = Opened { store, epoch, opening: OpeningId(number), wall_ms: 0 };
+        openings.opened(Lsn(lsn), &opened);
+    }
+
+    #[test]
+    fn a_life_ends_where_the_next_one_begins() {
+        let mut openings = Openings::default();
+        assert!(openings.is_empty());
+        for (number, lsn) in [(1, 3), (2, 10), (3, 11)] {
+            open(&mut openings, number, lsn);
+        }
+        for openings in [Openings::restated(&openings.restate()), openings] {
+            let life = |number| openings.find(OpeningId(number));
+            assert_eq!(life(1), Some(Life { epoch: 1, last: Some(Lsn(9)) }));
+            assert_eq!(life(2), Some(Life { epoch: 2, last: Some(Lsn(10)) }));
+            assert_eq!(life(3), Some(Life { epoch: 3, last: None }));
+            assert_eq!(life(4), None);
+            assert_eq!(openings.current().map(|current| current.epoch), Some(3));
+        }
+    }
+
+    #[test]
+    fn only_the_newest_are_kept() {
+        let mut openings = Openings::default();
+        for number in 1..=OPENINGS as u128 + 1 {
+            open(&mut openings, number, number as u64);
+        }
+        assert_eq!(openings.len(), OPENINGS);
+        assert_eq!(openings.find(OpeningId(1)), None);
+        assert!(openings.find(OpeningId(2)).is_some());
+    }
+}
