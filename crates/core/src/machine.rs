@@ -335,6 +335,19 @@ impl Core {
         self.coordinator.phase(id).map(|phase| alloc::format!("{phase:?}"))
     }
 
+    /// Everything that is known of an open transaction, for tests.
+    #[cfg(test)]
+    pub(crate) fn transaction_of(&self, id: TransactionId) -> Option<alloc::string::String> {
+        self.coordinator.transaction(id).map(|tx| alloc::format!("{tx:?}"))
+    }
+
+    /// The branch of a service is bound to a durable state, for tests.
+    #[cfg(test)]
+    pub(crate) fn is_bound(&self, id: TransactionId, service: &Name) -> bool {
+        let tx = self.coordinator.transaction(id);
+        tx.is_some_and(|tx| tx.branches.iter().any(|b| b.participant.name == *service && b.state_id.is_some()))
+    }
+
     /// Bytes that have to stay free in the log for what was accepted: staged events, and the
     /// records that open transactions will still need.
     #[must_use]

@@ -27,6 +27,18 @@ fn uuid_bytes(value: u128) -> Bytes {
     Bytes::copy_from_slice(&value.to_be_bytes())
 }
 
+/// Reads the number that a client gives one of its messages, where zero stands for what the server
+/// says of its own accord: an answer with it could be taken for such a message.
+///
+/// # Errors
+/// When it is zero.
+pub fn request_number(number: u64) -> Result<u64, Malformed> {
+    match number {
+        0 => Err(Malformed::new("request", "is zero, which is for what the server says unasked")),
+        _ => Ok(number),
+    }
+}
+
 /// Reads a transaction's id.
 ///
 /// # Errors

@@ -27,6 +27,7 @@ pub enum About {
 /// # Errors
 /// `invalid_argument` or `too_many`; the sentence names the field.
 pub fn command(message: v1::FromParticipant) -> Result<(About, Command), Refusal> {
+    ids::request_number(message.request)?;
     let message = message.message.ok_or_else(|| Malformed::missing("message"))?;
     let id = |bytes: &[u8]| ids::transaction_id("transaction_id", bytes);
     Ok(match message {

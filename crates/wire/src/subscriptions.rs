@@ -199,6 +199,7 @@ pub enum Sent {
 /// `not_subscribed` for anything but `subscribe` before that; `invalid_argument` or `too_large`
 /// with a sentence that names the field.
 pub fn sent(message: v1::FromSubscriber, subscribed: Option<&Name>) -> Result<Sent, Refusal> {
+    ids::request_number(message.request)?;
     let message = match message.message.ok_or_else(|| Malformed::missing("message"))? {
         FromMessage::Subscribe(request) => return subscribe(request),
         other => other,

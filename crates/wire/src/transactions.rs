@@ -80,7 +80,8 @@ pub fn command(call: Call, id: TransactionId, door: Door) -> Result<Command, Ref
     }
 }
 
-/// One request on a Session; without a call (an unknown one of a newer client) it is refused.
+/// One request on a Session; without a call (an unknown one of a newer client) or a number it is
+/// refused.
 ///
 /// # Errors
 /// As [`command`].
@@ -88,6 +89,7 @@ pub fn session_command(
     request: raw::TransactionRequest,
     id: TransactionId,
 ) -> Result<Command, Refusal> {
+    ids::request_number(request.request)?;
     let call = request.call.ok_or_else(|| Malformed::missing("call"))?;
     command(call, id, Door::Session)
 }

@@ -15,6 +15,7 @@ use crate::view::VoteKind;
 use super::databases::check_votes;
 use super::inquiry::Question;
 use super::opening::{ask, checked_deadline, names};
+use super::services::Speaker;
 use super::transaction::{Branch, Phase, Transaction};
 use super::{Context, Coordinator};
 
@@ -31,25 +32,22 @@ impl Coordinator {
         id: TransactionId,
         vote: Vote,
     ) {
-        let Some((service, instance)) = self.services.of_session(caller.session) else {
-            return cx.effects.refuse(caller, not_attached());
+        let speaker = match self.services.speaker(caller.session) {
+            Ok(speaker) => speaker,
+            Err(refusal) => return cx.effects.refuse(caller, refusal),
         };
-        let (service, state_id) = (service.clone(), instance.state_id);
         let Some(tx) = self.transactions.get_mut(&id) else {
             // Decided long ago, or never begun: whoever is prepared is told what stands.
             cx.effects.reply(caller, Reply::Done);
-            let question = Question::Inquiry { session: caller.session, service, state_id };
+            let question = Question::Inquiry { session: caller.session, speaker };
             return self.ask_log(cx, id, question);
         };
-        let Some(at) = tx.branch(&service) else {
-            let detail = format!("{service} takes no part in {id}");
-            return cx.effects.refuse(caller, Refusal::new(Code::NotAParticipant, detail));
+        let at = match speaker.branch_of(tx) {
+            Ok(at) => at,
+            Err(refusal) => return cx.effects.refuse(caller, refusal),
         };
+        let Speaker { service, state_id } = speaker;
         let branch = &mut tx.branches[at];
-        if branch.state_id.is_some_and(|bound| bound != state_id) {
-            let detail = format!("{service} holds {id} in another durable state");
-            return cx.effects.refuse(caller, Refusal::new(Code::WrongState, detail));
-        }
         let kind = match &vote {
             Vote::Yes => VoteKind::Yes,
             Vote::ReadOnly => VoteKind::ReadOnly,
@@ -312,10 +310,6 @@ pub(super) fn clipped(mut text: String) -> String {
         text.truncate(end.unwrap_or(0));
     }
     text
-}
-
-pub(super) fn not_attached() -> Refusal {
-    Refusal::new(Code::NotAttached, "the stream has not attached as an instance of a service")
 }
 
 /// L8.

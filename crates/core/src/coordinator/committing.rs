@@ -11,7 +11,7 @@ use crate::record::{Commit, End, Finished, Reason, ReasonCode, Record};
 use crate::refusal::{Code, Refusal};
 use crate::view::{InstanceView, VoteKind};
 
-use super::collecting::{not_attached, pause_ms};
+use super::collecting::pause_ms;
 use super::inquiry::Question;
 use super::transaction::Phase;
 use super::{Context, Coordinator};
@@ -151,22 +151,19 @@ impl Coordinator {
         id: TransactionId,
         committed: bool,
     ) {
-        let Some((service, instance)) = self.services.of_session(caller.session) else {
-            return cx.effects.refuse(caller, not_attached());
+        let speaker = match self.services.speaker(caller.session) {
+            Ok(speaker) => speaker,
+            Err(refusal) => return cx.effects.refuse(caller, refusal),
         };
-        let (service, state_id) = (service.clone(), instance.state_id);
         let Some(tx) = self.transactions.get_mut(&id) else {
             // C13: it ended here before.
             return cx.effects.reply(caller, Reply::Done);
         };
-        let Some(at) = tx.branch(&service) else {
-            let detail = format!("{service} takes no part in {id}");
-            return cx.effects.refuse(caller, Refusal::new(Code::NotAParticipant, detail));
+        let at = match speaker.branch_of(tx) {
+            Ok(at) => at,
+            Err(refusal) => return cx.effects.refuse(caller, refusal),
         };
-        if tx.branches[at].state_id.is_some_and(|bound| bound != state_id) {
-            let detail = format!("{service} holds {id} in another durable state");
-            return cx.effects.refuse(caller, Refusal::new(Code::WrongState, detail));
-        }
+        let service = speaker.service;
         let committing = tx.decision.as_ref().map(|d| d.abort.is_none());
         let updater = tx.branches[at].vote == Some(VoteKind::Yes);
         let agrees = match committing {
@@ -198,16 +195,22 @@ impl Coordinator {
     /// C12: a service does not know a transaction that it had voted YES for. It has no marker that
     /// could be looked up, so this is for a person; the transaction is committed all the same.
     pub(super) fn not_known(&mut self, cx: &mut Context<'_>, caller: Caller, id: TransactionId) {
-        let Some((service, _)) = self.services.of_session(caller.session) else {
-            return cx.effects.refuse(caller, not_attached());
+        let speaker = match self.services.speaker(caller.session) {
+            Ok(speaker) => speaker,
+            Err(refusal) => return cx.effects.refuse(caller, refusal),
         };
-        let service = service.clone();
+        let Some(tx) = self.transactions.get_mut(&id) else {
+            // C13: it ended here before.
+            return cx.effects.reply(caller, Reply::Done);
+        };
+        let at = match speaker.branch_of(tx) {
+            Ok(at) => at,
+            Err(refusal) => return cx.effects.refuse(caller, refusal),
+        };
         cx.effects.reply(caller, Reply::Done);
-        let Some(tx) = self.transactions.get_mut(&id) else { return };
-        let Some(at) = tx.branch(&service) else { return };
         if tx.phase == Phase::Committing && !tx.branches[at].finished {
             tx.heuristic = true;
-            let detail = format!("{service} has lost its branch: it does not know {id}");
+            let detail = format!("{} has lost its branch: it does not know {id}", speaker.service);
             self.attention(cx, id, &detail);
             self.branch_finished(cx, id, at, false);
         }
@@ -322,7 +325,7 @@ impl Coordinator {
             session: caller.session,
             since_wall_ms: cx.now.wall_ms,
         };
-        if self.services.of_session(caller.session).is_some() {
+        if self.services.is_attached(caller.session) {
             let detail = "the stream has attached before: one stream is one instance";
             return cx.effects.refuse(caller, Refusal::new(Code::InvalidArgument, detail));
         }
@@ -385,19 +388,17 @@ impl Coordinator {
 
     /// C15: an inquiry. What is not in memory is asked of the log.
     pub(super) fn inquire(&mut self, cx: &mut Context<'_>, caller: Caller, id: TransactionId) {
-        let Some((service, instance)) = self.services.of_session(caller.session) else {
-            return cx.effects.refuse(caller, not_attached());
+        let speaker = match self.services.speaker(caller.session) {
+            Ok(speaker) => speaker,
+            Err(refusal) => return cx.effects.refuse(caller, refusal),
         };
-        let (service, state_id) = (service.clone(), instance.state_id);
         cx.effects.reply(caller, Reply::Done);
         let session = caller.session;
         match self.transactions.get(&id) {
-            None => self.ask_log(cx, id, Question::Inquiry { session, service, state_id }),
-            Some(tx) => match tx.branch(&service) {
-                Some(at) if tx.branches[at].state_id.is_none_or(|bound| bound == state_id) => {
-                    self.tell(cx, id, at, session);
-                }
-                Some(_) | None => {
+            None => self.ask_log(cx, id, Question::Inquiry { session, speaker }),
+            Some(tx) => match speaker.branch_of(tx) {
+                Ok(at) => self.tell(cx, id, at, session),
+                Err(_) => {
                     // It prepared by itself and may still be enlisted, until the decision; or the
                     // branch is bound to another durable state, and this one is no part of it.
                     let message = if tx.is_undecided() || tx.phase == Phase::Deciding {

@@ -27,6 +27,10 @@ use super::{Context, Coordinator};
 pub(super) struct Registered {
     /// It answers.
     up: bool,
+    /// It has answered since it was registered. Until then nobody knows whether it may be trusted,
+    /// or is the right one; afterwards its silence refuses nothing, because it may be back before
+    /// anybody has noticed.
+    has_answered: bool,
     /// Why it takes no local transactions.
     local: Option<String>,
     /// Why it takes no part in distributed ones.
@@ -38,6 +42,7 @@ impl Coordinator {
     pub(crate) fn database(&mut self, cx: &mut Context<'_>, name: &Name, up: bool) {
         let registered = self.databases.entry(name.clone()).or_default();
         let was_up = core::mem::replace(&mut registered.up, up);
+        registered.has_answered |= up;
         if up && !was_up {
             self.resume_database(cx, name);
         }
@@ -87,7 +92,11 @@ impl Coordinator {
             return Err(Refusal::new(Code::UnknownDatabase, detail));
         };
         match if local { &registered.local } else { &registered.distributed } {
-            None => Ok(()),
+            None if registered.has_answered => Ok(()),
+            None => {
+                let detail = format!("database {name} has not answered since it was registered");
+                Err(Refusal::new(Code::DatabaseRefused, detail))
+            }
             Some(why) => {
                 let kind = if local { "local" } else { "distributed" };
                 let detail = format!("database {name} takes no {kind} transactions: {why}");

@@ -6,13 +6,14 @@ use alloc::format;
 use alloc::vec::Vec;
 
 use crate::command::{Caller, Wait};
-use crate::ids::{Name, SessionId, StateId, TransactionId};
+use crate::ids::{Name, SessionId, TransactionId};
 use crate::input::Chain;
 use crate::output::{BranchDecision, Outcome, Output, PublicState, Reply, ToService};
 use crate::record::{Abort, Begin, Commit, End, Note, ParticipantKind, Record, Updater};
 use crate::refusal::{Code, Refusal};
 use crate::view::VoteKind;
 
+use super::services::Speaker;
 use super::{Context, Coordinator};
 
 /// When a participant may inquire again, in milliseconds.
@@ -32,7 +33,7 @@ pub(super) enum Question {
     /// What was decided about a database's branch?
     Branch { caller: Caller, database: Name },
     /// A participant has prepared it.
-    Inquiry { session: SessionId, service: Name, state_id: StateId },
+    Inquiry { session: SessionId, speaker: Speaker },
 }
 
 /// The records of one chain.
@@ -204,8 +205,8 @@ impl Coordinator {
                     let decision = branch_decision(&parts, &database, chain.whole);
                     cx.effects.reply(caller, Reply::Branch(decision));
                 }
-                Question::Inquiry { session, service, state_id } => {
-                    let message = inquiry_answer(id, &parts, chain.whole, &service, state_id);
+                Question::Inquiry { session, speaker } => {
+                    let message = inquiry_answer(id, &parts, chain.whole, &speaker);
                     cx.effects.emit(Output::ToService { session, message });
                 }
             }
@@ -234,16 +235,16 @@ fn inquiry_answer(
     id: TransactionId,
     parts: &Parts<'_>,
     whole: bool,
-    service: &Name,
-    state_id: StateId,
+    speaker: &Speaker,
 ) -> ToService {
     let pending = ToService::Pending { id, retry_after_ms: PENDING_MS };
     match (parts.commit, parts.abort, parts.end) {
         (Some(commit), _, _) => {
-            let updater = commit
-                .updaters
-                .iter()
-                .any(|u| u.participant.name == *service && u.state_id == state_id);
+            let updater = commit.updaters.iter().any(|u| {
+                u.participant.kind == ParticipantKind::Service
+                    && u.participant.name == speaker.service
+                    && u.state_id == speaker.state_id
+            });
             if updater { ToService::Commit { id } } else { ToService::Abort { id } }
         }
         (None, Some(_), _) => ToService::Abort { id },

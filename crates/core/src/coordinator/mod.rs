@@ -235,6 +235,12 @@ impl Coordinator {
         self.transactions.get(&id).map(|tx| tx.phase)
     }
 
+    /// An open transaction.
+    #[cfg(test)]
+    pub(crate) fn transaction(&self, id: TransactionId) -> Option<&Transaction> {
+        self.transactions.get(&id).map(|tx| &**tx)
+    }
+
     /// Transactions with a decision that is on its way to be durable or to be finished.
     pub(crate) fn deciding(&self) -> usize {
         self.transactions.values().filter(|tx| !tx.is_undecided()).count()

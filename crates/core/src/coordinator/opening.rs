@@ -318,9 +318,11 @@ impl Coordinator {
     }
 }
 
-/// Notes a commit: what it counted, and who waits.
+/// Notes a commit: what it counted, and who waits. Once one was asked nothing can be added any more,
+/// so its count stands, and a repeat that counted otherwise is stale: it waits with the others, as it
+/// would after the decision (C13).
 pub(super) fn ask(tx: &mut Transaction, caller: Caller, commit: &CommitRequest) {
-    tx.asked = Some(Counts { branches: commit.branches, items: commit.items });
+    tx.asked.get_or_insert(Counts { branches: commit.branches, items: commit.items });
     tx.waiters.push(Waiter { caller, wait: commit.wait, until_ms: None });
 }
 

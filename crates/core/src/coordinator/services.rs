@@ -1,12 +1,17 @@
-//! Services and their live instances: who can be sent what. In memory only; never decides.
+//! Services and their live instances: who can be sent what, and who may speak for a branch. In
+//! memory only; never decides.
 
 use alloc::collections::{BTreeMap, VecDeque};
+use alloc::format;
 use alloc::vec::Vec;
 
 use hashbrown::HashMap;
 
 use crate::ids::{Name, SessionId, StateId, TransactionId};
+use crate::refusal::{Code, Refusal};
 use crate::view::InstanceView;
+
+use super::transaction::Transaction;
 
 /// The services that are, or have been, attached.
 #[derive(Clone, Debug, Default)]
@@ -33,6 +38,31 @@ pub(crate) struct Recipient {
     pub(crate) instance: Name,
 }
 
+/// Who says something on a stream: an instance of a service, with one durable state of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Speaker {
+    pub(super) service: Name,
+    pub(super) state_id: StateId,
+}
+
+impl Speaker {
+    /// The one branch that it may say anything about. A branch that is bound to a durable state is
+    /// nobody else's: an instance with another state knows nothing of it, and its word would end a
+    /// branch that is alive. A database of the same name is another participant.
+    pub(super) fn branch_of(&self, tx: &Transaction) -> Result<usize, Refusal> {
+        let Self { service, state_id } = self;
+        let Some(at) = tx.branch(service).filter(|at| tx.branches[*at].is_service()) else {
+            let detail = format!("{service} takes no part in {}", tx.id());
+            return Err(Refusal::new(Code::NotAParticipant, detail));
+        };
+        if tx.branches[at].state_id.is_some_and(|bound| bound != *state_id) {
+            let detail = format!("{service} holds {} in another durable state", tx.id());
+            return Err(Refusal::new(Code::WrongState, detail));
+        }
+        Ok(at)
+    }
+}
+
 impl Services {
     /// Adds an instance; gives back the stream of an older one of the same name.
     pub(crate) fn attach(&mut self, service: Name, instance: InstanceView) -> Option<SessionId> {
@@ -56,11 +86,20 @@ impl Services {
         Some(name)
     }
 
-    /// The service and durable state of a stream.
-    pub(crate) fn of_session(&self, session: SessionId) -> Option<(&Name, &InstanceView)> {
-        let name = self.sessions.get(&session)?;
-        let service = self.services.get(name)?;
-        service.instances.iter().find(|i| i.session == session).map(|i| (name, i))
+    /// Who speaks on a stream, if it has attached.
+    pub(super) fn speaker(&self, session: SessionId) -> Result<Speaker, Refusal> {
+        let found = self.sessions.get(&session).and_then(|name| {
+            let instances = &self.services.get(name)?.instances;
+            let instance = instances.iter().find(|i| i.session == session)?;
+            Some(Speaker { service: name.clone(), state_id: instance.state_id })
+        });
+        let detail = "the stream has not attached as an instance of a service";
+        found.ok_or_else(|| Refusal::new(Code::NotAttached, detail))
+    }
+
+    /// The stream has attached.
+    pub(super) fn is_attached(&self, session: SessionId) -> bool {
+        self.sessions.contains_key(&session)
     }
 
     /// A live instance: of a certain durable state if one is given, else whoever's turn it is.

@@ -192,11 +192,13 @@ impl Databases {
         let shared = Arc::new(shared);
         let name = shared.name.clone();
         let (jobs, inbox) = mpsc::unbounded_channel();
-        // It is known from now on; whether it may be used is known when it has answered.
+        // It is known from now on; whether it may be used is known when it has answered. What the one
+        // under this name before it has said does not count.
+        let gone = Input::DatabaseGone { name: name.clone() };
         let known = Input::Database { name: name.clone(), up: false };
         self.0.places.leave(&name);
         // A node that has stopped needs no databases.
-        let _ = self.0.node.databases_said(vec![known]);
+        let _ = self.0.node.databases_said(vec![gone, known]);
         let task = tokio::spawn(worker::run(Arc::clone(&shared), inbox));
         if let Some(old) = self.entries().insert(name, Entry { shared, jobs, task }) {
             // What it was doing is asked again of the new one.

@@ -63,6 +63,7 @@ pub(super) async fn run(shared: Arc<Shared>, mut inbox: mpsc::UnboundedReceiver<
         under_way: HashSet::new(),
         looking: false,
         auditing: false,
+        has_answered: false,
         pause: PAUSE.0,
         next_look: Instant::now(),
         next_audit: Instant::now(),
@@ -96,6 +97,8 @@ struct Worker {
     under_way: HashSet<Key>,
     looking: bool,
     auditing: bool,
+    /// It has answered since it was registered, whatever it said.
+    has_answered: bool,
     pause: Duration,
     next_look: Instant,
     next_audit: Instant,
@@ -271,10 +274,17 @@ impl Worker {
         let mut inputs = Vec::new();
         let refused = match word {
             // It may be back before anybody notices; nothing is refused for that.
-            "down" | "starting" => None,
+            "down" | "starting" if self.has_answered => None,
+            // But until it has answered once, nobody knows whether it may be trusted.
+            "down" | "starting" => {
+                let why = why.as_deref().unwrap_or("it is being looked at");
+                let why = format!("it has not answered since it was registered: {why}");
+                Some((Some(why.clone()), Some(why)))
+            }
             "up" => Some((None, distributed)),
             _ => Some((why.clone(), why)),
         };
+        self.has_answered |= !matches!(word, "down" | "starting");
         if let Some((local, distributed)) = refused {
             let name = name.clone();
             inputs.push(Input::DatabaseRefused { name, local, distributed });

@@ -26,6 +26,8 @@ pub(super) const CLIENT: SessionId = SessionId(1);
 pub(super) const SERVICE_A: SessionId = SessionId(10);
 pub(super) const SERVICE_B: SessionId = SessionId(20);
 pub(super) const STRANGER: SessionId = SessionId(30);
+/// A stream that has the name of a participant in common and nothing else.
+pub(super) const IMPOSTOR: SessionId = SessionId(66);
 
 /// See the module.
 pub(super) struct Bench {
@@ -133,6 +135,22 @@ impl Bench {
         self.input(Input::Command { caller: Caller { session, request: self.request }, command })
     }
 
+    /// A service attaches with a name of somebody's and a durable state of nobody's.
+    pub(super) fn attach_impostor(&mut self, service: &str) {
+        let attach = Command::Attach {
+            service: name(service),
+            instance: name("impostor"),
+            state_id: StateId(0),
+        };
+        self.command(IMPOSTOR, attach);
+    }
+
+    /// What such a service says.
+    pub(super) fn impostor(&mut self, service: &str, command: Command) -> Vec<Output> {
+        self.attach_impostor(service);
+        self.command(IMPOSTOR, command)
+    }
+
     pub(super) fn vote(&mut self, session: SessionId, vote: Vote) -> Vec<Output> {
         self.command(session, Command::Vote { id: X, vote })
     }
@@ -175,6 +193,16 @@ impl Bench {
         let mut bench = Self { core, now: self.now, request: 1_000, log };
         let outputs = bench.input(Input::Space { free: 1 << 30, low: false });
         (bench, outputs)
+    }
+
+    /// Everything that is known of the transaction.
+    pub(super) fn transaction(&self) -> Option<String> {
+        self.core.transaction_of(X)
+    }
+
+    /// The branch of a service is bound to a durable state.
+    pub(super) fn is_bound(&self, service: &str) -> bool {
+        self.core.is_bound(X, &name(service))
     }
 
     /// The transaction's phase, or `-` where it is not in memory.

@@ -4,4 +4,5 @@
 mod admission;
 mod bench;
 mod rows;
+mod speakers;
 mod table;

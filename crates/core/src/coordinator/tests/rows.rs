@@ -194,6 +194,82 @@ fn c12_a_lost_branch_is_heuristic_and_never_failed() {
     assert!(outputs.iter().any(heuristic), "{outputs:?}");
 }
 
+/// C5, C19: the first commit closes the transaction, so its count stands. (A stale repeat with
+/// another count aborted a transaction that waited for its last vote: the table had that row, and
+/// nobody had asked whether it was right.)
+#[test]
+fn c19_a_stale_repeat_of_commit_changes_nothing() {
+    for first in [commit(2, 1), commit(3, 1)] {
+        for repeat in [commit(1, 1), commit(2, 0), commit(2, 1), commit(64, 1_000)] {
+            let mut w = Bench::new();
+            w.command(CLIENT, Command::Begin(Box::new(begin(X))));
+            // Before BEGIN is accepted as after it.
+            w.command(CLIENT, Command::Commit { id: X, request: first.clone() });
+            let outputs = w.command(STRANGER, Command::Commit { id: X, request: repeat.clone() });
+            assert_eq!(text(&outputs), "nothing");
+            w.accept();
+            let outputs = w.command(STRANGER, Command::Commit { id: X, request: repeat });
+            if first.branches == 3 {
+                assert_eq!(w.phase(), "Deciding", "the first count was wrong, and stays so");
+                assert_eq!(text(&w.settle()).matches("Failed (incomplete)").count(), 3);
+                continue;
+            }
+            assert_eq!((text(&outputs).as_str(), w.phase().as_str()), ("nothing", "Collecting"));
+            w.vote(SERVICE_A, Vote::Yes);
+            assert_eq!(text(&w.vote(SERVICE_B, Vote::Yes)), "done, append COMMIT");
+            w.settle();
+            w.command(SERVICE_A, Command::Finished { id: X, committed: true });
+            w.command(SERVICE_B, Command::Finished { id: X, committed: true });
+            assert_eq!(text(&w.settle()).matches("Committed").count(), 3, "they all hear the same");
+        }
+    }
+}
+
+/// Nothing begins in a database of which nobody knows yet whether it may be trusted; one that has
+/// answered and is silent refuses nothing. (Every bench told the core at once that its database is
+/// up, so no test had one that has not said a word.)
+#[test]
+fn c1_nothing_begins_in_a_database_that_has_never_answered() {
+    let mut w = Bench::new();
+    let is = |up| Input::Database { name: name("new"), up };
+    let said = |local: Option<&str>| Input::DatabaseRefused {
+        name: name("new"),
+        local: local.map(Into::into),
+        distributed: local.map(Into::into),
+    };
+    let try_both = |w: &mut Bench, id: u128| {
+        let mut local = begin_local(TransactionId(id));
+        local.local = Some(name("new"));
+        let mut distributed = begin(TransactionId(id + 1));
+        distributed.branches = vec![super::bench::database("new")];
+        [local, distributed].map(|r| text(&w.command(CLIENT, Command::Begin(Box::new(r)))))
+    };
+    let refused = ["refused database_refused", "refused database_refused"];
+    let begun = ["append BEGIN", "append BEGIN"];
+    w.input(is(false));
+    assert_eq!(try_both(&mut w, 100), refused);
+    // What it may be used for is told before it is up.
+    w.input(said(None));
+    assert_eq!(try_both(&mut w, 102), refused);
+    w.input(is(true));
+    assert_eq!(try_both(&mut w, 104), begun);
+    w.input(is(false));
+    assert_eq!(try_both(&mut w, 106), begun);
+    w.input(said(Some("it is a copy")));
+    assert_eq!(try_both(&mut w, 108), refused);
+    // Registered anew, with another URL: nothing that was known of it counts.
+    w.input(Input::DatabaseGone { name: name("new") });
+    w.input(is(false));
+    assert_eq!(try_both(&mut w, 110), refused);
+    w.settle();
+    let more = Command::Enlist { id: TransactionId(105), branches: vec![super::bench::database("db")] };
+    assert_eq!(text(&w.command(CLIENT, more)), "counted 2+1");
+    w.command(CLIENT, Command::Begin(Box::new(begin(X))));
+    w.accept();
+    let more = Command::Enlist { id: X, branches: vec![super::bench::database("new")] };
+    assert_eq!(text(&w.command(CLIENT, more)), "refused database_refused");
+}
+
 /// C14: an abort is sent five times, then the transaction ends; who missed it inquires.
 #[test]
 fn c14_abort_is_sent_at_most_five_times() {

@@ -18,11 +18,11 @@ use crate::ids::{Holder, SessionId, StateId};
 use crate::input::{BranchReport, Chain, Found, Input, Resolution};
 use crate::output::Output;
 
-type Setup = fn(&mut Bench);
+pub(super) type Setup = fn(&mut Bench);
 type Step = fn(&mut Bench) -> Vec<Output>;
 
 /// The states, each with the way into it. Branches are `a` and `b`, and there is one event.
-const STATES: &[(&str, &str, Setup)] = &[
+pub(super) const STATES: &[(&str, &str, Setup)] = &[
     ("Absent", "-", |_| {}),
     ("Opening", "Opening", |w| {
         w.command(CLIENT, Command::Begin(Box::new(begin(X))));
@@ -187,6 +187,31 @@ const INPUTS: &[(&str, Step)] = &[
         w.command(STRANGER, Command::Finished { id: X, committed: true })
     }),
     ("a does not know it", |w| w.command(SERVICE_A, Command::NotKnown { id: X })),
+    ("another state of a votes YES", |w| w.impostor("a", Command::Vote { id: X, vote: Vote::Yes })),
+    ("another state of a votes READ-ONLY", |w| {
+        w.impostor("a", Command::Vote { id: X, vote: Vote::ReadOnly })
+    }),
+    ("another state of a votes NO", |w| w.impostor("a", Command::Vote { id: X, vote: no() })),
+    ("another state of a finished, committed", |w| {
+        w.impostor("a", Command::Finished { id: X, committed: true })
+    }),
+    ("another state of a finished, aborted", |w| {
+        w.impostor("a", Command::Finished { id: X, committed: false })
+    }),
+    ("another state of a does not know it", |w| w.impostor("a", Command::NotKnown { id: X })),
+    ("another state of a inquires", |w| w.impostor("a", Command::Inquire { id: X })),
+    ("a service named db votes YES", |w| {
+        w.impostor("db", Command::Vote { id: X, vote: Vote::Yes })
+    }),
+    ("a service named db votes NO", |w| w.impostor("db", Command::Vote { id: X, vote: no() })),
+    ("a service named db finished, committed", |w| {
+        w.impostor("db", Command::Finished { id: X, committed: true })
+    }),
+    ("a service named db finished, aborted", |w| {
+        w.impostor("db", Command::Finished { id: X, committed: false })
+    }),
+    ("a service named db does not know it", |w| w.impostor("db", Command::NotKnown { id: X })),
+    ("a service named db inquires", |w| w.impostor("db", Command::Inquire { id: X })),
     ("a inquires", |w| w.command(SERVICE_A, Command::Inquire { id: X })),
     ("c inquires", |w| w.command(STRANGER, Command::Inquire { id: X })),
     ("a may forget", |w| w.command(SERVICE_A, Command::MayForget { ids: vec![X] })),
