@@ -345,7 +345,9 @@ impl Core {
     #[cfg(test)]
     pub(crate) fn is_bound(&self, id: TransactionId, service: &Name) -> bool {
         let tx = self.coordinator.transaction(id);
-        tx.is_some_and(|tx| tx.branches.iter().any(|b| b.participant.name == *service && b.state_id.is_some()))
+        tx.is_some_and(|tx| {
+            tx.branches.iter().any(|b| b.participant.name == *service && b.state_id.is_some())
+        })
     }
 
     /// Bytes that have to stay free in the log for what was accepted: staged events, and the

@@ -20,7 +20,7 @@ use handfast_wire::prost::Message;
 use handfast_wire::raw::transaction_request::Call;
 use handfast_wire::subscriptions::{self, NewSubscription, Sent};
 use handfast_wire::transactions::{self, Door};
-use handfast_wire::{digest, event, ids, raw, v1};
+use handfast_wire::{digest, event, ids, participants, raw, v1};
 
 const ID: TransactionId = TransactionId(0x0192_f0a1_b2c3_7d4e_8f90_a1b2_c3d4_e5f6);
 
@@ -300,6 +300,33 @@ fn what_is_not_well_formed_is_refused_by_its_field() {
     assert_eq!(many.code, Code::TooMany, "with the event they are one too many");
     let nothing = raw::TransactionRequest { request: 1, call: None };
     names(transactions::session_command(nothing, ID).expect_err("no call"), "call");
+}
+
+/// Zero is the number of what the server says unasked (`finish`, `prepare`, deliveries): an answer
+/// to a request with that number could be taken for it. (Nobody had ever sent it: the client
+/// counts from 1.)
+#[test]
+fn the_number_zero_is_the_servers_own() {
+    let get = v1::GetRequest { transaction_id: ids::transaction_bytes(ID), wait: 0 };
+    let session = |request| {
+        let call = Some(Call::Get(get.clone()));
+        transactions::session_command(raw::TransactionRequest { request, call }, ID).map(drop)
+    };
+    let attach = |request| {
+        let inquire = v1::Inquire { transaction_id: ids::transaction_bytes(ID) };
+        let message = Some(v1::from_participant::Message::Inquire(inquire));
+        participants::command(v1::FromParticipant { request, message }).map(drop)
+    };
+    let subscribe = |request| {
+        let message = Some(v1::from_subscriber::Message::Credit(v1::Credit { more: 1 }));
+        subscriptions::sent(v1::FromSubscriber { request, message }, Some(&name("s"))).map(drop)
+    };
+    for door in [&session as &dyn Fn(u64) -> Result<(), Refusal>, &attach, &subscribe] {
+        let refusal = door(0).expect_err("zero");
+        assert_eq!(refusal.code, Code::InvalidArgument);
+        assert!(refusal.detail.starts_with("`request`"), "{}", refusal.detail);
+        assert_eq!(door(1), Ok(()));
+    }
 }
 
 const ABOUT: transactions::About =

@@ -45,8 +45,23 @@ async fn a_database_that_is_down_at_start_is_shown_and_tried_again() {
         .await;
     assert!(down.why.unwrap().contains("answer"));
     assert!(!down.url.contains(':') || !down.url.contains("password"), "{}", down.url);
+    // Nobody knows whether it may be trusted, so nothing begins in it; later, yes.
+    let second = Duration::from_secs(1);
+    for begun in
+        [world.begin_local("orders", second).await, world.begin(&["ledger", "orders"]).await]
+    {
+        let Err(refused) = begun else { panic!("it has never answered") };
+        let refusal = status::refusal(&refused).unwrap();
+        assert_eq!((refusal.code.as_str(), refusal.retryable), ("database_refused", true));
+        assert!(refusal.detail.contains("has not answered"), "{}", refusal.detail);
+    }
     postgres.restart().unwrap();
     world.until_up(&["orders"]).await;
+    world.begin_local("orders", second).await.unwrap();
+    // Its silence afterwards refuses nothing: it may be back before anybody has noticed.
+    postgres.kill();
+    world.until(async || world.database("orders").await.filter(|d| d.condition == "down")).await;
+    world.begin_local("orders", second).await.unwrap();
 }
 
 /// X5: a database with open branches cannot be left out of the configuration by mistake; X6: an

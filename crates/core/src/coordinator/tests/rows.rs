@@ -262,7 +262,8 @@ fn c1_nothing_begins_in_a_database_that_has_never_answered() {
     w.input(is(false));
     assert_eq!(try_both(&mut w, 110), refused);
     w.settle();
-    let more = Command::Enlist { id: TransactionId(105), branches: vec![super::bench::database("db")] };
+    let more =
+        Command::Enlist { id: TransactionId(105), branches: vec![super::bench::database("db")] };
     assert_eq!(text(&w.command(CLIENT, more)), "counted 2+1");
     w.command(CLIENT, Command::Begin(Box::new(begin(X))));
     w.accept();

@@ -5,7 +5,8 @@ use alloc::vec;
 use std::prelude::v1::*;
 
 use super::bench::{
-    Bench, CLIENT, IMPOSTOR, SERVICE_A, X, begin, branch, commit, database, name, no, text, vote_for,
+    Bench, CLIENT, IMPOSTOR, SERVICE_A, X, begin, branch, commit, database, name, no, text,
+    vote_for,
 };
 use super::table::STATES;
 use crate::command::{BeginRequest, Command, CommitRequest, Vote};
@@ -67,7 +68,10 @@ fn c12_another_state_of_the_service_has_not_lost_the_branch() {
     w.vote(SERVICE_A, Vote::Yes);
     w.settle();
     let outputs = w.impostor("a", Command::NotKnown { id: X });
-    assert_eq!((text(&outputs).as_str(), w.phase().as_str()), ("refused wrong_state", "Committing"));
+    assert_eq!(
+        (text(&outputs).as_str(), w.phase().as_str()),
+        ("refused wrong_state", "Committing")
+    );
     let outputs = w.command(SERVICE_A, Command::Finished { id: X, committed: true });
     assert_eq!(text(&outputs), "done, append END");
     let clean = |o: &Output| matches!(o, Output::Reply { reply: Reply::Outcome(outcome), .. } if !outcome.heuristic);
@@ -78,10 +82,7 @@ fn c12_another_state_of_the_service_has_not_lost_the_branch() {
 #[test]
 fn c15_a_service_is_not_told_the_decision_of_a_database() {
     let mut w = Bench::new();
-    let request = BeginRequest {
-        branches: vec![database("db")],
-        ..begin(X)
-    };
+    let request = BeginRequest { branches: vec![database("db")], ..begin(X) };
     w.command(CLIENT, Command::Begin(Box::new(request)));
     w.accept();
     let request = CommitRequest { votes: vec![vote_for("db")], ..commit(1, 1) };
