@@ -31,35 +31,7 @@ impl Engine for MySql {
     }
 
     async fn commit_alone(connection: &mut MySqlConnection) -> Result<(), ApplicationError> {
-        // After a deadlock MariaDB has ended the transaction, and the statements after it have
-        // committed on their own.
-        let no =
-            |code, message| ApplicationError::No { code, message, retryable: false, discard: true };
-        match sqlx::raw_sql("SELECT CAST(@@in_transaction AS SIGNED)")
-            .fetch_one(&mut *connection)
-            .await
-        {
-            Ok(row) if row.try_get(0).is_ok_and(|open: i64| open == 1) => {}
-            Ok(_) => {
-                let ended = "no transaction is open: a deadlock or a statement such as CREATE TABLE has \
-                             ended it";
-                return Err(no(String::new(), ended.to_owned()));
-            }
-            Err(error) => {
-                let (code, message) = Self::words(&error);
-                return Err(no(code, message));
-            }
-        }
-        let committed = sqlx::raw_sql("COMMIT").execute(&mut *connection).await;
-        committed.map_err(|error| {
-            let (code, message) = Self::words(&error);
-            ApplicationError::Unknown { code, message }
-        })?;
-        // Takes the limits of the session back. It has committed, whatever this says.
-        if let Err(error) = application::roll_back(connection).await {
-            tracing::debug!(%error, "a session was not reset");
-        }
-        Ok(())
+        application::commit_alone(connection).await
     }
 
     async fn roll_back(connection: &mut MySqlConnection) -> Result<(), sqlx::Error> {

@@ -20,8 +20,8 @@
 //! It gets the connection with the transaction open. It must not end the transaction (COMMIT,
 //! ROLLBACK, in MariaDB any statement that commits by itself, such as CREATE TABLE): that is found
 //! out at the end, and the transaction fails. Its statements are bounded by what is left of the
-//! deadline. Under MariaDB read what you rely on with FOR UPDATE: shared locks end at the prepare
-//! (MDEV-26682).
+//! deadline. In a branch in MariaDB change what has to stay as it was read, because a lock does not
+//! keep it: shared ones end at the prepare (MDEV-26682), those of FOR UPDATE when MariaDB restarts.
 
 mod engine;
 mod error;

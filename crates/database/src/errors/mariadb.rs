@@ -9,6 +9,8 @@ use crate::fault::Fault;
 pub(crate) const NO_SUCH_THREAD: u16 = 1094;
 /// A marker with this id stands.
 pub(crate) const DUPLICATE: u16 = 1062;
+/// There is no such savepoint: the transaction in which it was made has ended.
+pub(crate) const NO_SAVEPOINT: u16 = 1305;
 /// Somebody holds the lock, and held it longer than the time limit.
 pub(crate) const LOCK_TIMEOUT: u16 = 1205;
 

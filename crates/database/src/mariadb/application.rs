@@ -1,31 +1,43 @@
 //! MariaDB, from the application's side: what its own connection runs.
 //!
-//! XA statements are refused as prepared statements (MY15), so everything goes by the text
-//! protocol; the ids have a fixed alphabet. After any error of these functions the connection has
-//! to be closed and not given back to a pool (MY11).
+//! Everything goes by the text protocol, because a placeholder in an XA statement is a syntax error
+//! (MY15); the ids have a fixed alphabet. After any error of these functions the connection has to
+//! be closed and not given back to a pool (MY11).
 //!
 //! Without this crate the same statements do:
 //!
 //! ```sql
-//! XA START <xid>;
-//! -- the work; what you rely on read with FOR UPDATE, because shared locks end at XA PREPARE (MY14)
-//! INSERT INTO handfast_branch (id, outcome)
-//!   SELECT '<id>', 'committed' FROM DUAL WHERE @@in_transaction = 1;   -- exactly one row
-//! XA END <xid>; XA PREPARE <xid>;
+//! XA START <xid>;                             -- or START TRANSACTION, for a local transaction
+//! SAVEPOINT handfast;
+//! -- The work. What has to stay as it was read has to be changed, not only read: shared locks end
+//! -- at XA PREPARE, and those of FOR UPDATE when MariaDB restarts (MY14).
+//! -- At the end, as one message:
+//! RELEASE SAVEPOINT handfast;
+//! INSERT INTO handfast_branch (id, outcome) VALUES ('<id>', 'committed');
+//! XA END <xid>; XA PREPARE <xid>;             -- or COMMIT
 //! ```
 //!
-//! The condition is a guard. After a deadlock MariaDB has ended a local transaction, and each
-//! further statement commits on its own: so would the marker, and vouch for work that is gone.
+//! The savepoint is a guard. A deadlock, a statement such as CREATE TABLE, a lock that is waited for
+//! too long (by a setting) and others end the transaction in which they happen, and the application
+//! may overlook it: with `autocommit = 0`, and in some versions always, its next statement opens
+//! another one, in which the marker would be committed and vouch for work that is gone (MY16). The
+//! savepoint ends with the transaction in which it was made; RELEASE then fails (1305), and what
+//! follows in its message is not run.
 
 use std::time::Duration;
 
-use sqlx::{AssertSqlSafe, MySqlConnection};
+use futures_util::StreamExt;
+use sqlx::{AssertSqlSafe, Either, MySqlConnection};
 
 use super::session;
 use crate::application::{ApplicationError, milliseconds};
-use crate::errors::mariadb::{code, may_pass, message, number};
+use crate::errors::mariadb::{NO_SAVEPOINT, code, may_pass, message as words, number};
 use crate::{BranchId, End, Holder};
 
+/// Ties what is open to the guard at its end: see the module.
+const GUARD: &str = "SAVEPOINT handfast";
+/// Fails if the transaction is another one than that which was begun.
+const GUARDED: &str = "RELEASE SAVEPOINT handfast";
 const RESET: &str = "SET SESSION innodb_lock_wait_timeout = DEFAULT, max_statement_time = DEFAULT, \
                      idle_transaction_timeout = DEFAULT";
 
@@ -42,7 +54,8 @@ pub async fn start(
     branch: &BranchId,
     remaining: Duration,
 ) -> Result<Holder, sqlx::Error> {
-    let sql = format!("{}; {}; XA START {}", limits(remaining), session::OWN, branch.xid());
+    let sql =
+        format!("{}; {}; XA START {}; {GUARD}", limits(remaining), session::OWN, branch.xid());
     let rows = sqlx::raw_sql(AssertSqlSafe(sql)).fetch_all(&mut *connection).await?;
     let row = rows.first().ok_or(sqlx::Error::RowNotFound)?;
     session::own(connection, row).await
@@ -57,19 +70,15 @@ pub async fn prepare(
     connection: &mut MySqlConnection,
     branch: &BranchId,
 ) -> Result<(), ApplicationError> {
-    // One message: what follows a statement that fails is not run.
     let xid = branch.xid();
-    let sql = format!("{}; XA END {xid}; XA PREPARE {xid}", marker(branch));
-    let message = match sqlx::raw_sql(AssertSqlSafe(sql)).execute(&mut *connection).await {
-        Ok(done) if done.rows_affected() == 1 => return Ok(()),
-        Ok(done) => {
-            let rows = done.rows_affected();
-            no(None, format!("the marker's INSERT reported {rows} rows instead of 1"))
-        }
-        Err(error) => no(Some(&error), message(&error)),
+    let sql = format!("{GUARDED}; {}; XA END {xid}; XA PREPARE {xid}", marker(branch));
+    let no = match message_of(connection, sql).await {
+        Said { rows, error: None } if rows.get(1) == Some(&1) => return Ok(()),
+        Said { rows, error: None } => rolled_back(None, swallowed(&rows)),
+        Said { error: Some(error), .. } => refused(&error),
     };
     give_up(connection, branch).await;
-    Err(message)
+    Err(no)
 }
 
 /// Which session this is, as [`start`] says it. Has to be asked before [`prepare`].
@@ -108,7 +117,7 @@ pub async fn begin_local(
     connection: &mut MySqlConnection,
     remaining: Duration,
 ) -> Result<(), sqlx::Error> {
-    let sql = format!("{}; START TRANSACTION", limits(remaining));
+    let sql = format!("{}; START TRANSACTION; {GUARD}", limits(remaining));
     sqlx::raw_sql(AssertSqlSafe(sql)).execute(connection).await?;
     Ok(())
 }
@@ -117,30 +126,49 @@ pub async fn begin_local(
 ///
 /// # Errors
 /// [`ApplicationError::No`] if the marker could not be written: everything is rolled back.
-/// [`ApplicationError::Unknown`] if COMMIT itself failed: the server has to resolve it.
+/// [`ApplicationError::Unknown`] if COMMIT itself failed, or the connection: the server has to
+/// resolve it.
 pub async fn commit_local(
     connection: &mut MySqlConnection,
     branch: &BranchId,
 ) -> Result<(), ApplicationError> {
-    let inserted = sqlx::raw_sql(AssertSqlSafe(marker(branch))).execute(&mut *connection).await;
-    let refused = match inserted {
-        Ok(done) if done.rows_affected() == 1 => None,
-        Ok(_) => Some(no(
-            None,
-            "no transaction is open: a deadlock or a statement such as CREATE \
-                                TABLE has ended it"
-                .to_owned(),
-        )),
-        Err(error) => Some(no(Some(&error), message(&error))),
-    };
-    if let Some(refused) = refused {
-        // MariaDB undoes only the statement that failed. If this fails too, closing undoes.
-        let _ = roll_back(connection).await;
-        return Err(refused);
+    let sql = format!("{GUARDED}; {}; COMMIT; {RESET}", marker(branch));
+    let rows = commit(connection, sql, 2).await?;
+    match rows.get(1) {
+        Some(1) => Ok(()),
+        _ => Err(ApplicationError::Unknown { code: String::new(), message: swallowed(&rows) }),
     }
-    let sql = format!("COMMIT; {RESET}");
-    sqlx::raw_sql(AssertSqlSafe(sql)).execute(connection).await.map_err(|error| unknown(&error))?;
-    Ok(())
+}
+
+/// The guarded COMMIT of a transaction that [`begin_local`] opened and that needs no marker.
+///
+/// # Errors
+/// As [`commit_local`]; nobody can resolve it.
+pub async fn commit_alone(connection: &mut MySqlConnection) -> Result<(), ApplicationError> {
+    commit(connection, format!("{GUARDED}; COMMIT; {RESET}"), 1).await.map(|_| ())
+}
+
+/// Sends a message that ends with COMMIT, which so many statements precede, and [`RESET`]. Says how
+/// many rows each has touched.
+async fn commit(
+    connection: &mut MySqlConnection,
+    sql: String,
+    before: usize,
+) -> Result<Vec<u64>, ApplicationError> {
+    let Said { rows, error } = message_of(connection, sql).await;
+    let Some(error) = error else { return Ok(rows) };
+    if rows.len() > before {
+        // It has committed; only the session's limits may not be taken back.
+        tracing::debug!(%error, "a session was not reset");
+        return Ok(rows);
+    }
+    if number(&error).is_none() || rows.len() == before {
+        // A connection that is lost says nothing of the statements that were sent.
+        return Err(ApplicationError::Unknown { code: code(&error), message: words(&error) });
+    }
+    // MariaDB undoes only the statement that failed. If this fails too, closing undoes.
+    let _ = roll_back(connection).await;
+    Err(refused(&error))
 }
 
 /// Rolls back an open local transaction.
@@ -167,10 +195,37 @@ pub async fn roll_back_branch(
 }
 
 fn marker(branch: &BranchId) -> String {
-    format!(
-        "INSERT INTO handfast_branch (id, outcome) \
-         SELECT '{branch}', 'committed' FROM DUAL WHERE @@in_transaction = 1"
-    )
+    format!("INSERT INTO handfast_branch (id, outcome) VALUES ('{branch}', 'committed')")
+}
+
+/// What was heard of the statements of a message, in their order.
+struct Said {
+    /// The rows that each touched, of those that succeeded.
+    rows: Vec<u64>,
+    /// Why the next one did not: MariaDB runs none after one that fails.
+    error: Option<sqlx::Error>,
+}
+
+async fn message_of(connection: &mut MySqlConnection, sql: String) -> Said {
+    let mut said = Said { rows: Vec::new(), error: None };
+    let mut answers = sqlx::raw_sql(AssertSqlSafe(sql)).fetch_many(connection);
+    while let Some(answer) = answers.next().await {
+        match answer {
+            Ok(Either::Left(done)) => said.rows.push(done.rows_affected()),
+            // None of them gives rows.
+            Ok(Either::Right(_)) => {}
+            Err(error) => {
+                said.error = Some(error);
+                break;
+            }
+        }
+    }
+    said
+}
+
+fn swallowed(rows: &[u64]) -> String {
+    let rows = rows.get(1).copied().unwrap_or(0);
+    format!("the marker's INSERT reported {rows} rows instead of 1")
 }
 
 fn limits(remaining: Duration) -> String {
@@ -195,7 +250,18 @@ async fn give_up(connection: &mut MySqlConnection, branch: &BranchId) {
     }
 }
 
-fn no(error: Option<&sqlx::Error>, message: String) -> ApplicationError {
+/// The database refused a statement of the message before its end.
+fn refused(error: &sqlx::Error) -> ApplicationError {
+    if number(error) == Some(NO_SAVEPOINT) {
+        // The number's own words are of no help to anybody.
+        let ended = "the transaction that was begun is open no longer: a deadlock, a statement such \
+                     as CREATE TABLE, or a COMMIT or ROLLBACK of the application's has ended it";
+        return rolled_back(Some(error), ended.to_owned());
+    }
+    rolled_back(Some(error), words(error))
+}
+
+fn rolled_back(error: Option<&sqlx::Error>, message: String) -> ApplicationError {
     ApplicationError::No {
         code: error.map(code).unwrap_or_default(),
         message,
@@ -205,5 +271,5 @@ fn no(error: Option<&sqlx::Error>, message: String) -> ApplicationError {
 }
 
 fn unknown(error: &sqlx::Error) -> ApplicationError {
-    ApplicationError::Unknown { code: code(error), message: message(error) }
+    ApplicationError::Unknown { code: code(error), message: words(error) }
 }

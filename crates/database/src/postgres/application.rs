@@ -124,9 +124,23 @@ async fn refused(
         return ApplicationError::Unknown { code: text, message: message(error) };
     }
     let discard = roll_back(connection).await.is_err();
-    let retryable = may_pass(&text);
-    ApplicationError::No { code: text, message: message(error), retryable, discard }
+    let prepares = step == Step::Prepare;
+    // All places for prepared transactions are taken: one of them is free in a moment.
+    let retryable = may_pass(&text) || prepares && text == NO_PLACE;
+    let message = match text.as_str() {
+        CANNOT_BE_PREPARED if prepares => format!("{}: {INSTEAD}", message(error)),
+        _ => message(error),
+    };
+    ApplicationError::No { code: text, message, retryable, discard }
 }
+
+/// Out of memory, which is what PostgreSQL says when `max_prepared_transactions` are prepared.
+const NO_PLACE: &str = "53200";
+/// "Feature not supported" (PG4).
+const CANNOT_BE_PREPARED: &str = "0A000";
+/// PostgreSQL does not say where to look: it may have been a trigger, or in a savepoint.
+const INSTEAD: &str = "no distributed transaction can do this, not in a trigger and not in a savepoint \
+                       that was rolled back either; a local one can";
 
 fn no_marker(rows: u64, discard: bool) -> ApplicationError {
     ApplicationError::No {

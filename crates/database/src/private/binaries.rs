@@ -12,8 +12,13 @@ pub(super) fn postgres(program: &'static str) -> Result<PathBuf, PrivateError> {
     in_path(program).or_else(|| newest(program)).ok_or(PrivateError::Missing { program, package })
 }
 
-/// A program of MariaDB: in PATH, or where Debian keeps servers.
-pub(super) fn mariadb(program: &'static str) -> Result<PathBuf, PrivateError> {
+/// A program of MariaDB: in the directory that is given; else in PATH, or where Debian keeps servers.
+pub(super) fn mariadb(home: Option<&Path>, program: &'static str) -> Result<PathBuf, PrivateError> {
+    if let Some(home) = home {
+        let found = ["bin", "scripts"].map(|part| home.join(part).join(program));
+        let found = found.into_iter().find(|path| path.is_file());
+        return found.ok_or_else(|| PrivateError::NotIn { program, home: home.to_owned() });
+    }
     let package = "mariadb-server";
     let sbin = || Some(Path::new("/usr/sbin").join(program)).filter(|path| path.is_file());
     in_path(program).or_else(sbin).ok_or(PrivateError::Missing { program, package })

@@ -20,6 +20,8 @@ pub struct MariaDbOptions {
     pub settings: Vec<String>,
     /// Remove the directory, with everything in it, when the server ends for good.
     pub remove_directory: bool,
+    /// Where its programs are: a directory with `bin`, `scripts` and `share`. None: the system's.
+    pub home: Option<PathBuf>,
 }
 
 impl MariaDbOptions {
@@ -34,6 +36,13 @@ impl MariaDbOptions {
     #[must_use]
     pub fn with_setting(mut self, setting: &str) -> Self {
         self.settings.push(setting.to_owned());
+        self
+    }
+
+    /// With the programs in this directory (`bin`, `scripts`, `share`) and not the system's.
+    #[must_use]
+    pub fn with_home(mut self, home: &Path) -> Self {
+        self.home = Some(home.to_owned());
         self
     }
 
@@ -59,10 +68,13 @@ impl MariaDb {
     /// answers. Blocks.
     ///
     /// # Errors
-    /// [`PrivateError`], which names the Debian package if MariaDB is not installed.
+    /// [`PrivateError`], which names the Debian package if MariaDB is not installed, or the
+    /// directory in which it is not.
     pub fn start(directory: &Path, options: &MariaDbOptions) -> Result<Self, PrivateError> {
-        let init = binaries::mariadb("mariadb-install-db")?;
-        let program = binaries::mariadb("mariadbd")?;
+        let home = options.home.as_deref();
+        let init = binaries::mariadb(home, "mariadb-install-db")?;
+        let program = binaries::mariadb(home, "mariadbd")?;
+        let base = home.map(|home| format!("--basedir={}", home.to_string_lossy()));
         let user = binaries::user("mysql", "mariadb-server")?;
         let server = Server::new(directory, user, options.remove_directory)?;
         let data = server.directory.join("data").to_string_lossy().into_owned();
@@ -76,7 +88,7 @@ impl MariaDb {
         })?;
         let temporary = format!("--tmpdir={temporary}");
         let mut command = server.command(&init);
-        command.args(["--no-defaults", "--skip-test-db", "--skip-name-resolve"]);
+        command.arg("--no-defaults").args(&base).args(["--skip-test-db", "--skip-name-resolve"]);
         command.arg("--auth-root-authentication-method=normal").arg(format!("--datadir={data}"));
         command.arg(&temporary);
         server.run("mariadb-install-db", command)?;
@@ -100,6 +112,7 @@ impl MariaDb {
             // What it waits for at most when it is asked to end with prepared branches.
             "--innodb-fast-shutdown=1".to_owned(),
         ];
+        arguments.extend(base);
         if options.binlog {
             arguments.extend(
                 ["--log-bin=binlog", "--sync-binlog=1", "--server-id=1"].map(str::to_owned),

@@ -30,6 +30,14 @@ pub enum PrivateError {
         /// What brings it.
         package: &'static str,
     },
+    /// The directory that was given does not have the program.
+    #[error("{program} is not in {home}")]
+    NotIn {
+        /// What was looked for.
+        program: &'static str,
+        /// Where.
+        home: PathBuf,
+    },
     /// Database servers do not run as root, and the user that should run them is not there.
     #[error("there is no user {user}, which the Debian package {package} makes")]
     NoUser {

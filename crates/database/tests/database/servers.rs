@@ -52,6 +52,26 @@ pub(crate) static MARIADB: LazyLock<MariaDb> =
 pub(crate) static MARIADB_BINLOG: LazyLock<MariaDb> =
     LazyLock::new(|| private_mariadb(&MariaDbOptions::default().with_binlog()));
 
+/// Another version, whose deadlocks end a transaction otherwise (MDEV-36959): where
+/// `fetch-mariadb-11.4.5.sh` has put it. None: it is not there.
+static MARIADB_11: LazyLock<Option<MariaDb>> = LazyLock::new(|| {
+    let home = PathBuf::from(std::env::var_os("HANDFAST_MARIADB_11")?);
+    Some(private_mariadb(&MariaDbOptions::default().with_home(&home)))
+});
+
+/// Servers of all versions that are there.
+#[expect(
+    clippy::print_stderr,
+    reason = "who reads the test's output should know what was not tried"
+)]
+pub(crate) fn mariadbs() -> Vec<&'static MariaDb> {
+    let newer = MARIADB_11.as_ref();
+    if newer.is_none() {
+        eprintln!("not tried on MariaDB 11.4.5: HANDFAST_MARIADB_11 does not say where it is");
+    }
+    std::iter::once(&*MARIADB).chain(newer).collect()
+}
+
 pub(crate) fn private_postgres(options: &PostgresOptions) -> Postgres {
     let options = options.clone().with_directory_removed();
     Postgres::start(&directory("postgres"), &options).unwrap_or_else(|error| panic!("{error}"))

@@ -1,12 +1,13 @@
-//! MY6 to MY8: crashes of the server with the binary log on and off, replicas, another server.
+//! MY6 to MY8, MY14: crashes of the server with the binary log on and off, replicas, another server.
 
 use handfast_core::input::Resolution;
 use handfast_database::mariadb::application;
 use handfast_database::private::MariaDbOptions;
 use handfast_database::{BranchId, End, Fault, Finished, Holder, Outcome};
+use sqlx::AssertSqlSafe;
 
 use super::{Bench, is_unknown, local_work, run};
-use crate::servers::{branch, private_mariadb};
+use crate::servers::{LONG, branch, private_mariadb};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn my6_my7_what_was_prepared_or_committed_survives_a_kill_with_and_without_binlog() {
@@ -93,4 +94,42 @@ async fn my8_nothing_is_finished_on_a_replica_or_on_another_server() {
     assert_ne!(after, before);
     assert_eq!(database.finish(&id, End::Commit, Some(holder)).await, Finished::Done);
     drop(connection);
+}
+
+/// The gate of docs/isolation.md: a row that a branch has only read with FOR UPDATE is free again
+/// when MariaDB has restarted, though the branch is still prepared; one that it changed is not.
+#[tokio::test(flavor = "multi_thread")]
+async fn my14_only_what_a_branch_has_changed_stays_locked_over_a_restart() {
+    for (binlog, crash) in [(false, true), (true, false)] {
+        let mut options = MariaDbOptions::default();
+        options.binlog = binlog;
+        let mut server = private_mariadb(&options);
+        let bench = Bench::on(&server).await;
+        run(&mut bench.connection().await, "INSERT INTO work (id) VALUES ('read'), ('gate')").await;
+        let id = branch();
+        let mut connection = bench.connection().await;
+        let holder = application::start(&mut connection, &id, LONG).await.unwrap();
+        run(&mut connection, "SELECT 1 FROM work WHERE id = 'read' FOR UPDATE").await;
+        run(&mut connection, "UPDATE work SET n = n + 1 WHERE id = 'gate'").await;
+        application::prepare(&mut connection, &id).await.unwrap();
+        let is_shut = async |row: &str| {
+            let mut reader = bench.connection().await;
+            run(&mut reader, "SET SESSION innodb_lock_wait_timeout = 0; START TRANSACTION").await;
+            let sql = format!("SELECT 1 FROM work WHERE id = '{row}' FOR UPDATE");
+            sqlx::raw_sql(AssertSqlSafe(sql)).execute(&mut reader).await.is_err()
+        };
+        assert!(is_shut("read").await && is_shut("gate").await);
+        if crash {
+            server.kill();
+        } else {
+            server.stop();
+        }
+        server.restart().unwrap_or_else(|error| panic!("{error}"));
+        assert!(bench.is_prepared(&id).await);
+        assert!(!is_shut("read").await, "the hazard itself");
+        assert!(is_shut("gate").await, "what the page advises");
+        let done = bench.database.finish(&id, End::Commit, Some(holder)).await;
+        assert_eq!(done, Finished::Done);
+        assert!(!is_shut("gate").await);
+    }
 }

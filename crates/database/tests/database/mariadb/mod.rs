@@ -1,8 +1,9 @@
-//! MariaDB: the conformance suite with the binary log on and off, and the rows MY1 to MY15.
+//! MariaDB: the conformance suite with the binary log on and off, and the rows MY1 to MY20.
 
 mod conformance;
 mod crash;
 mod doctor;
+mod guard;
 mod prepare;
 mod session;
 

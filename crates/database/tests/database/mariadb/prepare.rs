@@ -44,55 +44,6 @@ async fn my10_the_id_fits_and_comes_back() {
     assert_eq!(bench.database.finish(&id, End::Abort, None).await, Finished::Done);
 }
 
-/// A deadlock of two branches: the one that it chose cannot be prepared, whatever the application
-/// makes of the error.
-#[tokio::test(flavor = "multi_thread")]
-async fn my11_a_deadlock_is_a_no() {
-    let bench = Bench::new().await;
-    let (first, second) = (branch(), branch());
-    let (mut one, mut two) = (bench.connection().await, bench.connection().await);
-    application::start(&mut one, &first, Duration::from_secs(60)).await.unwrap();
-    application::start(&mut two, &second, Duration::from_secs(60)).await.unwrap();
-    let deadlocked = deadlock(&bench, &mut one, &mut two).await;
-    let (victim, id) = if deadlocked == 0 { (&mut one, first) } else { (&mut two, second) };
-    let error = application::prepare(victim, &id).await.unwrap_err();
-    assert!(error.is_no() && error.discards_connection(), "{error:?}");
-    assert!(!bench.is_prepared(&id).await);
-    assert_eq!(bench.database.outcomes(&[id]).await, Ok(vec![None]));
-    assert_eq!(bench.database.finish(&id, End::Abort, None).await, Finished::Done);
-}
-
-/// A local transaction that a deadlock has ended: its next statements commit on their own, and
-/// without its guard the marker would.
-#[tokio::test(flavor = "multi_thread")]
-async fn marker_is_not_written_after_a_deadlock() {
-    let bench = Bench::new().await;
-    let (mut one, mut two) = (bench.connection().await, bench.connection().await);
-    for connection in [&mut one, &mut two] {
-        application::begin_local(connection, Duration::from_secs(60)).await.unwrap();
-    }
-    let deadlocked = deadlock(&bench, &mut one, &mut two).await;
-    let victim = if deadlocked == 0 { &mut one } else { &mut two };
-    let id = branch();
-    let error = application::commit_local(victim, &id).await.unwrap_err();
-    assert!(error.is_no(), "{error:?}");
-    assert_eq!(bench.database.resolve(&id).await, Resolution::Tombstone);
-}
-
-/// Lets two connections lock two rows crosswise; returns which of them was chosen.
-async fn deadlock(bench: &Bench, one: &mut MySqlConnection, two: &mut MySqlConnection) -> usize {
-    run(&mut bench.connection().await, "INSERT INTO work (id) VALUES ('a'), ('b')").await;
-    let update = |row| format!("UPDATE work SET n = n + 1 WHERE id = '{row}'");
-    run(one, &update("a")).await;
-    run(two, &update("b")).await;
-    let (first, second) = tokio::join!(
-        sqlx::raw_sql(AssertSqlSafe(update("b"))).execute(one),
-        sqlx::raw_sql(AssertSqlSafe(update("a"))).execute(two)
-    );
-    assert!(first.is_ok() != second.is_ok(), "{first:?} {second:?}");
-    usize::from(second.is_err())
-}
-
 /// What the statements of the specification would do in every state that an application can have
 /// left its connection in.
 #[tokio::test(flavor = "multi_thread")]
@@ -102,17 +53,42 @@ async fn marker_no_error_means_exactly_prepared_or_committed() {
     let states: &[(&str, bool, bool)] = &[
         // what ran before, whether a branch may be prepared then, whether a local one may commit
         ("SELECT 1", false, false),
-        ("START TRANSACTION", false, true),
-        ("START TRANSACTION; INSERT INTO work (id) VALUES ('{}')", false, true),
-        ("START TRANSACTION; COMMIT", false, false),
-        ("START TRANSACTION; ROLLBACK", false, false),
-        ("START TRANSACTION; CREATE TABLE IF NOT EXISTS other (n int)", false, false),
-        ("XA START {xid}", true, false),
-        ("XA START {xid}; INSERT INTO work (id) VALUES ('{}')", true, false),
-        ("XA START {xid}; SAVEPOINT a; ROLLBACK TO SAVEPOINT a", true, false),
-        ("XA START {xid}; XA END {xid}", false, false),
-        ("XA START {xid}; XA END {xid}; XA ROLLBACK {xid}", false, false),
-        ("XA START X'01',X'{n}',1", false, false),
+        ("START TRANSACTION", false, false),
+        ("START TRANSACTION; SAVEPOINT handfast", false, true),
+        ("START TRANSACTION; SAVEPOINT handfast; {work}", false, true),
+        (
+            "START TRANSACTION; SAVEPOINT handfast; SAVEPOINT a; ROLLBACK TO SAVEPOINT a",
+            false,
+            true,
+        ),
+        (
+            "START TRANSACTION; SAVEPOINT handfast; {work}; ROLLBACK TO SAVEPOINT handfast",
+            false,
+            true,
+        ),
+        ("START TRANSACTION; SAVEPOINT handfast; COMMIT", false, false),
+        ("START TRANSACTION; SAVEPOINT handfast; ROLLBACK", false, false),
+        ("START TRANSACTION; SAVEPOINT handfast; COMMIT AND CHAIN; {work}", false, false),
+        ("START TRANSACTION; SAVEPOINT handfast; START TRANSACTION; {work}", false, false),
+        (
+            "START TRANSACTION; SAVEPOINT handfast; CREATE TABLE IF NOT EXISTS o (n int)",
+            false,
+            false,
+        ),
+        ("SET autocommit = 0; START TRANSACTION; SAVEPOINT handfast; {work}", false, true),
+        (
+            "SET autocommit = 0; START TRANSACTION; SAVEPOINT handfast; ROLLBACK; {work}",
+            false,
+            false,
+        ),
+        ("XA START {xid}", false, false),
+        ("XA START {xid}; SAVEPOINT handfast", true, false),
+        ("XA START {xid}; SAVEPOINT handfast; {work}", true, false),
+        ("XA START {xid}; SAVEPOINT handfast; SAVEPOINT a; ROLLBACK TO SAVEPOINT a", true, false),
+        ("SET autocommit = 0; XA START {xid}; SAVEPOINT handfast; {work}", true, false),
+        ("XA START {xid}; SAVEPOINT handfast; XA END {xid}", false, false),
+        ("XA START {xid}; SAVEPOINT handfast; XA END {xid}; XA ROLLBACK {xid}", false, false),
+        ("XA START X'01',X'{n}',1; SAVEPOINT handfast", false, false),
     ];
     for (state, prepares, commits) in states {
         for fails in [false, true] {
@@ -121,7 +97,7 @@ async fn marker_no_error_means_exactly_prepared_or_committed() {
                 let mut connection = bench.connection().await;
                 let sql = state
                     .replace("{xid}", &id.xid())
-                    .replace("{}", &id.to_string())
+                    .replace("{work}", &format!("INSERT INTO work (id) VALUES ('{id}')"))
                     .replace("{n}", &format!("{:08x}", next()));
                 run(&mut connection, &sql).await;
                 if fails {

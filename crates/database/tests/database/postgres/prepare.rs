@@ -104,14 +104,24 @@ async fn pg3_a_connection_that_is_lost_is_a_no_to_prepare_and_unknown_to_commit(
     }
 }
 
+/// Among them what no statement of the application's shows: a trigger, a savepoint that was rolled
+/// back. The answer says so, because PostgreSQL's own words leave the application without a trace.
 #[tokio::test(flavor = "multi_thread")]
 async fn pg4_what_cannot_be_prepared_is_a_no_that_says_why() {
     let bench = Bench::new().await;
+    let trigger = "CREATE TABLE told (n int); \
+                   CREATE FUNCTION tell() RETURNS trigger LANGUAGE plpgsql AS \
+                   $$BEGIN PERFORM pg_notify('told', ''); RETURN NULL; END$$; \
+                   CREATE TRIGGER tell AFTER INSERT ON told FOR EACH ROW EXECUTE FUNCTION tell()";
+    run(&mut bench.connection().await, trigger).await;
     for (statement, word) in [
         ("CREATE TEMPORARY TABLE t (n int)", "temporary"),
+        ("CREATE TEMPORARY TABLE t (n int) ON COMMIT DROP", "temporary"),
+        ("SAVEPOINT a; CREATE TEMPORARY TABLE t (n int); ROLLBACK TO a", "temporary"),
         ("DECLARE c CURSOR WITH HOLD FOR SELECT 1", "WITH HOLD"),
         ("LISTEN x", "LISTEN"),
         ("NOTIFY x", "NOTIFY"),
+        ("INSERT INTO told VALUES (1)", "NOTIFY"),
         ("SELECT pg_export_snapshot()", "snapshot"),
     ] {
         let id = branch();
@@ -119,8 +129,31 @@ async fn pg4_what_cannot_be_prepared_is_a_no_that_says_why() {
         work(&mut connection, &id).await;
         run(&mut connection, statement).await;
         let error = is_refused(&bench, &mut connection, &id).await;
-        assert!(error.to_string().contains(word), "{statement}: {error}");
+        let text = error.to_string();
+        assert!(text.contains(word) && text.contains("not in a trigger"), "{statement}: {error}");
+        assert!(!error.is_retryable(), "{statement}: it fails each time");
     }
+    // A local transaction may do all of that.
+    let (id, mut connection) = (branch(), bench.connection().await);
+    work(&mut connection, &id).await;
+    run(&mut connection, "INSERT INTO told VALUES (1)").await;
+    application::commit_local(&mut connection, &id).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pg1_a_full_house_is_a_no_that_may_be_tried_again() {
+    let server = private_postgres(&PostgresOptions::default().with_max_prepared_transactions(1));
+    let bench = Bench::on(&server, Options::default()).await;
+    let (first, second) = (branch(), branch());
+    bench.prepare(&first).await;
+    let mut connection = bench.connection().await;
+    work(&mut connection, &second).await;
+    let error = application::prepare(&mut connection, &second).await.unwrap_err();
+    assert!(error.is_no() && error.is_retryable(), "{error:?}");
+    assert_eq!(bench.database.finish(&first, End::Commit, None).await, Finished::Done);
+    work(&mut connection, &second).await;
+    application::prepare(&mut connection, &second).await.unwrap();
+    assert_eq!(bench.database.finish(&second, End::Commit, None).await, Finished::Done);
 }
 
 #[tokio::test(flavor = "multi_thread")]
