@@ -205,7 +205,8 @@ pub enum Command {
         subscription: Name,
         /// How many deliveries may be under way to this stream at once; at most
         /// [`crate::limits::CREDIT`]. A delivery takes one and gives it back when it is over:
-        /// acknowledged, staged, rejected or expired.
+        /// acknowledged, staged, rejected or expired. Fewer are, where the bus sees that the stream
+        /// takes up fewer in a lease.
         credit: u32,
     },
     /// More credit for the stream's subscription.
@@ -229,6 +230,12 @@ pub enum Command {
     },
     /// Leases of deliveries start anew.
     ExtendLease {
+        /// Which.
+        deliveries: Vec<DeliveryRef>,
+    },
+    /// Deliveries that nobody has begun to work on go back, and may go to others: no attempt, and
+    /// no judgement. Each takes the credit with it that it had taken.
+    GiveBack {
         /// Which.
         deliveries: Vec<DeliveryRef>,
     },

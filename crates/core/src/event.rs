@@ -101,9 +101,11 @@ pub struct DeliveryRef {
 pub struct Delivery {
     /// What to acknowledge.
     pub reference: DeliveryRef,
-    /// 1 for the first attempt since the server started, then rising.
+    /// One more than the attempts that have counted since the server started. An event that comes
+    /// again after an attempt that does not count has the same number.
     pub attempt: u32,
-    /// Milliseconds until the event is delivered again if it is not acknowledged.
+    /// How long it is leased, in milliseconds, from when the stream has answered what it was sent
+    /// before.
     pub lease_ms: u64,
     /// The event.
     pub event: StoredEvent,

@@ -143,6 +143,7 @@ impl Core {
                 | Command::Acknowledge { .. }
                 | Command::Reject { .. }
                 | Command::ExtendLease { .. }
+                | Command::GiveBack { .. }
                 | Command::AcknowledgeGap { .. }
                 | Command::ListSubscriptions
                 | Command::Seek { .. }

@@ -314,7 +314,7 @@ pub enum Reply {
     },
     /// To `ListSubscriptions`.
     Subscriptions(Vec<SubscriptionView>),
-    /// To `Acknowledge` and `ExtendLease`: what was refused, the rest is done.
+    /// To `Acknowledge`, `ExtendLease` and `GiveBack`: what was refused, the rest is done.
     Acknowledged {
         /// Deliveries that were refused, with the reason.
         refused: Vec<(DeliveryRef, Refusal)>,

@@ -156,6 +156,16 @@ pub struct SubscriptionView {
     pub gap: Option<OffsetRange>,
     /// Streams that receive its deliveries.
     pub subscribers: u32,
+    /// Those of them that are sent nothing, because they have let a lease pass without a word.
+    pub silent: u32,
+    /// Attempts that have counted since the server started because the event was rejected.
+    pub rejected: u64,
+    /// Those that have because a lease was over.
+    pub expired: u64,
+    /// Those that have because a stream ended that had nothing else.
+    pub lost: u64,
+    /// Events that have become dead letters since the server started.
+    pub died: u64,
     /// It takes no more and goes when the last staged acknowledgement is decided.
     pub deleting: bool,
 }

@@ -222,6 +222,9 @@ pub fn sent(message: v1::FromSubscriber, subscribed: Option<&Name>) -> Result<Se
         FromMessage::ExtendLease(message) => {
             Command::ExtendLease { deliveries: references(message.deliveries)? }
         }
+        FromMessage::GiveBack(message) => {
+            Command::GiveBack { deliveries: references(message.deliveries)? }
+        }
         FromMessage::AcknowledgeGap(message) => {
             Command::AcknowledgeGap { subscription: subscribed.clone(), to: Offset(message.to) }
         }

@@ -317,6 +317,11 @@ impl From<SubscriptionView> for v1::Subscription {
             gap: view.gap.map(Into::into),
             subscribers: view.subscribers,
             deleting: view.deleting,
+            silent: view.silent,
+            rejected: view.rejected,
+            expired: view.expired,
+            lost: view.lost,
+            died: view.died,
         }
     }
 }
@@ -339,6 +344,11 @@ impl TryFrom<v1::Subscription> for SubscriptionView {
             dead: message.dead,
             gap: message.gap.map(OffsetRange::from),
             subscribers: message.subscribers,
+            silent: message.silent,
+            rejected: message.rejected,
+            expired: message.expired,
+            lost: message.lost,
+            died: message.died,
             deleting: message.deleting,
         })
     }

@@ -460,6 +460,10 @@ fn a_subscriber_subscribes_first() {
             Command::ExtendLease { deliveries: vec![] },
         ),
         (
+            Message::GiveBack(v1::GiveBack { deliveries: vec![a_delivery().into()] }),
+            Command::GiveBack { deliveries: vec![a_delivery()] },
+        ),
+        (
             Message::AcknowledgeGap(v1::AcknowledgeGap { to: 8 }),
             Command::AcknowledgeGap { subscription: stream.clone(), to: Offset(8) },
         ),

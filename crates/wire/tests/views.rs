@@ -162,6 +162,11 @@ fn participants_topics_and_subscriptions() {
             dead: 8,
             gap,
             subscribers: 9,
+            silent: 10,
+            rejected: 11,
+            expired: 12,
+            lost: 13,
+            died: 14,
             deleting: true,
         });
     }

@@ -1,12 +1,13 @@
-//! Acknowledging, rejecting and extending deliveries outside a transaction.
+//! Acknowledging, rejecting, extending and giving back deliveries outside a transaction.
 
-use alloc::collections::BTreeMap;
+use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 
+use super::lease::{By, Failure};
 use super::stage::{expired, staged};
-use super::window::Phase;
+use super::window::{Phase, Unjudged};
 use super::{Answer, Bus, Call};
 use crate::effects::Effects;
 use crate::event::{DeliveryRef, OffsetRange};
@@ -15,6 +16,9 @@ use crate::limits::{CREDIT, REASON_BYTES};
 use crate::output::Reply;
 use crate::record::{Acknowledged, Record};
 use crate::refusal::{Code, Refusal};
+
+/// What a dead letter says of a rejection without words.
+const NO_REASON: &str = "its subscriber rejected it and gave no reason";
 
 /// Where a delivery stands that somebody names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,7 +42,7 @@ impl Bus {
             return Standing::Over;
         };
         match entry.phase() {
-            Phase::Leased { .. } => Standing::Current,
+            Phase::Sent | Phase::Leased { .. } => Standing::Current,
             Phase::Acknowledging { lsn } => Standing::Acknowledged(lsn),
             Phase::Staged { .. } => Standing::Staged,
             Phase::Ready | Phase::Waiting { .. } | Phase::Burying { .. } => Standing::Over,
@@ -51,6 +55,7 @@ impl Bus {
         deliveries: &[DeliveryRef],
     ) -> Result<Answer, Refusal> {
         check_count(deliveries)?;
+        let by = By::Stream(call.caller.session);
         let mut after = Lsn(0);
         let mut refused = Vec::new();
         let mut current: BTreeMap<SubscriptionId, Vec<Offset>> = BTreeMap::new();
@@ -73,7 +78,7 @@ impl Bus {
             let Some(subscription) = self.subscriptions.get_mut(&id) else { continue };
             for offset in offsets {
                 let phase = Phase::Acknowledging { lsn };
-                subscription.set_phase(&mut self.timers, offset, phase);
+                subscription.set_phase(&mut self.timers, offset, phase, by);
             }
         }
         if !refused.is_empty() {
@@ -92,20 +97,56 @@ impl Bus {
         for delivery in deliveries {
             match self.standing(delivery) {
                 Standing::Current => {
-                    let Some(subscription) = self.subscriptions.get_mut(&delivery.subscription)
-                    else {
-                        continue;
-                    };
-                    let lease_ms = subscription.settings().lease_ms;
-                    let until_ms = call.now.mono_ms.saturating_add(lease_ms);
-                    let phase = Phase::Leased { until_ms };
-                    subscription.set_phase(&mut self.timers, delivery.offset, phase);
+                    let reached = self.reach(delivery.subscription, call.now, call.effects);
+                    if let Some((subscription, mut reach)) = reached
+                        && subscription.extend(&mut reach, delivery.offset)
+                    {
+                        subscription.pump(&mut reach);
+                    }
                 }
                 Standing::Staged => refused.push((*delivery, staged(delivery))),
                 Standing::Acknowledged(_) | Standing::Over => {
                     refused.push((*delivery, expired(delivery)));
                 }
             }
+        }
+        let after = if refused.is_empty() { Lsn(0) } else { self.last };
+        Ok(Answer::after(after, Reply::Acknowledged { refused }))
+    }
+
+    /// Deliveries go back that nobody has begun to work on, and their credit with them.
+    pub(super) fn give_back(
+        &mut self,
+        call: &mut Call<'_>,
+        deliveries: &[DeliveryRef],
+    ) -> Result<Answer, Refusal> {
+        check_count(deliveries)?;
+        let mut refused = Vec::new();
+        let mut touched: BTreeSet<SubscriptionId> = BTreeSet::new();
+        for delivery in deliveries {
+            match self.standing(delivery) {
+                Standing::Current => {}
+                Standing::Staged => {
+                    refused.push((*delivery, staged(delivery)));
+                    continue;
+                }
+                Standing::Acknowledged(_) | Standing::Over => {
+                    refused.push((*delivery, expired(delivery)));
+                    continue;
+                }
+            }
+            let (id, offset) = (delivery.subscription, delivery.offset);
+            let reached = self.reach(id, call.now, call.effects);
+            let Some((subscription, mut reach)) = reached else { continue };
+            let session = subscription.window.entry(offset).map(|entry| entry.session);
+            if let Some(stream) = session.and_then(|session| reach.streams.get_mut(&session)) {
+                stream.granted = stream.granted.saturating_sub(1);
+            }
+            subscription.give_back(&mut reach, offset, Unjudged::Untouched);
+            touched.insert(id);
+        }
+        for id in touched {
+            self.pump(id, call.now, call.effects);
         }
         let after = if refused.is_empty() { Lsn(0) } else { self.last };
         Ok(Answer::after(after, Reply::Acknowledged { refused }))
@@ -123,7 +164,7 @@ impl Bus {
             Standing::Staged => return Err(staged(delivery)),
             Standing::Acknowledged(_) | Standing::Over => return Err(expired(delivery)),
         }
-        let limits = call.limits;
+        let (limits, session) = (call.limits, call.caller.session);
         let Some((subscription, mut reach)) =
             self.reach(delivery.subscription, call.now, call.effects)
         else {
@@ -134,13 +175,12 @@ impl Bus {
             let detail = format!("{} dead letters wait already", limits.dead_letters);
             return Err(Refusal::new(Code::LimitReached, detail));
         }
-        if let Some(entry) = subscription.window.entry_mut(offset) {
-            entry.reason = Some(cut(reason).into_boxed_str());
-        }
+        let reason = if reason.is_empty() { NO_REASON.into() } else { cut(reason) };
+        let failure = Failure::Rejected(session, reason);
         let lsn = if dead {
-            subscription.bury(&mut reach, offset)
+            subscription.reject_for_good(&mut reach, offset, failure)
         } else {
-            subscription.fail(&mut reach, limits, offset)
+            subscription.fail(&mut reach, limits, offset, failure)
         };
         // The key may be free for another event now, or a retry due at once.
         subscription.pump(&mut reach);
@@ -185,7 +225,7 @@ fn check_count(deliveries: &[DeliveryRef]) -> Result<(), Refusal> {
 }
 
 /// A reason cut to its limit, between characters.
-fn cut(mut reason: String) -> String {
+pub(super) fn cut(mut reason: String) -> String {
     let mut length = reason.len().min(REASON_BYTES);
     while !reason.is_char_boundary(length) {
         length -= 1;

@@ -4,13 +4,15 @@ use alloc::collections::BTreeMap;
 use alloc::format;
 use alloc::vec::Vec;
 
+use super::flow::{Flow, Waiting};
+use super::lease::By;
 use super::subscription::Subscription;
 use super::topics::Leaving;
-use super::window::Phase;
+use super::window::{Phase, Unjudged, Window};
 use super::{Answer, Bus, Call, Reach};
 use crate::command::Caller;
 use crate::effects::Effects;
-use crate::ids::{Name, Now, Offset, SessionId, SubscriptionId, TopicId};
+use crate::ids::{DeliveryToken, Name, Now, Offset, SessionId, SubscriptionId, TopicId};
 use crate::limits::CREDIT;
 use crate::output::{Output, Reply};
 use crate::refusal::{Code, Refusal};
@@ -22,18 +24,59 @@ pub(super) struct Stream {
     pub(super) subscription: SubscriptionId,
     /// The topic that it reads.
     pub(super) topic: TopicId,
-    /// How many more deliveries it takes; each gives one back when it is over.
-    pub(super) credit: u32,
-    /// Credit that is kept from it, because it is behind with reading.
-    pub(super) withheld: u32,
+    /// How many deliveries it takes at once.
+    pub(super) granted: u32,
+    /// How many are under way to it.
+    pub(super) under_way: u32,
+    /// Those of them whose lease runs.
+    pub(super) running: u32,
+    /// How many more it is sent now; a part of its subscription's `credit`.
+    pub(super) room: u32,
     /// It is behind with reading what it was given.
     pub(super) behind: bool,
-    /// How many it takes at once: what it was given, under way or not.
-    pub(super) granted: u32,
+    /// It has let a lease pass without a word: it is sent nothing before it sends one (D6).
+    pub(super) silent: bool,
+    /// It has an event that is delivered alone (D7).
+    pub(super) alone: bool,
+    /// What it has and has not answered.
+    pub(super) flow: Flow,
     /// The end of the last gap that it was told of.
     pub(super) gap_sent: Option<Offset>,
     /// Its subscribe call, which is answered when the subscription's creation is durable.
     pub(super) unanswered: Option<Caller>,
+}
+
+impl Stream {
+    /// It could be sent something, if it had nothing.
+    pub(super) fn is_able(&self) -> bool {
+        self.granted > 0 && !self.behind && !self.silent
+    }
+
+    /// It could be sent an event that is delivered alone.
+    pub(super) fn is_idle(&self) -> bool {
+        self.is_able() && self.under_way == 0
+    }
+
+    /// How many more it may be sent, unless it is being emptied.
+    fn wants(&self) -> u32 {
+        if !self.is_able() || self.alone {
+            return 0;
+        }
+        self.granted.min(self.flow.window()).saturating_sub(self.under_way)
+    }
+}
+
+/// A delivery that is not under way any more.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Left {
+    /// Whom it had gone to.
+    pub(super) session: SessionId,
+    /// What named it.
+    pub(super) token: DeliveryToken,
+    /// Its lease ran.
+    pub(super) ran: bool,
+    /// Who has ended it.
+    pub(super) by: By,
 }
 
 /// All attached streams.
@@ -71,20 +114,21 @@ impl Bus {
         let stream = Stream {
             subscription: id,
             topic,
-            credit,
-            withheld: 0,
-            behind: false,
             granted: credit,
+            under_way: 0,
+            running: 0,
+            room: 0,
+            behind: false,
+            silent: false,
+            alone: false,
+            flow: Flow::new(call.now.mono_ms),
             gap_sent: None,
             unanswered,
         };
         self.streams.insert(session, stream);
         if let Some((subscription, mut reach)) = self.reach(id, call.now, call.effects) {
             subscription.sessions.insert(session);
-            subscription.credit += u64::from(credit);
-            if credit > 0 {
-                subscription.line.push_back(session);
-            }
+            subscription.make_room(&mut reach, session);
             subscription.pump(&mut reach);
         }
         Ok(())
@@ -96,23 +140,28 @@ impl Bus {
             let detail = "the stream has not subscribed";
             return Err(Refusal::new(Code::NotSubscribed, detail));
         };
-        let had = stream.credit;
         let granted = stream.granted.checked_add(more).filter(|granted| *granted <= CREDIT);
         stream.granted = granted.ok_or_else(too_much_credit)?;
-        if stream.behind {
-            stream.withheld += more;
-            return Ok(Answer::now(Reply::Done));
-        }
-        stream.credit += more;
         let id = stream.subscription;
         if let Some((subscription, mut reach)) = self.reach(id, call.now, call.effects) {
-            subscription.credit += u64::from(more);
-            if had == 0 && more > 0 {
-                subscription.line.push_back(session);
-            }
+            subscription.make_room(&mut reach, session);
             subscription.pump(&mut reach);
         }
         Ok(Answer::now(Reply::Done))
+    }
+
+    /// A stream has sent a word. One that had fallen silent gets events again.
+    pub(super) fn hear(&mut self, call: &mut Call<'_>) {
+        let session = call.caller.session;
+        let Some(stream) = self.streams.get_mut(&session) else { return };
+        stream.flow.heard_ms = call.now.mono_ms;
+        if core::mem::take(&mut stream.silent) {
+            let id = stream.subscription;
+            if let Some((subscription, mut reach)) = self.reach(id, call.now, call.effects) {
+                subscription.make_room(&mut reach, session);
+                subscription.pump(&mut reach);
+            }
+        }
     }
 
     /// A stream is behind with reading what it was given, or has caught up. Others of the same
@@ -130,20 +179,13 @@ impl Bus {
             return;
         }
         stream.behind = behind;
-        core::mem::swap(&mut stream.credit, &mut stream.withheld);
-        let (id, given, kept) = (stream.subscription, stream.credit, stream.withheld);
+        let id = stream.subscription;
         let Some((subscription, mut reach)) = self.reach(id, now, effects) else { return };
-        if behind {
-            subscription.credit -= u64::from(kept);
-            subscription.line.retain(|s| *s != session);
-        } else if given > 0 {
-            subscription.credit += u64::from(given);
-            subscription.line.push_back(session);
-            subscription.pump(&mut reach);
-        }
+        subscription.make_room(&mut reach, session);
+        subscription.pump(&mut reach);
     }
 
-    /// A stream ended: its deliveries return at once.
+    /// A stream ended: its deliveries return. That is an attempt only of one that it had alone.
     pub(crate) fn session_ended(&mut self, now: Now, session: SessionId, effects: &mut Effects) {
         self.wake(effects);
         let Some(stream) = self.streams.remove(&session) else { return };
@@ -152,9 +194,16 @@ impl Bus {
         };
         subscription.sessions.remove(&session);
         subscription.line.retain(|s| *s != session);
-        subscription.credit -= u64::from(stream.credit);
-        for offset in subscription.leased_to(session) {
-            subscription.give_back(&mut reach, offset);
+        subscription.credit -= u64::from(stream.room);
+        let under_way = subscription.under_way_to(session);
+        match under_way.as_slice() {
+            // What it was behind with it has not read.
+            [offset] if !stream.behind => subscription.stream_ended_on(&mut reach, *offset),
+            _ => {
+                for offset in under_way {
+                    subscription.give_back(&mut reach, offset, Unjudged::Death);
+                }
+            }
         }
         subscription.pump(&mut reach);
     }
@@ -190,46 +239,119 @@ impl Bus {
 }
 
 impl Subscription {
-    /// The next stream in line gives one credit for a delivery.
+    /// The stream whose turn it is to be sent something.
     pub(super) fn next_stream(&mut self, reach: &mut Reach<'_>) -> Option<SessionId> {
         let session = self.line.pop_front()?;
         let stream = reach.streams.get_mut(&session).expect("a stream in line is attached");
-        stream.credit -= 1;
+        stream.room -= 1;
         self.credit -= 1;
-        if stream.credit > 0 {
+        if stream.room > 0 {
             self.line.push_back(session);
         }
         Some(session)
     }
 
-    /// The credit of deliveries that are over goes back to their streams, if those live.
-    pub(super) fn take_back_credit(&mut self, reach: &mut Reach<'_>) {
-        for session in core::mem::take(&mut self.returned) {
-            let Some(stream) = reach.streams.get_mut(&session) else { continue };
-            if stream.behind {
-                stream.withheld += 1;
-                continue;
-            }
-            if stream.credit == 0 {
-                self.line.push_back(session);
-            }
-            stream.credit += 1;
-            self.credit += 1;
+    /// Counts anew how much a stream may be sent: something of what decides it has changed.
+    pub(super) fn make_room(&mut self, reach: &mut Reach<'_>, session: SessionId) {
+        let Some(stream) = reach.streams.get_mut(&session) else { return };
+        let before = stream.room;
+        stream.room = if self.emptied == Some(session) { 0 } else { stream.wants() };
+        self.credit = self.credit - u64::from(before) + u64::from(stream.room);
+        if before == 0 && stream.room > 0 {
+            self.line.push_back(session);
+        } else if before > 0 && stream.room == 0 {
+            self.line.retain(|other| *other != session);
         }
     }
 
-    fn leased_to(&self, session: SessionId) -> Vec<Offset> {
-        let entries = self.window.entries().filter(|(_, entry)| entry.session == session);
-        let leased = entries.filter(|(_, entry)| match entry.phase() {
-            Phase::Leased { .. } => true,
-            Phase::Ready
-            | Phase::Waiting { .. }
-            | Phase::Staged { .. }
-            | Phase::Acknowledging { .. }
-            | Phase::Burying { .. } => false,
-        });
-        leased.map(|(offset, _)| offset).collect()
+    /// Deliveries that are over leave their streams, if those live: others may follow, and the
+    /// leases of those that are next begin.
+    pub(super) fn take_back(&mut self, reach: &mut Reach<'_>) {
+        if self.returned.is_empty() {
+            return;
+        }
+        let mut returned = core::mem::take(&mut self.returned);
+        for of_one in returned.chunk_by(|one, other| one.session == other.session) {
+            let Some(first) = of_one.first() else { continue };
+            let Some(stream) = reach.streams.get_mut(&first.session) else { continue };
+            let mut answers = 0;
+            for left in of_one {
+                stream.under_way -= 1;
+                stream.running -= u32::from(left.ran);
+                let was_heard = match left.by {
+                    By::Stream(session) => session == left.session,
+                    By::Transaction => false,
+                    By::Server => continue,
+                };
+                answers += 1;
+                if !left.ran {
+                    stream.flow.answer(left.token);
+                }
+                if !was_heard {
+                    stream.flow.heard_ms = reach.now.mono_ms;
+                    stream.silent = false;
+                }
+            }
+            if answers > 0 {
+                let lease_ms = self.facts.created.settings.lease_ms;
+                stream.flow.count_answers(reach.now.mono_ms, answers, lease_ms);
+            }
+            stream.alone &= stream.under_way > 0;
+            self.look_after(reach, first.session);
+        }
+        returned.clear();
+        self.returned = returned;
     }
+
+    /// What a stream has been sent: the leases begin of what it has taken up since (D2).
+    fn look_after(&mut self, reach: &mut Reach<'_>, session: SessionId) {
+        let now_ms = reach.now.mono_ms;
+        let lease_ms = self.settings().lease_ms;
+        let id = self.id();
+        let Some(stream) = reach.streams.get_mut(&session) else { return };
+        while let Some(first) = stream.flow.front() {
+            let waits = waits(&self.window, &first);
+            let is_passed = stream.flow.is_passed(first.token);
+            if waits && !is_passed && stream.running > 0 {
+                break;
+            }
+            stream.flow.pop();
+            if is_passed || waits {
+                stream.flow.took_up(now_ms.saturating_sub(first.sent_ms), lease_ms);
+            }
+            if waits {
+                let until_ms = now_ms.saturating_add(lease_ms);
+                let phase = Phase::Leased { sent_ms: first.sent_ms, until_ms };
+                self.window.set_phase(first.offset, phase);
+                self.leases.begin(reach.timers, id, &self.window, (until_ms, first.offset));
+                stream.running += 1;
+            }
+        }
+        stream.flow.tidy(stream.under_way, |waiting| waits(&self.window, waiting));
+        self.make_room(reach, session);
+    }
+
+    /// What waits in a stream goes back, as if it had never been sent (D6).
+    pub(super) fn recall(&mut self, reach: &mut Reach<'_>, session: SessionId) {
+        let Some(stream) = reach.streams.get_mut(&session) else { return };
+        for waiting in stream.flow.take() {
+            if waits(&self.window, &waiting) {
+                self.give_back(reach, waiting.offset, Unjudged::Untouched);
+            }
+        }
+    }
+
+    fn under_way_to(&self, session: SessionId) -> Vec<Offset> {
+        let entries = self.window.entries();
+        let of_it = entries.filter(|(_, e)| e.session == session && e.phase().is_under_way());
+        of_it.map(|(offset, _)| offset).collect()
+    }
+}
+
+/// Whether a delivery still waits in its stream.
+fn waits(window: &Window, waiting: &Waiting) -> bool {
+    let entry = window.entry(waiting.offset).filter(|entry| entry.token == waiting.token);
+    entry.is_some_and(|entry| entry.phase() == Phase::Sent)
 }
 
 fn too_much_credit() -> Refusal {

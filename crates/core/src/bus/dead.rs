@@ -5,6 +5,7 @@ use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 
+use super::lease::By;
 use super::subscription::Subscription;
 use super::window::Phase;
 use super::{Answer, Bus, Call, Reach};
@@ -25,7 +26,7 @@ impl Subscription {
     }
 
     /// Makes an event a dead letter, when the record is durable.
-    pub(super) fn bury(&mut self, reach: &mut Reach<'_>, offset: Offset) -> Lsn {
+    pub(super) fn bury(&mut self, reach: &mut Reach<'_>, offset: Offset, by: By) -> Lsn {
         let entry = self.window.entry(offset);
         let lsn = reach.append(Record::DeadLettered(DeadLettered {
             subscription: self.id(),
@@ -35,7 +36,8 @@ impl Subscription {
             wall_ms: reach.now.wall_ms,
         }));
         self.burying += 1;
-        self.set_phase(reach.timers, offset, Phase::Burying { lsn });
+        self.tally.dead += 1;
+        self.set_phase(reach.timers, offset, Phase::Burying { lsn }, by);
         lsn
     }
 }

@@ -4,12 +4,13 @@
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 
+use super::flow::Waiting;
 use super::subscription::{Outstanding, Subscription};
-use super::window::{Lease, Phase};
+use super::window::{Entry, Phase, Sending};
 use super::{Bus, Reach};
 use crate::effects::Effects;
 use crate::event::{Body, Delivery, DeliveryRef, PlacedEvent, StoredEvent};
-use crate::ids::{Now, Offset, SubscriptionId, TransactionId};
+use crate::ids::{Now, Offset, SessionId, SubscriptionId, TransactionId};
 use crate::limits::WINDOW;
 use crate::output::{Fetch, Output, Wanted};
 use crate::record::Record;
@@ -95,7 +96,7 @@ impl Bus {
 impl Subscription {
     /// Fetches what can be delivered next, or tells of a gap.
     pub(super) fn pump(&mut self, reach: &mut Reach<'_>) {
-        self.take_back_credit(reach);
+        self.take_back(reach);
         if !self.is_released(reach) {
             return;
         }
@@ -103,7 +104,7 @@ impl Subscription {
             self.notify_of_gap(reach);
             return;
         }
-        if self.fetch.is_some() || self.credit == 0 {
+        if self.fetch.is_some() || self.fetch_suspects(reach) || self.credit == 0 {
             return;
         }
         self.cursor = self.cursor.max(reach.topic_start);
@@ -121,6 +122,11 @@ impl Subscription {
         } else {
             return;
         };
+        self.ask(reach, wanted, offsets);
+    }
+
+    /// Fetches events.
+    pub(super) fn ask(&mut self, reach: &mut Reach<'_>, wanted: Wanted, offsets: Vec<Offset>) {
         let fetch = reach.number_fetch(self.id());
         self.fetch = Some(Outstanding { fetch, offsets });
         let topic = self.topic();
@@ -208,7 +214,12 @@ impl Subscription {
                 }
                 continue;
             };
-            if self.window.learn_key(*offset, event.key) && self.credit > 0 {
+            if !self.window.learn_key(*offset, event.key) {
+                continue;
+            }
+            if self.window.entry(*offset).is_some_and(Entry::is_suspect) {
+                self.hand_out_alone(reach, event);
+            } else if self.credit > 0 {
                 self.hand_out(reach, event);
             }
         }
@@ -244,19 +255,39 @@ impl Subscription {
 
     /// Gives an event that holds its key to the next stream in line.
     fn hand_out(&mut self, reach: &mut Reach<'_>, event: StoredEvent) {
-        let (offset, key) = (event.offset, event.key);
         let Some(session) = self.next_stream(reach) else {
             unreachable!("credit is checked before an event is handed out")
         };
-        let token = reach.next_token();
+        self.hand_to(reach, session, event);
+    }
+
+    /// Gives an event that holds its key to a stream, which has made room for it. Its lease begins
+    /// when the stream has answered everything before it (D2).
+    pub(super) fn hand_to(
+        &mut self,
+        reach: &mut Reach<'_>,
+        session: SessionId,
+        event: StoredEvent,
+    ) {
+        let (offset, key) = (event.offset, event.key);
+        let (token, sent_ms) = (reach.next_token(), reach.now.mono_ms);
         let lease_ms = self.settings().lease_ms;
-        let until_ms = reach.now.mono_ms.saturating_add(lease_ms);
-        let attempt = self.window.lease(offset, key, Lease { until_ms, token, session });
-        let id = self.id();
-        self.leases.begin(reach.timers, id, &self.window, (until_ms, offset));
+        let stream = reach.streams.get_mut(&session).expect("a stream that has room is attached");
+        stream.under_way += 1;
+        let is_first = stream.running == 0 && stream.flow.is_empty();
+        let until_ms = sent_ms.saturating_add(lease_ms);
+        let phase = if is_first { Phase::Leased { sent_ms, until_ms } } else { Phase::Sent };
+        let attempts = self.window.send(offset, key, Sending { token, session, phase });
+        if is_first {
+            stream.running += 1;
+            let id = self.id();
+            self.leases.begin(reach.timers, id, &self.window, (until_ms, offset));
+        } else {
+            stream.flow.push(Waiting { token, offset, sent_ms });
+        }
         let reference = DeliveryRef { subscription: self.id(), offset, token };
-        let delivery = Delivery { reference, attempt, lease_ms, event };
-        let delivery = Box::new(delivery);
+        let attempt = attempts.saturating_add(1);
+        let delivery = Box::new(Delivery { reference, attempt, lease_ms, event });
         reach.effects.emit(Output::Deliver { session, delivery });
     }
 }

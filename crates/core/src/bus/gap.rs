@@ -105,7 +105,8 @@ impl Subscription {
         }
         for session in &self.sessions {
             let Some(stream) = reach.streams.get_mut(session) else { continue };
-            if stream.credit > 0 && stream.gap_sent != Some(gap.to) {
+            let has_credit = stream.is_able() && stream.under_way < stream.granted;
+            if has_credit && stream.gap_sent != Some(gap.to) {
                 stream.gap_sent = Some(gap.to);
                 reach.effects.emit(Output::Gap { session: *session, gap });
             }
@@ -120,7 +121,8 @@ impl Subscription {
         let entries = self.window.entries().take_while(|(offset, _)| *offset < to);
         let waiting = entries.filter(|(offset, entry)| match entry.phase() {
             Phase::Ready | Phase::Waiting { .. } => !self.facts.retried.contains(offset),
-            Phase::Leased { .. }
+            Phase::Sent
+            | Phase::Leased { .. }
             | Phase::Staged { .. }
             | Phase::Acknowledging { .. }
             | Phase::Burying { .. } => false,

@@ -15,6 +15,7 @@ mod dead;
 mod deliver;
 mod durable;
 mod facts;
+mod flow;
 mod gap;
 mod lease;
 mod near;
@@ -26,6 +27,7 @@ mod restate;
 mod stage;
 mod subscription;
 mod subscriptions;
+mod suspects;
 #[cfg(test)]
 mod tests;
 mod timers;
@@ -245,13 +247,28 @@ impl Bus {
                 self.subscribe(call, &subscription, credit)?;
                 return Ok(None);
             }
-            Command::Credit { more } => self.add_credit(call, more)?,
-            Command::Acknowledge { deliveries } => self.acknowledge(call, &deliveries)?,
+            Command::Credit { more } => {
+                self.hear(call);
+                self.add_credit(call, more)?
+            }
+            Command::Acknowledge { deliveries } => {
+                self.hear(call);
+                self.acknowledge(call, &deliveries)?
+            }
             Command::Reject { delivery, reason, dead } => {
+                self.hear(call);
                 self.reject(call, &delivery, reason, dead)?
             }
-            Command::ExtendLease { deliveries } => self.extend_leases(call, &deliveries)?,
+            Command::ExtendLease { deliveries } => {
+                self.hear(call);
+                self.extend_leases(call, &deliveries)?
+            }
+            Command::GiveBack { deliveries } => {
+                self.hear(call);
+                self.give_back(call, &deliveries)?
+            }
             Command::AcknowledgeGap { subscription, to } => {
+                self.hear(call);
                 self.acknowledge_gap(call, &subscription, to)?
             }
             Command::ListSubscriptions => self.list_subscriptions(call),

@@ -5,8 +5,9 @@ use alloc::format;
 use alloc::vec::Vec;
 
 use super::acknowledge::Standing;
+use super::lease::By;
 use super::topics::Leaving;
-use super::window::Phase;
+use super::window::{Phase, Unjudged};
 use super::{Bus, Staged};
 use crate::command::bytes_of_events;
 use crate::effects::Effects;
@@ -50,7 +51,7 @@ impl Bus {
             };
             subscription.staged += 1;
             let phase = Phase::Staged { transaction: id };
-            subscription.set_phase(&mut self.timers, delivery.offset, phase);
+            subscription.set_phase(&mut self.timers, delivery.offset, phase, By::Transaction);
             into.acknowledgements.push((delivery.subscription, delivery.offset));
         }
         Ok(())
@@ -66,7 +67,7 @@ impl Bus {
         for (id, offset) in staged.acknowledgements {
             if let Some((subscription, mut reach)) = self.reach(id, now, effects) {
                 subscription.staged = subscription.staged.saturating_sub(1);
-                subscription.give_back(&mut reach, offset);
+                subscription.give_back(&mut reach, offset, Unjudged::Transaction);
                 touched.insert(id);
             }
         }

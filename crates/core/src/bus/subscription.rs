@@ -4,7 +4,9 @@
 use alloc::collections::{BTreeSet, VecDeque};
 use alloc::vec::Vec;
 
+use super::attach::Left;
 use super::facts::Facts;
+use super::lease::{By, Tally};
 use super::timers::{Leases, Timers};
 use super::topics::Leaving;
 use super::window::{Phase, Window};
@@ -36,12 +38,14 @@ pub(super) struct Subscription {
     pub(super) leases: Leases,
     /// Streams that are attached.
     pub(super) sessions: BTreeSet<SessionId>,
-    /// Those with credit, the next one to serve first.
+    /// Those with room, the next one to serve first.
     pub(super) line: VecDeque<SessionId>,
-    /// Credit of all streams together.
+    /// Room of all streams together.
     pub(super) credit: u64,
-    /// Streams whose deliveries are over, each as often: their credit comes back with the next pump.
-    pub(super) returned: Vec<SessionId>,
+    /// The stream that gets nothing new, so that an event can be delivered there alone.
+    pub(super) emptied: Option<SessionId>,
+    /// Deliveries that are over: they leave their streams with the next pump.
+    pub(super) returned: Vec<Left>,
     /// The fetch that has not been answered.
     pub(super) fetch: Option<Outstanding>,
     /// The last fetch was for events that are tried again: new ones are next.
@@ -52,6 +56,8 @@ pub(super) struct Subscription {
     pub(super) burying: usize,
     /// Dead letters that are being taken off the list.
     pub(super) taken: BTreeSet<Offset>,
+    /// What has become of attempts.
+    pub(super) tally: Tally,
 }
 
 /// A fetch that has not been answered.
@@ -81,12 +87,14 @@ impl Subscription {
             sessions: BTreeSet::new(),
             line: VecDeque::new(),
             credit: 0,
+            emptied: None,
             returned: Vec::new(),
             fetch: None,
             new_next: false,
             staged: 0,
             burying: 0,
             taken: BTreeSet::new(),
+            tally: Tally::default(),
         }
     }
 
@@ -119,7 +127,7 @@ impl Subscription {
         offset < topic_start && !self.facts.retried.contains(&offset)
     }
 
-    /// Whether the event was delivered as often as it may be.
+    /// Whether as many attempts have counted as may.
     pub(super) fn is_exhausted(&self, offset: Offset) -> bool {
         let attempts = self.window.entry(offset).map_or(0, |entry| entry.attempts);
         self.settings().max_attempts.is_some_and(|max| attempts >= max)
@@ -132,7 +140,11 @@ impl Subscription {
         for (offset, entry) in window.entries() {
             match entry.phase() {
                 phase @ Phase::Staged { .. } => self.window.admit_unknown(offset, phase),
-                Phase::Leased { .. } => self.returned.push(entry.session),
+                phase @ (Phase::Sent | Phase::Leased { .. }) => {
+                    let (session, token) = (entry.session, entry.token);
+                    let ran = phase != Phase::Sent;
+                    self.returned.push(Left { session, token, ran, by: By::Server });
+                }
                 Phase::Ready
                 | Phase::Waiting { .. }
                 | Phase::Acknowledging { .. }

@@ -166,12 +166,14 @@ impl Bus {
         let (mut leased, mut staged, mut waiting) = (0u32, 0u32, subscription.window.parked());
         for (_, entry) in subscription.window.entries() {
             match entry.phase() {
-                Phase::Leased { .. } => leased += 1,
+                Phase::Sent | Phase::Leased { .. } => leased += 1,
                 Phase::Staged { .. } => staged += 1,
                 Phase::Ready | Phase::Waiting { .. } => waiting += 1,
                 Phase::Acknowledging { .. } | Phase::Burying { .. } => {}
             }
         }
+        let streams = subscription.sessions.iter().filter_map(|s| self.streams.get(s));
+        let silent = streams.filter(|stream| stream.silent);
         let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
         SubscriptionView {
             subscription: subscription.id(),
@@ -187,6 +189,11 @@ impl Bus {
             dead: count(facts.dead.len()),
             gap: facts.gap,
             subscribers: count(subscription.sessions.len()),
+            silent: count(silent.count()),
+            rejected: subscription.tally.rejected,
+            expired: subscription.tally.expired,
+            lost: subscription.tally.lost,
+            died: subscription.tally.dead,
             deleting: facts.deleting,
         }
     }

@@ -2,7 +2,8 @@
 //!
 //! A pause has a timer of its own. The leases of one subscription are equally long, so they run
 //! out in the order in which they began: they stand in a line, and only the subscription has a
-//! timer. One that ends early stays in its line until it comes to the front.
+//! timer. One that ends early stays in its line until it comes to the front. What was sent and waits
+//! behind others in its stream is in no line here (`flow.rs`).
 
 use alloc::collections::{BTreeSet, VecDeque};
 use alloc::vec::Vec;
@@ -164,7 +165,7 @@ impl Leases {
     pub(super) fn assert_fits(&self, window: &Window) {
         let mut held = 0;
         for (offset, entry) in window.entries() {
-            if let Phase::Leased { until_ms } = entry.phase() {
+            if let Phase::Leased { until_ms, .. } = entry.phase() {
                 held += 1;
                 assert!(self.line.contains(&(until_ms, offset)), "a lease was forgotten");
                 assert!(self.timer.is_some_and(|at_ms| at_ms <= until_ms), "no timer for a lease");
@@ -177,5 +178,6 @@ impl Leases {
 }
 
 fn is_held(window: &Window, (until_ms, offset): (u64, Offset)) -> bool {
-    window.entry(offset).is_some_and(|entry| entry.phase() == Phase::Leased { until_ms })
+    let until = window.entry(offset).map(super::window::Entry::phase);
+    matches!(until, Some(Phase::Leased { until_ms: until, .. }) if until == until_ms)
 }

@@ -4,6 +4,7 @@
 
 use alloc::boxed::Box;
 use alloc::collections::{BTreeSet, VecDeque};
+use alloc::string::String;
 use alloc::vec::Vec;
 
 use hashbrown::HashMap;
@@ -12,13 +13,21 @@ use super::near::NearMap;
 use crate::event::OffsetRange;
 use crate::ids::{DeliveryToken, KeyHash, Lsn, Offset, SessionId, TransactionId};
 
+/// From so many ends of streams on an event is delivered alone. One such end is a restart of the
+/// subscriber, as there is every day.
+const SUSPECT: u8 = 2;
+
 /// Where an event that holds its key stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Phase {
     /// It may be fetched and delivered as soon as somebody has credit.
     Ready,
-    /// A subscriber has it.
+    /// It was sent into a stream, behind others that are not answered yet: its lease has not begun.
+    Sent,
+    /// It is the first that its stream has not answered, or was overtaken: its lease runs.
     Leased {
+        /// When it was sent.
+        sent_ms: u64,
         /// When the lease runs out.
         until_ms: u64,
     },
@@ -44,13 +53,31 @@ pub(super) enum Phase {
     },
 }
 
+impl Phase {
+    /// A stream has it, and may answer it.
+    pub(super) fn is_under_way(self) -> bool {
+        match self {
+            Self::Sent | Self::Leased { .. } => true,
+            Self::Ready
+            | Self::Waiting { .. }
+            | Self::Staged { .. }
+            | Self::Acknowledging { .. }
+            | Self::Burying { .. } => false,
+        }
+    }
+}
+
 /// One event that holds its key (or has none).
 #[derive(Clone, Debug)]
 pub(super) struct Entry {
     /// Its ordering key; also none while it is not known yet, after a restart.
     pub(super) key: Option<KeyHash>,
-    /// Deliveries so far.
+    /// Attempts that count (D3 to D5).
     pub(super) attempts: u32,
+    /// How often it was among several that a stream had when it ended or fell silent.
+    deaths: u8,
+    /// Transactions in a row that staged its acknowledgement and failed.
+    failures: u8,
     /// The last delivery.
     pub(super) token: DeliveryToken,
     /// Where that went.
@@ -65,7 +92,12 @@ impl Entry {
     /// Not under lease.
     fn fresh(key: Option<KeyHash>, phase: Phase) -> Self {
         let (token, session) = (DeliveryToken(0), SessionId(0));
-        Self { key, attempts: 0, token, session, phase, reason: None }
+        Self { key, attempts: 0, deaths: 0, failures: 0, token, session, phase, reason: None }
+    }
+
+    /// It is delivered alone, so that it becomes known who ends the streams (D7).
+    pub(super) fn is_suspect(&self) -> bool {
+        self.deaths >= SUSPECT
     }
 
     /// Where it stands.
@@ -76,13 +108,25 @@ impl Entry {
 
 /// A delivery.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Lease {
-    /// When it is over.
-    pub(super) until_ms: u64,
+pub(super) struct Sending {
     /// What names it.
     pub(super) token: DeliveryToken,
     /// Whom it goes to.
     pub(super) session: SessionId,
+    /// Sent, or leased at once.
+    pub(super) phase: Phase,
+}
+
+/// Why an event goes back without an attempt that counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Unjudged {
+    /// It was not near: the subscriber gave it back, or was busy with others when it fell silent.
+    Untouched,
+    /// It was among several that a stream had when that ended; or it was the first of several when
+    /// the stream fell silent.
+    Death,
+    /// The transaction that had staged its acknowledgement failed.
+    Transaction,
 }
 
 /// Who holds a key, and who comes after, in the order of the log.
@@ -99,6 +143,9 @@ pub(super) struct Window {
     /// Looked up, and walked only where the order cannot matter.
     keys: HashMap<KeyHash, Turn>,
     ready: BTreeSet<Offset>,
+    /// Ready too, but to be delivered alone; those with few attempts first, so that each has its
+    /// turn.
+    suspects: BTreeSet<(u32, Offset)>,
     /// Every parked event. The holder of its key may come later in the log or be long overtaken.
     parked: BTreeSet<Offset>,
 }
@@ -107,11 +154,6 @@ impl Window {
     /// The entry of an event.
     pub(super) fn entry(&self, offset: Offset) -> Option<&Entry> {
         self.entries.get(offset)
-    }
-
-    /// The entry of an event, to change anything but its phase.
-    pub(super) fn entry_mut(&mut self, offset: Offset) -> Option<&mut Entry> {
-        self.entries.get_mut(offset)
     }
 
     /// All entries, ascending.
@@ -146,21 +188,55 @@ impl Window {
         key.is_some_and(|key| self.keys.contains_key(&key))
     }
 
+    /// Events that could be delivered alone now: those with few attempts first.
+    pub(super) fn suspects(&self) -> impl Iterator<Item = Offset> {
+        self.suspects.iter().map(|(_, offset)| *offset)
+    }
+
+    /// Whether an event waits to be delivered alone.
+    pub(super) fn has_suspects(&self) -> bool {
+        !self.suspects.is_empty()
+    }
+
     /// An event that holds its key is delivered: one that was not known, or one that was ready.
-    /// Says how often that was so by now.
-    pub(super) fn lease(&mut self, offset: Offset, key: Option<KeyHash>, lease: Lease) -> u32 {
-        let leased = Phase::Leased { until_ms: lease.until_ms };
-        let entry = self.entries.get_or_insert_with(offset, || Entry::fresh(key, leased));
-        // One that was just made has no attempt yet.
-        if entry.attempts > 0 || entry.phase != leased {
+    /// Says how many attempts have counted.
+    pub(super) fn send(&mut self, offset: Offset, key: Option<KeyHash>, sending: Sending) -> u32 {
+        let Self { entries, ready, suspects, .. } = self;
+        let entry = entries.get_or_insert_with(offset, || Entry::fresh(key, sending.phase));
+        // One that was just made has never been sent.
+        if entry.token != DeliveryToken(0) || entry.phase != sending.phase {
             assert!(entry.phase == Phase::Ready, "an event is with one subscriber at a time");
-            self.ready.remove(&offset);
-            entry.phase = leased;
+            if entry.is_suspect() {
+                suspects.remove(&(entry.attempts, offset));
+            } else {
+                ready.remove(&offset);
+            }
+            entry.phase = sending.phase;
         }
-        entry.attempts = entry.attempts.saturating_add(1);
-        entry.token = lease.token;
-        entry.session = lease.session;
+        entry.token = sending.token;
+        entry.session = sending.session;
         entry.attempts
+    }
+
+    /// An attempt counts. `reason` says what happened, given what was said before.
+    pub(super) fn count(&mut self, offset: Offset, reason: impl FnOnce(Option<&str>) -> String) {
+        let Some(entry) = self.entries.get_mut(offset) else { return };
+        debug_assert!(entry.phase != Phase::Ready, "it is in no set that is in the order of these");
+        entry.attempts = entry.attempts.saturating_add(1);
+        entry.failures = 0;
+        entry.reason = Some(reason(entry.reason.as_deref()).into_boxed_str());
+    }
+
+    /// An attempt is over that does not count. Says how many transactions have failed in a row.
+    pub(super) fn note_unjudged(&mut self, offset: Offset, why: Unjudged) -> u32 {
+        let Some(entry) = self.entries.get_mut(offset) else { return 0 };
+        debug_assert!(entry.phase != Phase::Ready, "it is in no set that is in the order of these");
+        match why {
+            Unjudged::Untouched => {}
+            Unjudged::Death => entry.deaths = entry.deaths.saturating_add(1),
+            Unjudged::Transaction => entry.failures = entry.failures.saturating_add(1),
+        }
+        u32::from(entry.failures)
     }
 
     /// Takes an event whose key is not known yet.
@@ -191,30 +267,36 @@ impl Window {
             }
             return true;
         }
-        self.entries.remove(offset);
-        self.ready.remove(&offset);
+        if let Some(entry) = self.entries.remove(offset) {
+            self.forget_ready(&entry, offset);
+        }
         false
     }
 
-    /// Moves an entry on; the caller keeps the timers. Says where it stood, and with whom.
-    pub(super) fn set_phase(&mut self, offset: Offset, phase: Phase) -> Option<(Phase, SessionId)> {
-        let entry = self.entries.get_mut(offset)?;
+    /// Moves an entry on; the caller keeps the timers. Says where it stood, and which delivery it
+    /// was.
+    pub(super) fn set_phase(
+        &mut self,
+        offset: Offset,
+        phase: Phase,
+    ) -> Option<(Phase, SessionId, DeliveryToken)> {
+        let Self { entries, ready, suspects, .. } = self;
+        let entry = entries.get_mut(offset)?;
         let before = core::mem::replace(&mut entry.phase, phase);
-        let session = entry.session;
-        if phase == Phase::Ready {
-            self.ready.insert(offset);
-        } else if before == Phase::Ready {
-            self.ready.remove(&offset);
+        match (before == Phase::Ready, phase == Phase::Ready, entry.is_suspect()) {
+            (false, true, false) => _ = ready.insert(offset),
+            (false, true, true) => _ = suspects.insert((entry.attempts, offset)),
+            (true, false, false) => _ = ready.remove(&offset),
+            (true, false, true) => _ = suspects.remove(&(entry.attempts, offset)),
+            (true, true, _) | (false, false, _) => {}
         }
-        Some((before, session))
+        Some((before, entry.session, entry.token))
     }
 
     /// The event is done with: the next one of its key may go.
     pub(super) fn remove(&mut self, offset: Offset) -> Option<Entry> {
         let entry = self.entries.remove(offset)?;
-        if entry.phase == Phase::Ready {
-            self.ready.remove(&offset);
-        }
+        self.forget_ready(&entry, offset);
         if let Some(key) = entry.key {
             self.pass_on(offset, key);
         }
@@ -267,6 +349,14 @@ impl Window {
             turn.parked.insert(place, offset);
         }
         false
+    }
+
+    fn forget_ready(&mut self, entry: &Entry, offset: Offset) {
+        if entry.phase == Phase::Ready && entry.is_suspect() {
+            self.suspects.remove(&(entry.attempts, offset));
+        } else if entry.phase == Phase::Ready {
+            self.ready.remove(&offset);
+        }
     }
 
     fn pass_on(&mut self, offset: Offset, key: KeyHash) {

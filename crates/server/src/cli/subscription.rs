@@ -267,6 +267,11 @@ mod tests {
             dead: 0,
             gap: Some(OffsetRange { from: Offset(3), to: Offset(7) }),
             subscribers: 1,
+            silent: 0,
+            rejected: 0,
+            expired: 0,
+            lost: 0,
+            died: 0,
             deleting: false,
         }
     }

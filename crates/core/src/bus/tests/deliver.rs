@@ -101,6 +101,8 @@ fn credit_comes_back_when_a_delivery_is_over() {
     assert_eq!(world.took().len(), 1, "rejected");
     world.pass(60_000);
     world.settle();
+    assert_eq!(world.took(), [], "the stream has not said a word for a lease");
+    world.credit(7, 0);
     assert_eq!(world.took().len(), 1, "expired");
 }
 

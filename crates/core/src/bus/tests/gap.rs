@@ -71,7 +71,8 @@ fn a_gap_grows_with_the_next_truncation() {
     assert_eq!(world.bus.subscriptions[&SubscriptionId(0)].facts.gap, Some(range(2, 4)));
     world.ask(7, note(100));
     world.pass(30_000);
-    world.settle();
+    // A word, after a lease without one.
+    world.credit(7, 0);
     assert_eq!(world.took(), [(4, 1)]);
     world.check_fold();
 }

@@ -35,7 +35,7 @@ fn a_lease_that_runs_out_is_a_failed_attempt() {
     world.settle();
     assert_eq!(world.took(), []);
     world.pass(1);
-    assert_eq!(world.acknowledge(&refs), [Code::DeliveryExpired]);
+    assert_eq!(world.answer(7, &refs), [Code::DeliveryExpired]);
     world.pass(99);
     world.settle();
     assert_eq!(world.took(), []);
@@ -85,16 +85,21 @@ fn a_rejected_delivery_comes_again_after_a_pause_that_doubles() {
 }
 
 #[test]
-fn the_end_of_a_stream_returns_its_deliveries_at_once() {
+fn the_end_of_a_stream_with_one_delivery_is_a_failed_attempt() {
     let mut world = delivered();
     let refs = world.took_refs();
     world.subscribe(8, "s", 10);
     world.end_session(7);
     assert_eq!(world.acknowledge(&refs), [Code::DeliveryExpired]);
+    assert_eq!(world.took(), [], "the back-off follows what counts");
+    world.pass(100);
+    world.settle();
     assert_eq!(world.took(), [(0, 2)]);
     world.end_session(8);
     world.end_session(8);
     world.subscribe(9, "s", 10);
+    world.pass(200);
+    world.settle();
     assert_eq!(world.took(), [(0, 3)]);
     // An event that ends its streams is a dead letter in the end.
     world.end_session(9);
@@ -107,6 +112,7 @@ fn the_end_of_a_stream_returns_its_deliveries_at_once() {
     let Reply::DeadLetters { letters, .. } = world.ask(1, list) else { panic!() };
     assert_eq!(letters.len(), 1);
     assert_eq!(letters[0].attempts, 3);
+    assert!(letters[0].reason.starts_with("its stream ended"), "{}", letters[0].reason);
     world.check_fold();
 }
 
@@ -146,9 +152,9 @@ fn a_lease_that_is_extended_often_at_one_time_stands_in_line_once() {
 #[test]
 fn leases_that_begin_later_run_out_later() {
     let mut world = World::with_subscription(settings());
-    world.subscribe(7, "s", 100);
-    for key in 0..3 {
-        world.publish("t", key, "x");
+    for session in 7..10 {
+        world.subscribe(session, "s", 1);
+        world.publish("t", 0, "x");
         world.settle();
         world.pass(300);
     }
@@ -159,7 +165,7 @@ fn leases_that_begin_later_run_out_later() {
     world.pass(699);
     assert_eq!(world.bus.next_deadline(), Some(world.now.mono_ms + 1), "of the third");
     world.pass(1);
-    let reply = world.ask(7, Command::ExtendLease { deliveries: vec![refs[2]] });
+    let reply = world.ask(9, Command::ExtendLease { deliveries: vec![refs[2]] });
     assert!(matches!(reply, Reply::Acknowledged { refused } if refused.len() == 1));
     assert_eq!(world.acknowledge(&refs[..1]), [], "its lease is longer now");
 }

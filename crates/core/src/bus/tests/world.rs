@@ -7,7 +7,7 @@ use alloc::vec::Vec;
 use bytes::Bytes;
 
 use super::model::Model;
-use crate::bus::window::Phase;
+use crate::bus::window::Entry;
 use crate::bus::{Bus, Staged};
 use crate::command::{Caller, Command, Start};
 use crate::effects::Effects;
@@ -159,6 +159,15 @@ impl World {
         assert!(matches!(reply, Reply::Subscription { .. }), "{reply:?}");
     }
 
+    /// The subscriber of a stream acknowledges: a word of the stream.
+    pub(super) fn answer(&mut self, session: u64, deliveries: &[DeliveryRef]) -> Vec<Code> {
+        let command = Command::Acknowledge { deliveries: deliveries.to_vec() };
+        match self.ask(session, command) {
+            Reply::Acknowledged { refused } => refused.iter().map(|(_, r)| r.code).collect(),
+            other => panic!("{other:?}"),
+        }
+    }
+
     pub(super) fn credit(&mut self, session: u64, more: u32) {
         self.send(session, Command::Credit { more });
         self.settle();
@@ -293,10 +302,14 @@ impl World {
         let DeliveryRef { subscription, offset, token } = delivery.reference;
         let credit = *self.credit.get(&session).expect("the stream is attached");
         let entries = self.bus.subscriptions[&subscription].window.entries();
-        let leased = |phase| matches!(phase, Phase::Leased { .. });
-        let under_way = entries.filter(|(_, e)| e.session == session && leased(e.phase())).count();
+        let is_under_way = |e: &Entry| e.session == session && e.phase().is_under_way();
+        let under_way = entries.filter(|(_, e)| is_under_way(e)).count();
         assert!(under_way as u64 <= credit, "credit exceeded: {under_way} of {credit}");
-        assert!(!self.bus.streams[&session].behind, "it has enough to read");
+        let stream = &self.bus.streams[&session];
+        assert!(!stream.behind && !stream.silent, "it has enough to read");
+        assert!(!stream.alone || under_way == 1, "it is delivered alone");
+        // What was answered counts until it is taken back, which may be later.
+        assert!(stream.under_way as usize >= under_way);
         assert!(self.tokens.insert(token), "a token came twice");
         let topic = self.bus.subscriptions[&subscription].topic();
         let stored = self.stored.get(&topic).and_then(|events| events.get(&offset));
