@@ -66,6 +66,10 @@ pub enum Fault {
     DeliveredAfterAcknowledgement,
     /// The replay of the log skips a record.
     RecordSkippedInRecovery,
+    /// The end of a stream counts as an attempt of everything that it had.
+    AttemptsCountedAtStreamEnd,
+    /// The end of a lease counts as an attempt of what waited in the stream.
+    AttemptsCountedUnread,
 }
 
 impl Fault {
@@ -102,5 +106,7 @@ impl Fault {
         Self::ReplySentTwice,
         Self::DeliveredAfterAcknowledgement,
         Self::RecordSkippedInRecovery,
+        Self::AttemptsCountedAtStreamEnd,
+        Self::AttemptsCountedUnread,
     ];
 }

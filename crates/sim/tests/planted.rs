@@ -70,4 +70,6 @@ planted! {
     reply_sent_twice: ReplySentTwice by ["I13"];
     delivered_after_acknowledgement: DeliveredAfterAcknowledgement by ["I9"];
     record_skipped_in_recovery: RecordSkippedInRecovery by ["I16"];
+    attempts_counted_at_stream_end: AttemptsCountedAtStreamEnd by ["I7"];
+    attempts_counted_unread: AttemptsCountedUnread by ["I7"];
 }

@@ -210,9 +210,7 @@ impl Subscription {
     /// Counts an attempt, with its reason. Says who has ended it.
     fn count(&mut self, offset: Offset, failure: Failure) -> By {
         let (by, tally, reason) = match failure {
-            Failure::Rejected(by, reason) => {
-                (By::Stream(by), &mut self.tally.rejected, Ok(reason))
-            }
+            Failure::Rejected(by, reason) => (By::Stream(by), &mut self.tally.rejected, Ok(reason)),
             Failure::LeaseOver => (By::Server, &mut self.tally.expired, Err(LEASE_OVER)),
             Failure::StreamEnded => (By::Server, &mut self.tally.lost, Err(STREAM_ENDED)),
         };

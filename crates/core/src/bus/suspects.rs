@@ -5,6 +5,7 @@
 use alloc::vec::Vec;
 
 use super::Reach;
+use super::attach::Stream;
 use super::subscription::Subscription;
 use crate::event::StoredEvent;
 use crate::ids::{Offset, SessionId};
@@ -34,7 +35,8 @@ impl Subscription {
 
     /// Gives an event to a stream that has nothing else, if there still is one.
     pub(super) fn hand_out_alone(&mut self, reach: &mut Reach<'_>, event: StoredEvent) {
-        let is_idle = |session: &&SessionId| reach.streams.get(session).is_some_and(|s| s.is_idle());
+        let is_idle =
+            |session: &&SessionId| reach.streams.get(session).is_some_and(Stream::is_idle);
         let Some(session) = self.sessions.iter().find(is_idle).copied() else { return };
         if let Some(stream) = reach.streams.get_mut(&session) {
             stream.alone = true;

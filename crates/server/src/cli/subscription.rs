@@ -130,6 +130,12 @@ struct Subscription {
     waiting: u32,
     dead_letters: u32,
     subscribers: u32,
+    silent_subscribers: u32,
+    /// Since the server started, as the next three.
+    rejected: u64,
+    lease_over: u64,
+    stream_ended: u64,
+    died: u64,
     gap: Option<Gap>,
     deleting: bool,
     settings: Settings,
@@ -164,6 +170,11 @@ impl From<&SubscriptionView> for Subscription {
             waiting: view.waiting,
             dead_letters: view.dead,
             subscribers: view.subscribers,
+            silent_subscribers: view.silent,
+            rejected: view.rejected,
+            lease_over: view.expired,
+            stream_ended: view.lost,
+            died: view.died,
             gap: view.gap.map(|gap| Gap { from: gap.from.0, to: gap.to.0 }),
             deleting: view.deleting,
             settings: Settings {
@@ -204,8 +215,14 @@ fn note(view: &SubscriptionView) -> String {
     match (view.deleting, view.gap) {
         (true, _) => "is being deleted".to_owned(),
         (false, Some(gap)) => format!("gap {} to {}", gap.from, gap.to),
+        (false, None) if view.silent > 0 => silent(view),
         (false, None) => String::new(),
     }
+}
+
+fn silent(view: &SubscriptionView) -> String {
+    let verb = if view.silent == 1 { "does" } else { "do" };
+    format!("{} {verb} not answer", counted(view.silent.into(), "subscriber", "subscribers"))
 }
 
 fn shown(view: &SubscriptionView) -> String {
@@ -232,6 +249,18 @@ fn shown(view: &SubscriptionView) -> String {
     line("attempts", attempts);
     let (first, longest) = (duration(settings.backoff_ms), duration(settings.backoff_max_ms));
     line("pauses", format!("{first}, doubling to {longest}"));
+    if view.rejected + view.expired + view.lost > 0 {
+        let (rejected, expired, lost) = (view.rejected, view.expired, view.lost);
+        line(
+            "failed",
+            format!(
+                "{rejected} rejected, {expired} not answered in time, {lost} ended with their stream"
+            ),
+        );
+    }
+    if view.silent > 0 {
+        line("waits", format!("{}: sent nothing until they say a word", silent(view)));
+    }
     if let Some(gap) = view.gap {
         let to = gap.to;
         line(
@@ -296,6 +325,20 @@ Subscription billing
   gap           offsets 3 up to 7 had gone; a subscriber has to note it";
         let shown = anstream::adapter::strip_str(&shown(&view())).to_string();
         assert_eq!(shown, expected);
+    }
+
+    #[test]
+    fn it_says_who_does_not_answer_and_what_has_failed() {
+        let view = SubscriptionView { gap: None, silent: 1, rejected: 2, lost: 3, ..view() };
+        let listed = listed(std::slice::from_ref(&view));
+        assert!(listed.ends_with("1 subscriber does not answer"), "{listed}");
+        let shown = anstream::adapter::strip_str(&shown(&view)).to_string();
+        for line in [
+            "  failed        2 rejected, 0 not answered in time, 3 ended with their stream",
+            "  waits         1 subscriber does not answer: sent nothing until they say a word",
+        ] {
+            assert!(shown.lines().any(|l| l == line), "{shown}");
+        }
     }
 
     #[test]

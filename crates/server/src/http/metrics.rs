@@ -2,21 +2,30 @@
 //!
 //! Nothing is counted here. What is not known is absent, never zero.
 
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
+use handfast_core::command::Command;
+use handfast_core::output::Reply;
+use handfast_core::view::SubscriptionView;
 use prometheus_client::encoding::text::encode;
-use prometheus_client::metrics::counter::ConstCounter;
+use prometheus_client::metrics::counter::{ConstCounter, Counter};
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
+use tokio::time::timeout;
 
 use crate::VERSION;
 use crate::databases::{Condition, Databases, View};
 use crate::node::{Node, NodeStats};
+
+/// Subscriptions that have lines of their own, at most.
+const SUBSCRIPTIONS: usize = 1_000;
+/// The node may take so long to list them.
+const ASKING: Duration = Duration::from_secs(1);
 
 /// The type of what a scrape answers.
 const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -44,15 +53,25 @@ pub(super) async fn scrape(State(metrics): State<Metrics>) -> Response {
     };
     let durable_lsn = *metrics.node.durable_changed().borrow();
     let databases = metrics.databases.list();
-    match render(&stats, &databases, durable_lsn, metrics.started_seconds) {
+    let subscriptions = subscriptions(&metrics.node).await;
+    match render(&stats, &databases, &subscriptions, durable_lsn, metrics.started_seconds) {
         Ok(body) => super::text(CONTENT_TYPE, body),
         Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")).into_response(),
+    }
+}
+
+/// None while the node does not answer in time.
+async fn subscriptions(node: &Node) -> Vec<SubscriptionView> {
+    match timeout(ASKING, node.call(Command::ListSubscriptions)).await {
+        Ok(Ok(Reply::Subscriptions(views))) => views,
+        Ok(_) | Err(_) => Vec::new(),
     }
 }
 
 fn render(
     stats: &NodeStats,
     databases: &[View],
+    subscriptions: &[SubscriptionView],
     durable_lsn: u64,
     started_seconds: f64,
 ) -> Result<String, std::fmt::Error> {
@@ -68,6 +87,7 @@ fn render(
     transactions(ours, stats);
     journal(ours, stats, durable_lsn);
     of_databases(ours, databases);
+    of_subscriptions(ours, subscriptions);
     gauge(ours, "sessions", "Open streams of clients", stats.sessions as u64);
     gauge(ours, "instances", "Attached instances of services", stats.core.instances as u64);
     let mut body = String::new();
@@ -169,6 +189,35 @@ fn of_databases(ours: &mut Registry, databases: &[View]) {
     ours.register("in_doubt", "Prepared transactions in databases, at the last audit", in_doubt);
 }
 
+/// Only what has happened has a line, and of so many subscriptions at most: the first by name.
+fn of_subscriptions(ours: &mut Registry, views: &[SubscriptionView]) {
+    let (failed, dead) =
+        (Family::<Labels, Counter>::default(), Family::<Labels, Counter>::default());
+    let silent = Family::<Labels, Gauge>::default();
+    let has_any = |view: &&SubscriptionView| {
+        view.rejected + view.expired + view.lost + view.died + u64::from(view.silent) > 0
+    };
+    for view in views.iter().filter(has_any).take(SUBSCRIPTIONS) {
+        let subscription = ("subscription", view.name.to_string());
+        for (cause, count) in
+            [("rejected", view.rejected), ("lease", view.expired), ("stream", view.lost)]
+        {
+            let labels = vec![subscription.clone(), ("cause", cause.to_owned())];
+            failed.get_or_create(&labels).inc_by(count);
+        }
+        let labels = vec![subscription];
+        dead.get_or_create(&labels).inc_by(view.died);
+        silent.get_or_create(&labels).set(i64::from(view.silent));
+    }
+    ours.register("attempts_failed", "Attempts to deliver that counted and failed", failed);
+    ours.register("dead_letters", "Events that have become dead letters", dead);
+    ours.register(
+        "silent_subscribers",
+        "Streams that are sent nothing: they do not answer",
+        silent,
+    );
+}
+
 fn counter(registry: &mut Registry, name: &str, help: &str, value: u64) {
     registry.register(name, help, ConstCounter::new(value));
 }
@@ -179,7 +228,8 @@ fn gauge(registry: &mut Registry, name: &str, help: &str, value: u64) {
 
 #[cfg(test)]
 mod tests {
-    use handfast_core::ids::Name;
+    use handfast_core::ids::{Name, Offset, SubscriptionId};
+    use handfast_core::record::SubscriptionSettings;
     use handfast_database::{Kind, Prepared};
 
     use super::*;
@@ -187,7 +237,8 @@ mod tests {
 
     #[test]
     fn what_is_not_known_is_absent() {
-        let body = render(&NodeStats::default(), &[], 7, 1.5).expect("a string takes everything");
+        let body =
+            render(&NodeStats::default(), &[], &[], 7, 1.5).expect("a string takes everything");
         for line in [
             "handfast_transactions_begun_total 0",
             "handfast_journal_durable_lsn 7",
@@ -225,7 +276,8 @@ mod tests {
         };
         let name = Name::new("orders").expect("a name");
         let view = View { name, kind: Kind::Postgres, url: String::new(), status };
-        let body = render(&NodeStats::default(), &[view], 7, 1.5).expect("a string takes it all");
+        let body =
+            render(&NodeStats::default(), &[view], &[], 7, 1.5).expect("a string takes it all");
         for line in [
             r#"handfast_database_up{database="orders"} 1"#,
             r#"handfast_in_doubt{database="orders",label="foreign"} 2"#,
@@ -233,5 +285,42 @@ mod tests {
         ] {
             assert!(body.lines().any(|l| l == line), "{line}: {body}");
         }
+    }
+    #[test]
+    fn a_subscription_has_lines_for_what_has_failed() {
+        let view = |name: &str, rejected, died| SubscriptionView {
+            subscription: SubscriptionId(3),
+            name: Name::new(name).expect("a name"),
+            topic: Name::new("transfers").expect("a name"),
+            settings: SubscriptionSettings::default(),
+            acknowledged_below: Offset(40),
+            end: Offset(42),
+            leased: 1,
+            staged: 0,
+            waiting: 1,
+            backlog: 2,
+            dead: 0,
+            gap: None,
+            subscribers: 1,
+            silent: 0,
+            rejected,
+            expired: 0,
+            lost: 0,
+            died,
+            deleting: false,
+        };
+        let views = [view("billing", 5, 1), view("quiet", 0, 0)];
+        let body = render(&NodeStats::default(), &[], &views, 7, 1.5).expect("a string");
+        for line in [
+            r#"handfast_attempts_failed_total{subscription="billing",cause="rejected"} 5"#,
+            r#"handfast_attempts_failed_total{subscription="billing",cause="lease"} 0"#,
+            r#"handfast_dead_letters_total{subscription="billing"} 1"#,
+        ] {
+            assert!(body.lines().any(|l| l == line), "{line}: {body}");
+        }
+        assert!(!body.contains("quiet"), "nothing has happened there:\n{body}");
+        let many: Vec<_> = (0..2_000).map(|n| view(&format!("s{n}"), 1, 0)).collect();
+        let body = render(&NodeStats::default(), &[], &many, 7, 1.5).expect("a string");
+        assert_eq!(body.matches("handfast_dead_letters_total{").count(), SUBSCRIPTIONS);
     }
 }

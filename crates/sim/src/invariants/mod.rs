@@ -11,6 +11,7 @@ mod i03_non_triviality;
 mod i04_stability;
 mod i05_durability;
 mod i06_no_early_release;
+mod i07_no_innocent_dead;
 mod i07_no_lost_event;
 mod i08_no_phantom;
 mod i09_exactly_once;
@@ -108,6 +109,7 @@ impl Default for Invariants {
             Box::<i05_durability::Durability>::default(),
             Box::<i06_no_early_release::NoEarlyRelease>::default(),
             Box::<i07_no_lost_event::NoLostEvent>::default(),
+            Box::<i07_no_innocent_dead::NoInnocentDead>::default(),
             Box::<i08_no_phantom::NoPhantom>::default(),
             Box::<i09_exactly_once::ExactlyOnce>::default(),
             Box::<i10_idempotent_begin::IdempotentBegin>::default(),

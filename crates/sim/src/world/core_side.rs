@@ -34,6 +34,7 @@ impl World {
         if self.fault == Some(Fault::CountsIgnored) {
             self.ignore_counts(&mut input);
         }
+        self.count_attempts(&input);
         self.core.handle(self.now, input);
         self.drain();
         self.facts.stats = self.core.stats();

@@ -19,6 +19,7 @@ impl World {
         self.healing = true;
         self.trace.line(format_args!("{} healing", self.now.mono_ms));
         self.instances_up();
+        self.subscribers_start_anew();
         for at in 0..self.databases.len() {
             if !self.databases[at].up {
                 self.toggle_database(at);

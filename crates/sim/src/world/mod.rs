@@ -174,6 +174,8 @@ pub struct World {
 #[derive(Debug, Default)]
 struct Past {
     deliveries: Vec<(SessionId, Delivery)>,
+    /// When each delivery was sent, and to whom.
+    sent: Vec<(u64, SessionId, Delivery)>,
     decisions: std::collections::BTreeSet<(TransactionId, String)>,
     staged: BTreeMap<TransactionId, Vec<(Option<handfast_core::ids::KeyHash>, Bytes)>>,
     batches: std::collections::BTreeSet<(u128, u64)>,
@@ -223,7 +225,8 @@ impl World {
                 }
             }
             Action::Down => {
-                if let Some(session) = self.some_stream(|s| !s.broken && !s.down.is_empty()) {
+                let some = self.some_stream(|s| !s.broken && !s.down.is_empty());
+                if let Some(session) = some.filter(|session| !self.stands_still(*session)) {
                     self.deliver_down(session);
                 }
             }
@@ -310,6 +313,13 @@ impl World {
         let fitting: Vec<SessionId> =
             self.streams.iter().filter(|(_, s)| fits(s)).map(|(id, _)| *id).collect();
         self.rng.pick(&fitting).copied()
+    }
+
+    fn stands_still(&self, session: SessionId) -> bool {
+        match self.streams.get(&session).map(|stream| stream.peer) {
+            Some(Peer::Subscriber(at)) => self.subscribers[at].stands_still,
+            Some(Peer::Client(_) | Peer::Instance(..) | Peer::Publisher(_)) | None => false,
+        }
     }
 
     fn new_transaction_id(&mut self) -> TransactionId {

@@ -1,7 +1,7 @@
 //! Planted bugs of the server: what they make of its inputs and outputs. Without a planted bug
 //! everything passes unchanged.
 
-use handfast_core::command::{Command, Vote};
+use handfast_core::command::{Caller, Command, Vote};
 use handfast_core::event::{Delivery, DeliveryRef};
 use handfast_core::ids::{DeliveryToken, Offset, SessionId, TransactionId};
 use handfast_core::input::Input;
@@ -48,6 +48,31 @@ impl World {
         if let Some(intent) = self.facts.intents.get(id) {
             request.branches = intent.branches as u32;
             request.items = intent.items as u32;
+        }
+    }
+
+    /// Attempts are counted that were nobody's judgement, as if the event had been rejected.
+    pub(super) fn count_attempts(&mut self, input: &Input) {
+        let over: Vec<DeliveryRef> = match (self.fault, input) {
+            (Some(Fault::AttemptsCountedAtStreamEnd), Input::SessionEnded { session }) => {
+                let of_it = self.past.sent.iter().filter(|(_, to, _)| to == session);
+                of_it.map(|(_, _, delivery)| delivery.reference).collect()
+            }
+            (Some(Fault::AttemptsCountedUnread), Input::Tick) => {
+                let now_ms = self.now.mono_ms;
+                let over = self.past.sent.iter().filter(|(at, _, d)| at + d.lease_ms <= now_ms);
+                over.map(|(_, _, delivery)| delivery.reference).collect()
+            }
+            _ => return,
+        };
+        // Of nobody whom the checkers know.
+        let caller = Caller { session: SessionId(u64::MAX), request: self.inputs };
+        for delivery in over {
+            self.past.sent.retain(|(_, _, sent)| sent.reference != delivery);
+            let reason = "nobody has judged it".into();
+            let command = Command::Reject { delivery, reason, dead: false };
+            self.core.handle(self.now, Input::Command { caller, command });
+            self.drain();
         }
     }
 
@@ -115,6 +140,9 @@ impl World {
         delivery: &mut Delivery,
     ) -> bool {
         match fault {
+            Fault::AttemptsCountedAtStreamEnd | Fault::AttemptsCountedUnread => {
+                self.past.sent.push((self.now.mono_ms, session, delivery.clone()));
+            }
             Fault::DeliverySkipped if self.rng.percent(10) => {
                 let deliveries = vec![delivery.reference];
                 self.send(session, Command::Acknowledge { deliveries });

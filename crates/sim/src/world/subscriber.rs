@@ -1,5 +1,5 @@
-//! Subscribers: they take deliveries, acknowledge, reject, extend, forget them, or hand them to a
-//! client's transaction.
+//! Subscribers: they take deliveries, acknowledge, reject, extend, forget them, give them back, or
+//! hand them to a client's transaction; they stand still and read nothing, and they die.
 
 use handfast_core::command::Command;
 use handfast_core::event::DeliveryRef;
@@ -19,13 +19,18 @@ pub(super) struct Subscriber {
     pub held: Vec<DeliveryRef>,
     /// Credit that it has used up.
     used: u32,
+    /// It stands still: it reads nothing and says nothing.
+    pub stands_still: bool,
+    /// When it last said that it is there, although it had nothing to say.
+    word_ms: u64,
 }
 
 impl Subscriber {
     /// A subscriber.
     #[must_use]
     pub(super) fn new(subscription: usize) -> Self {
-        Self { subscription, session: None, subscribed: false, held: Vec::new(), used: 0 }
+        let (session, subscribed, held) = (None, false, Vec::new());
+        Self { subscription, session, subscribed, held, used: 0, stands_still: false, word_ms: 0 }
     }
 }
 
@@ -41,8 +46,21 @@ impl World {
                 (Some(session), false, 0);
             return;
         };
-        if !self.subscribers[at].subscribed {
+        if !self.healing && self.rng.percent(2) {
+            self.subscribers[at].stands_still ^= true;
+        }
+        if !self.healing && self.rng.percent(2) {
+            // It dies, with whatever it had.
+            return self.break_stream(session);
+        }
+        if !self.subscribers[at].subscribed || self.subscribers[at].stands_still {
             return;
+        }
+        let now_ms = self.now.mono_ms;
+        if self.healing && self.subscribers[at].word_ms + 1_000 <= now_ms {
+            // What it gave to a client may never be answered; then it has to say a word.
+            self.subscribers[at].word_ms = now_ms;
+            self.send(session, Command::Credit { more: 0 });
         }
         let used = self.subscribers[at].used;
         if used > 0 && (self.healing || self.rng.percent(40)) {
@@ -74,6 +92,10 @@ impl World {
             14 => {
                 self.subscribers[at].held.swap_remove(which);
             }
+            15 => {
+                let deliveries = vec![self.subscribers[at].held.swap_remove(which)];
+                self.send(session, Command::GiveBack { deliveries });
+            }
             _ => {}
         }
     }
@@ -102,6 +124,17 @@ impl World {
             // Sometimes a subscriber goes on with what it had got.
             if self.rng.percent(70) {
                 self.subscribers[at].held.clear();
+            }
+        }
+    }
+
+    /// Whoever forgot deliveries or stood still is started anew: a stream that does not say a word
+    /// is sent nothing.
+    pub(super) fn subscribers_start_anew(&mut self) {
+        for at in 0..self.subscribers.len() {
+            self.subscribers[at].stands_still = false;
+            if let Some(session) = self.subscribers[at].session {
+                self.break_stream(session);
             }
         }
     }

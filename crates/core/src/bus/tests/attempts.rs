@@ -337,11 +337,8 @@ fn every_dead_letter_has_a_reason() {
     };
     let mut world = world(1, 1);
     let refs = world.took_refs();
-    let reject = |delivery, reason: &str, dead| Command::Reject {
-        delivery,
-        reason: reason.into(),
-        dead,
-    };
+    let reject =
+        |delivery, reason: &str, dead| Command::Reject { delivery, reason: reason.into(), dead };
     world.ask(7, reject(refs[0], "no such account", false));
     pass(&mut world, 100);
     for _ in 0..2 {

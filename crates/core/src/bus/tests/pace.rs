@@ -84,7 +84,8 @@ impl Shop {
     fn work(&mut self) {
         let now = self.world.now.mono_ms;
         for at in 0..self.consumers.len() {
-            if let Some((_, delivery)) = self.consumers[at].at_work.take_if(|(end, _)| *end <= now) {
+            if let Some((_, delivery)) = self.consumers[at].at_work.take_if(|(end, _)| *end <= now)
+            {
                 *self.done.entry(delivery.offset.0).or_default() += 1;
                 let session = self.consumers[at].session;
                 self.refused += self.world.answer(session, &[delivery]).len();
