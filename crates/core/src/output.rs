@@ -112,6 +112,8 @@ pub enum Output {
         id: TransactionId,
         /// The database.
         database: Name,
+        /// Nobody has asked: its stream ended, or its deadline passed.
+        abandoned: bool,
     },
     /// A person should look: a metric, a log line, an entry in `indoubt`.
     Attention {

@@ -81,6 +81,8 @@ codes! {
     UnknownDatabase = "unknown_database", final;
     /// The database is registered, but may not be trusted with this.
     DatabaseRefused = "database_refused", later;
+    /// The caller's own connection leads to another database than the one registered under the name.
+    WrongDatabase = "wrong_database", final;
     /// The transaction is being resolved; ask again later.
     Pending = "pending", later;
     /// There is no marker: the local commit that is reported did not happen, or came too late.

@@ -1,6 +1,6 @@
 -- The tables of handfast in a MariaDB database (10.6 or later).
--- They have to be in the database that the application is connected to when it writes its marker:
--- the very one that is registered with the server.
+-- They have to be in the database that is registered with the server. The marker's statement names
+-- that database, so that the application's session may be in another one of the same server.
 CREATE TABLE IF NOT EXISTS handfast_branch (
     id varchar(64) CHARACTER SET ascii COLLATE ascii_bin NOT NULL PRIMARY KEY,
     outcome enum('committed', 'aborted') CHARACTER SET ascii COLLATE ascii_bin NOT NULL,

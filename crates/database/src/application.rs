@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use thiserror::Error;
 
+use crate::Home;
+
 /// A step in the application's connection failed.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[non_exhaustive]
@@ -18,6 +20,15 @@ pub enum ApplicationError {
         /// The same work may succeed in a new transaction.
         retryable: bool,
         /// The connection is not usable any more: close it, do not give it back to a pool.
+        discard: bool,
+    },
+    /// It did not happen and never will: the connection leads to another database than the one in
+    /// which the marker belongs, which has refused it.
+    #[error("the connection leads to {here}")]
+    Elsewhere {
+        /// Where the connection leads.
+        here: Home,
+        /// As in `No`.
         discard: bool,
     },
     /// Nobody knows whether it happened. After `commit_local`: tell the server so, which resolves
@@ -35,7 +46,7 @@ impl ApplicationError {
     /// It is certain that nothing happened.
     #[must_use]
     pub fn is_no(&self) -> bool {
-        matches!(self, Self::No { .. })
+        matches!(self, Self::No { .. } | Self::Elsewhere { .. })
     }
 
     /// The same work may succeed in a new transaction.
@@ -48,7 +59,7 @@ impl ApplicationError {
     #[must_use]
     pub fn discards_connection(&self) -> bool {
         match self {
-            Self::No { discard, .. } => *discard,
+            Self::No { discard, .. } | Self::Elsewhere { discard, .. } => *discard,
             Self::Unknown { .. } => true,
         }
     }

@@ -16,6 +16,7 @@ mod connect;
 pub mod doctor;
 pub mod errors;
 mod fault;
+mod home;
 pub mod mariadb;
 mod options;
 mod owner;
@@ -34,6 +35,7 @@ pub use connect::{ConnectError, connect};
 pub use fault::Fault;
 pub use handfast_core::branch::{self, BranchId};
 pub use handfast_core::ids::Holder;
+pub use home::{Home, Marker};
 pub use options::Options;
 pub use owner::{Claim, Contradiction, Owner};
 pub use participant::{End, Finished, Identity, Kind, Outcome, Prepared};
@@ -79,7 +81,8 @@ pub trait Database: Send + Sync {
     /// [`Fault`]; nothing is known then, about any of them.
     async fn outcomes(&self, branches: &[BranchId]) -> Result<Vec<Option<Outcome>>, Fault>;
 
-    /// Which of these branches are prepared, in the order asked: one look for all of them.
+    /// Which of these branches are prepared in this database, in the order asked: one look for all of
+    /// them. MariaDB's list is the whole server's, so there their markers are looked for as well.
     ///
     /// # Errors
     /// [`Fault`]; nothing is known then, about any of them.

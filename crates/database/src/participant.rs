@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use handfast_core::input::BranchReport;
 
-use crate::BranchId;
+use crate::{BranchId, Home};
 
 /// Which database it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -103,6 +103,8 @@ pub struct Identity {
     /// The database itself, by whatever address it was reached (MY9). It changes when its server is
     /// started again, because nothing else tells a server from a running copy of its files.
     pub database: String,
+    /// The same, as those have to see it who write a marker there.
+    pub home: Home,
 }
 
 impl Identity {

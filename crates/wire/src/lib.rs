@@ -18,6 +18,7 @@ pub mod digest;
 pub mod encoded;
 pub mod event;
 pub mod events;
+mod homes;
 pub mod ids;
 mod malformed;
 pub mod participants;
@@ -29,6 +30,7 @@ pub mod transactions;
 pub mod v1;
 pub mod views;
 
+pub use homes::{Home, Homes};
 pub use malformed::Malformed;
 pub use {bytes, prost, prost_types, tonic};
 

@@ -78,6 +78,7 @@ pub fn grpc_code(code: Code) -> tonic::Code {
         | Code::NotAttached
         | Code::WrongState
         | Code::LocalTransaction
+        | Code::WrongDatabase
         | Code::MarkerNotWritten
         | Code::Deleting
         | Code::DeliveryExpired

@@ -16,7 +16,7 @@ use tonic::Status;
 
 use crate::raw::transaction_request::Call;
 use crate::v1::transaction_reply::Result as Answer;
-use crate::{Malformed, digest, events, ids, raw, status, v1};
+use crate::{Home, Homes, Malformed, digest, events, ids, raw, status, v1};
 
 /// Entries of a list when the caller names no limit.
 pub const DEFAULT_LIMIT: u32 = 100;
@@ -282,12 +282,14 @@ impl From<BranchRequest> for v1::Branch {
 }
 
 /// What answers say about the store besides what was asked.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct About {
+#[derive(Clone, Copy, Debug)]
+pub struct About<'a> {
     /// The store, which is part of the ids of its branches.
     pub store: StoreId,
     /// How far back idempotency keys reach, Unix time in milliseconds.
     pub keys_since_ms: u64,
+    /// Where its databases are.
+    pub homes: &'a Homes,
 }
 
 /// The answer on a Session to the request with this number, which is about this transaction (if
@@ -296,7 +298,7 @@ pub struct About {
 /// # Panics
 /// When the reply is not one to a command about transactions.
 #[must_use]
-pub fn session_reply(request: u64, reply: Reply, about: About) -> v1::TransactionReply {
+pub fn session_reply(request: u64, reply: Reply, about: About<'_>) -> v1::TransactionReply {
     v1::TransactionReply { request, result: Some(answer(reply, about)) }
 }
 
@@ -315,11 +317,16 @@ pub fn session_refusal(request: u64, refusal: Refusal) -> v1::TransactionReply {
     v1::TransactionReply { request, result: Some(Answer::Refusal(refusal.into())) }
 }
 
-fn answer(reply: Reply, about: About) -> Answer {
+fn answer(reply: Reply, about: About<'_>) -> Answer {
     let branch_ids = |id, databases: Vec<Name>| {
-        let branch = |database: &Name| v1::BranchId {
-            database: database.as_str().to_owned(),
-            branch_id: BranchId::new(id, about.store, database).to_string(),
+        let branch = |database: &Name| {
+            let Home { table, identity } = about.homes.of(database);
+            v1::BranchId {
+                database: database.as_str().to_owned(),
+                branch_id: BranchId::new(id, about.store, database).to_string(),
+                table,
+                identity,
+            }
         };
         databases.iter().map(branch).collect()
     };
@@ -370,7 +377,7 @@ macro_rules! unary {
         ///
         /// # Panics
         /// When the reply is one to another command.
-        pub fn $name(reply: Reply, about: About) -> Result<$message, Status> {
+        pub fn $name(reply: Reply, about: About<'_>) -> Result<$message, Status> {
             if let Reply::Refused(refusal) = reply {
                 return Err(status::status(refusal));
             }

@@ -329,8 +329,9 @@ fn the_number_zero_is_the_servers_own() {
     }
 }
 
-const ABOUT: transactions::About =
-    transactions::About { store: handfast_core::ids::StoreId(2), keys_since_ms: 7 };
+static HOMES: handfast_wire::Homes = handfast_wire::Homes::new();
+static ABOUT: transactions::About<'_> =
+    transactions::About { store: handfast_core::ids::StoreId(2), keys_since_ms: 7, homes: &HOMES };
 
 #[test]
 fn answers_carry_their_number_and_calls_their_status() {

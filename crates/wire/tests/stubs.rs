@@ -28,7 +28,9 @@ fn counter(call: Call) -> Reply {
     }
 }
 
-const ABOUT: About = About { store: handfast_core::ids::StoreId(2), keys_since_ms: 7 };
+static HOMES: handfast_wire::Homes = handfast_wire::Homes::new();
+static ABOUT: About<'_> =
+    About { store: handfast_core::ids::StoreId(2), keys_since_ms: 7, homes: &HOMES };
 
 type Answer<T> = Result<Response<T>, Status>;
 

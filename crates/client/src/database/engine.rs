@@ -4,7 +4,7 @@
 use std::future::Future;
 use std::time::Duration;
 
-use handfast_database::{ApplicationError, BranchId, Holder};
+use handfast_database::{ApplicationError, BranchId, Holder, Home, Kind, Marker};
 
 use super::join::Place;
 use super::lease::Lease;
@@ -16,10 +16,21 @@ type Answer<T, E> = Result<T, E>;
 /// After an error the connection is in a state that nobody knows, unless the error says otherwise
 /// ([`ApplicationError::discards_connection`]).
 pub trait Engine: sqlx::Database {
+    /// Which it is.
+    const KIND: Kind;
     /// The inbox's table.
     const INBOX: &'static str;
     /// Creates it if it is not there.
     const CREATE_INBOX: &'static str;
+
+    /// Where a connection leads.
+    fn home(
+        connection: &mut Self::Connection,
+    ) -> impl Future<Output = Answer<Home, sqlx::Error>> + Send;
+
+    /// Whether a marker that belongs to one place may be written from a connection that leads to
+    /// another.
+    fn is_at_home(here: &Home, belongs: &Home) -> bool;
 
     /// Opens a local transaction, bounded by what is left of its deadline.
     fn begin_local(
@@ -30,7 +41,7 @@ pub trait Engine: sqlx::Database {
     /// The guarded marker and COMMIT of a local transaction.
     fn commit_local(
         connection: &mut Self::Connection,
-        branch: &BranchId,
+        marker: Marker<'_>,
     ) -> impl Future<Output = Answer<(), ApplicationError>> + Send;
 
     /// The guarded COMMIT of a local transaction that handfast knows nothing of.
@@ -54,7 +65,7 @@ pub trait Engine: sqlx::Database {
     /// The guarded prepare.
     fn prepare(
         connection: &mut Self::Connection,
-        branch: &BranchId,
+        marker: Marker<'_>,
     ) -> impl Future<Output = Answer<(), ApplicationError>> + Send;
 
     /// Rolls a branch back that was not prepared.

@@ -112,6 +112,19 @@ impl Failure {
         Self { database: database.to_owned(), step, code, message, retryable }
     }
 
+    /// The database is not as the server saw it last, and the server does not say that it is wrong.
+    pub(super) fn restarted(database: &str, step: Step) -> Self {
+        Self {
+            database: database.to_owned(),
+            step,
+            code: String::new(),
+            message: "it is another one than the server saw last: started again, or not the one \
+                      that is registered, which the server cannot say now"
+                .to_owned(),
+            retryable: true,
+        }
+    }
+
     pub(super) fn of(database: &str, step: Step, error: ApplicationError) -> Self {
         let retryable = error.is_retryable();
         let (code, message) = match error {

@@ -6,12 +6,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use handfast_core::ids::TransactionId;
 use handfast_core::refusal::Code;
-use handfast_database::{BranchId, Holder};
+use handfast_database::{ApplicationError, BranchId, Holder, Home, Marker};
 use handfast_wire::raw::transaction_request::Call;
 use handfast_wire::{ids, v1};
 use sqlx::Pool;
 use tokio::time::{Instant, timeout, timeout_at};
 
+use super::home::{Issued, wrong_database};
 use super::lease::{Lease, UNDO};
 use super::local::{branch_id, check_name};
 use super::{Error, Failure, Participant, Step};
@@ -27,6 +28,7 @@ use crate::transaction::{BeginOptions, OpenTransaction, database_branches};
 #[must_use = "without its work the transaction cannot be committed"]
 pub struct Branch {
     place: Place,
+    issued: Issued,
     databases: Arc<Databases>,
 }
 
@@ -182,8 +184,9 @@ impl OpenTransaction {
     /// Cancel safety: dropped before it returns, the transaction cannot be committed any more.
     ///
     /// # Errors
-    /// Refused (`unknown_database`, `already_enlisted`): it changes nothing. Any other error is
-    /// the transaction's end: the database has rolled back, abort was asked, and `commit` says why.
+    /// Refused (`unknown_database`, `already_enlisted`): it changes nothing. Any other error, also
+    /// `wrong_database` (the pool leads to another database than the registered one), is the
+    /// transaction's end: the database has rolled back, abort was asked, and `commit` says why.
     pub async fn join<D, T, E, W>(
         &mut self,
         database: impl Into<String>,
@@ -247,16 +250,20 @@ impl OpenTransaction {
             }
         }
         let mut ids = ids.into_iter();
-        Ok(names.map(|database| Branch {
-            place: Place {
-                handfast: self.handfast.clone(),
-                id: self.id,
-                database,
-                branch: ids.next().expect("there is one for each name"),
-                stream: self.stream,
-                deadline: self.deadline,
-            },
-            databases: Arc::clone(&self.databases),
+        Ok(names.map(|database| {
+            let issued: Issued = ids.next().expect("there is one for each name");
+            Branch {
+                place: Place {
+                    handfast: self.handfast.clone(),
+                    id: self.id,
+                    database,
+                    branch: issued.branch,
+                    stream: self.stream,
+                    deadline: self.deadline,
+                },
+                issued,
+                databases: Arc::clone(&self.databases),
+            }
         }))
     }
 }
@@ -280,6 +287,10 @@ impl Branch {
         W: AsyncFnOnce(&mut D::Connection) -> Result<T, E>,
     {
         let Place { branch, deadline, .. } = self.place;
+        let home = match self.issued.home::<D>(&self.place.database) {
+            Ok(home) => home,
+            Err(refusal) => return Err(self.refused(refusal)),
+        };
         let begin = self.start(pool);
         let started = timeout_at(deadline, begin).await;
         let (mut lease, holder) = match started {
@@ -299,11 +310,19 @@ impl Branch {
             }
             Err(_) => return Err(self.too_late()),
         };
-        match timeout_at(deadline, D::prepare(&mut lease, &branch)).await {
+        match timeout_at(
+            deadline,
+            D::prepare(&mut lease, Marker { branch: &branch, home: home.as_ref() }),
+        )
+        .await
+        {
             Ok(Ok(())) => {}
             Ok(Err(error)) => {
                 if !error.discards_connection() {
                     lease.give_back();
+                }
+                if let (ApplicationError::Elsewhere { here, .. }, Some(belongs)) = (&error, &home) {
+                    return Err(self.elsewhere::<D, E>(here, belongs).await);
                 }
                 let failure = Failure::of(&self.place.database, Step::Prepare, error);
                 return Err(self.database_failed(failure));
@@ -365,6 +384,20 @@ impl Branch {
         }
         state.votes.push(vote);
         Ok(())
+    }
+
+    /// The database has refused the marker, and rolled back.
+    async fn elsewhere<D: Participant, E>(&self, here: &Home, belongs: &Home) -> Error<E> {
+        let Place { handfast, database, .. } = &self.place;
+        match wrong_database::<D>(handfast, database, here, belongs).await {
+            Some(refusal) => self.refused(refusal),
+            None => self.database_failed(Failure::restarted(database, Step::Prepare)),
+        }
+    }
+
+    fn refused<E>(&self, refusal: Refusal) -> Error<E> {
+        self.fail(refusal.detail.clone(), false);
+        Error::Transaction(refusal.into())
     }
 
     fn database_failed<E>(&self, failure: Failure) -> Error<E> {

@@ -10,13 +10,14 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use handfast_core::ids::{Name, TransactionId};
 use handfast_core::limits::KEY_BYTES;
 use handfast_core::refusal::Code;
-use handfast_database::BranchId;
+use handfast_database::{ApplicationError, BranchId, Home, Marker};
 use handfast_wire::raw::transaction_request::Call;
 use handfast_wire::v1::transaction_reply::Result as Answer;
 use handfast_wire::{ids, raw, v1};
 use sqlx::Pool;
 use tokio::time::{Instant, timeout_at};
 
+use super::home::{Issued, wrong_database};
 use super::lease::Lease;
 use super::pending::Pending;
 use super::{Error, Failure, Participant, Step};
@@ -149,7 +150,8 @@ impl Handfast {
     /// and its events with it. A connection that was in use is then closed.
     ///
     /// # Errors
-    /// [`Error`], which says whether anything may have happened.
+    /// [`Error`], which says whether anything may have happened. `wrong_database`: the pool leads to
+    /// another database than the registered one, and nothing happened.
     pub async fn local<D, T, E, W>(
         &self,
         database: impl Into<String>,
@@ -208,7 +210,7 @@ pub(super) struct LocalRun {
 struct Begun {
     repeated: bool,
     /// None: an earlier run has ended, and its branch is of no use any more.
-    branch: Option<BranchId>,
+    branch: Option<Issued>,
     remaining: Duration,
     keys_since: SystemTime,
 }
@@ -270,12 +272,20 @@ impl LocalRun {
             }
         };
         let pending = Pending::new(&self.handfast, id, begun.remaining, self.options.wait);
-        let Some(branch) = begun.branch else {
+        let Some(issued) = begun.branch else {
             lease.undo().await;
             return Ok((Some(pending.look_up().await?), true));
         };
+        let home = match issued.home::<D>(&self.database) {
+            Ok(home) => home,
+            Err(refusal) => {
+                lease.undo().await;
+                return Err(Error::Transaction(refusal.into()));
+            }
+        };
+        let marker = Marker { branch: &issued.branch, home: home.as_ref() };
         let until = Instant::now() + begun.remaining;
-        match timeout_at(until, D::commit_local(&mut lease, &branch)).await {
+        match timeout_at(until, D::commit_local(&mut lease, marker)).await {
             Ok(Ok(())) => {
                 lease.give_back();
                 let committed = match self.options.wait {
@@ -290,12 +300,29 @@ impl LocalRun {
                 } else {
                     lease.give_back();
                 }
-                pending.not_committed::<D, E>(&self.database, error, begun.repeated).await
+                match (error, &home) {
+                    (ApplicationError::Elsewhere { here, .. }, Some(belongs)) => {
+                        // The server is told when `pending` is dropped.
+                        Err(self.elsewhere::<D, E>(&here, belongs).await)
+                    }
+                    (error, _) => {
+                        let repeated = begun.repeated;
+                        pending.not_committed::<D, E>(&self.database, error, repeated).await
+                    }
+                }
             }
             Err(_) => {
                 drop(lease);
                 Ok((Some(pending.look_up().await?), begun.repeated))
             }
+        }
+    }
+
+    /// The database has refused the marker, and rolled back.
+    async fn elsewhere<D: Participant, E>(&self, here: &Home, belongs: &Home) -> Error<E> {
+        match wrong_database::<D>(&self.handfast, &self.database, here, belongs).await {
+            Some(refusal) => Error::Transaction(refusal.into()),
+            None => Error::Database(Failure::restarted(&self.database, Step::Commit)),
         }
     }
 
@@ -387,12 +414,17 @@ pub(super) fn branch_id(
     issued: &[v1::BranchId],
     database: &str,
     id: TransactionId,
-) -> Result<Option<BranchId>, TransactionError> {
+) -> Result<Option<Issued>, TransactionError> {
     let Some(issued) = issued.iter().find(|issued| issued.database == database) else {
         return Ok(None);
     };
     match issued.branch_id.parse::<BranchId>() {
-        Ok(branch) if branch.transaction == id => Ok(Some(branch)),
+        Ok(branch) if branch.transaction == id => {
+            let v1::BranchId { table, identity, .. } = issued;
+            let known = !table.is_empty() || !identity.is_empty();
+            let located = || v1::Located { table: table.clone(), identity: identity.clone() };
+            Ok(Some(Issued { branch, home: known.then(located) }))
+        }
         _ => {
             let problem = format!("{:?} is no branch of {id}", issued.branch_id);
             Err(TransactionError::Fault(Fault::Failed(problem)))

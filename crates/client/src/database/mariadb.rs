@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use handfast_database::errors::mariadb::{message, number};
 use handfast_database::mariadb::application;
-use handfast_database::{ApplicationError, BranchId, Holder};
+use handfast_database::{ApplicationError, BranchId, Holder, Home, Kind, Marker};
 use sqlx::{AssertSqlSafe, MySql, MySqlConnection, Row};
 
 use super::engine::Engine;
@@ -13,8 +13,18 @@ use super::join::Place;
 use super::lease::Lease;
 
 impl Engine for MySql {
+    const KIND: Kind = Kind::MariaDb;
     const INBOX: &'static str = "handfast_inbox";
     const CREATE_INBOX: &'static str = include_str!("../../sql/inbox.mariadb.sql");
+
+    async fn home(connection: &mut MySqlConnection) -> Result<Home, sqlx::Error> {
+        application::home(connection).await
+    }
+
+    fn is_at_home(here: &Home, belongs: &Home) -> bool {
+        // Another database of the same server is as good: its engine is one.
+        here.identity() == belongs.identity()
+    }
 
     async fn begin_local(
         connection: &mut MySqlConnection,
@@ -25,9 +35,9 @@ impl Engine for MySql {
 
     async fn commit_local(
         connection: &mut MySqlConnection,
-        branch: &BranchId,
+        marker: Marker<'_>,
     ) -> Result<(), ApplicationError> {
-        application::commit_local(connection, branch).await
+        application::commit_local(connection, marker).await
     }
 
     async fn commit_alone(connection: &mut MySqlConnection) -> Result<(), ApplicationError> {
@@ -48,9 +58,9 @@ impl Engine for MySql {
 
     async fn prepare(
         connection: &mut MySqlConnection,
-        branch: &BranchId,
+        marker: Marker<'_>,
     ) -> Result<(), ApplicationError> {
-        application::prepare(connection, branch).await
+        application::prepare(connection, marker).await
     }
 
     async fn roll_back_branch(

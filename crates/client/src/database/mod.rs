@@ -27,6 +27,7 @@ mod engine;
 mod error;
 #[cfg(feature = "mariadb")]
 pub(crate) mod finisher;
+mod home;
 mod inbox;
 mod join;
 mod lease;

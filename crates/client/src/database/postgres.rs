@@ -5,7 +5,7 @@ use std::time::Duration;
 use handfast_database::errors::postgres::{code, meaning, message};
 use handfast_database::errors::{Meaning, Step};
 use handfast_database::postgres::application;
-use handfast_database::{ApplicationError, BranchId, Holder};
+use handfast_database::{ApplicationError, BranchId, Holder, Home, Kind, Marker};
 use sqlx::{AssertSqlSafe, PgConnection, Postgres, Row};
 
 use super::engine::Engine;
@@ -13,8 +13,17 @@ use super::join::Place;
 use super::lease::Lease;
 
 impl Engine for Postgres {
+    const KIND: Kind = Kind::Postgres;
     const INBOX: &'static str = "public.handfast_inbox";
     const CREATE_INBOX: &'static str = include_str!("../../sql/inbox.postgres.sql");
+
+    async fn home(connection: &mut PgConnection) -> Result<Home, sqlx::Error> {
+        application::home(connection).await
+    }
+
+    fn is_at_home(here: &Home, belongs: &Home) -> bool {
+        here == belongs
+    }
 
     async fn begin_local(
         connection: &mut PgConnection,
@@ -25,9 +34,9 @@ impl Engine for Postgres {
 
     async fn commit_local(
         connection: &mut PgConnection,
-        branch: &BranchId,
+        marker: Marker<'_>,
     ) -> Result<(), ApplicationError> {
-        application::commit_local(connection, branch).await
+        application::commit_local(connection, marker).await
     }
 
     async fn commit_alone(connection: &mut PgConnection) -> Result<(), ApplicationError> {
@@ -58,9 +67,9 @@ impl Engine for Postgres {
 
     async fn prepare(
         connection: &mut PgConnection,
-        branch: &BranchId,
+        marker: Marker<'_>,
     ) -> Result<(), ApplicationError> {
-        application::prepare(connection, branch).await
+        application::prepare(connection, marker).await
     }
 
     async fn roll_back_branch(

@@ -14,6 +14,7 @@ use futures_util::stream::FuturesUnordered;
 use sqlx::Pool;
 use tokio::time::{Instant, timeout_at};
 
+use super::home;
 use super::inbox::Inbox;
 use super::local::{LocalRun, check_name};
 use super::{Error, LocalOptions, LocalTransaction, Participant};
@@ -105,7 +106,8 @@ impl Subscription {
     /// Cancel safety: what was under way when it is dropped is rolled back or takes effect, once.
     ///
     /// # Errors
-    /// As [`Subscription::next`], except that a retryable one is not returned.
+    /// As [`Subscription::next`], except that a retryable one is not returned. `wrong_database`: the
+    /// pool leads to another database than the registered one.
     pub async fn process<D, E, W>(
         &mut self,
         database: impl Into<String>,
@@ -145,6 +147,7 @@ impl Subscription {
         let Some(store) = self.handfast.server().map(|server| server.store) else {
             return Err(Fault::Closed("it was never open").into());
         };
+        home::check(&self.handfast, &database, pool).await?;
         let (handfast, name) = (self.handfast.clone(), self.name.clone());
         let consumer = Consumer { handfast, database, pool };
         let mut working = FuturesUnordered::new();

@@ -135,6 +135,8 @@ pub(crate) fn branch_ids(id: TransactionId, databases: &[&str]) -> Vec<v1::Branc
     let issued = |database: &&str| v1::BranchId {
         database: (*database).to_owned(),
         branch_id: branch(id, database).to_string(),
+        // Not said by this server.
+        ..v1::BranchId::default()
     };
     databases.iter().map(issued).collect()
 }

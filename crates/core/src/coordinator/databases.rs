@@ -223,7 +223,7 @@ impl Coordinator {
                     participant: Some(database.clone()),
                     ..Reason::new(
                         ReasonCode::VotedNo,
-                        "the database does not hold it prepared, whatever its caller said",
+                        "the database does not hold it prepared with its marker, whatever its caller said",
                         true,
                     )
                 };
@@ -256,7 +256,10 @@ impl Coordinator {
                 return self.decide_commit(cx, id);
             }
             Found::No => {
-                let detail = format!("{id} has no marker: its local transaction has not committed");
+                let detail = format!(
+                    "{id} has no marker: its local transaction has not committed, or in another \
+                     database than the registered one"
+                );
                 Refusal::new(Code::MarkerNotWritten, detail)
             }
             Found::Unknown => {

@@ -46,8 +46,9 @@ impl Coordinator {
         }
         resolving.under_way = true;
         resolving.attempts += 1;
+        let abandoned = tx.doomed.as_ref().is_some_and(is_abandoned);
         let late = cx.now.mono_ms >= resolving.since_ms + cx.limits.attention_ms;
-        cx.effects.emit(Output::Resolve { id, database });
+        cx.effects.emit(Output::Resolve { id, database, abandoned });
         if late {
             self.attention(cx, id, "the database does not say how a local transaction ended");
         }
@@ -83,6 +84,7 @@ impl Coordinator {
             }
             Resolution::Tombstone | Resolution::Aborted => {
                 let asked = tx.doomed.take();
+                self.counters.abandoned += u64::from(asked.as_ref().is_some_and(is_abandoned));
                 let reason = asked.unwrap_or_else(|| Reason {
                     code: ReasonCode::NotCommittedLocally,
                     participant: tx.local_database().cloned(),
@@ -101,5 +103,19 @@ impl Coordinator {
                 self.rearm(cx, id);
             }
         }
+    }
+}
+
+/// Whoever began it has not come back to say how it ended. If its database holds no marker, either it
+/// was never committed, or it was committed in another database than the one registered.
+fn is_abandoned(reason: &Reason) -> bool {
+    match reason.code {
+        ReasonCode::ClientGone | ReasonCode::DeadlinePassed => true,
+        ReasonCode::VotedNo
+        | ReasonCode::Aborted
+        | ReasonCode::Incomplete
+        | ReasonCode::CoordinatorRestarted
+        | ReasonCode::Operator
+        | ReasonCode::NotCommittedLocally => false,
     }
 }

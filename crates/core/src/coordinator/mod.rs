@@ -99,6 +99,8 @@ pub struct Counters {
     pub failed: u64,
     /// Transactions that asked for a person's attention.
     pub attention: u64,
+    /// Local transactions that nobody has said the end of, and whose database had no marker.
+    pub abandoned: u64,
 }
 
 impl Coordinator {

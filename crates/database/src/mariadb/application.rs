@@ -32,7 +32,7 @@ use sqlx::{AssertSqlSafe, Either, MySqlConnection};
 use super::session;
 use crate::application::{ApplicationError, milliseconds};
 use crate::errors::mariadb::{NO_SAVEPOINT, code, may_pass, message as words, number};
-use crate::{BranchId, End, Holder};
+use crate::{BranchId, End, Holder, Home, Marker};
 
 /// Ties what is open to the guard at its end: see the module.
 const GUARD: &str = "SAVEPOINT handfast";
@@ -68,17 +68,18 @@ pub async fn start(
 /// Always [`ApplicationError::No`], and the connection is to be closed.
 pub async fn prepare(
     connection: &mut MySqlConnection,
-    branch: &BranchId,
+    marker: impl Into<Marker<'_>>,
 ) -> Result<(), ApplicationError> {
-    let xid = branch.xid();
-    let sql = format!("{GUARDED}; {}; XA END {xid}; XA PREPARE {xid}", marker(branch));
+    let marker = marker.into();
+    let xid = marker.branch.xid();
+    let sql = format!("{GUARDED}; {}; XA END {xid}; XA PREPARE {xid}", insert(marker));
     let no = match message_of(connection, sql).await {
         Said { rows, error: None } if rows.get(1) == Some(&1) => return Ok(()),
         Said { rows, error: None } => rolled_back(None, swallowed(&rows)),
         Said { error: Some(error), .. } => refused(&error),
     };
-    give_up(connection, branch).await;
-    Err(no)
+    give_up(connection, marker.branch).await;
+    Err(elsewhere(connection, marker.home, no).await)
 }
 
 /// Which session this is, as [`start`] says it. Has to be asked before [`prepare`].
@@ -117,8 +118,11 @@ pub async fn begin_local(
     connection: &mut MySqlConnection,
     remaining: Duration,
 ) -> Result<(), sqlx::Error> {
-    let sql = format!("{}; START TRANSACTION; {GUARD}", limits(remaining));
-    sqlx::raw_sql(AssertSqlSafe(sql)).execute(connection).await?;
+    let sql = format!("{}; {}; START TRANSACTION; {GUARD}", limits(remaining), session::OWN);
+    let rows = sqlx::raw_sql(AssertSqlSafe(sql)).fetch_all(&mut *connection).await?;
+    let row = rows.first().ok_or(sqlx::Error::RowNotFound)?;
+    // The session has to know its server for the marker.
+    session::own(connection, row).await?;
     Ok(())
 }
 
@@ -130,10 +134,14 @@ pub async fn begin_local(
 /// resolve it.
 pub async fn commit_local(
     connection: &mut MySqlConnection,
-    branch: &BranchId,
+    marker: impl Into<Marker<'_>>,
 ) -> Result<(), ApplicationError> {
-    let sql = format!("{GUARDED}; {}; COMMIT; {RESET}", marker(branch));
-    let rows = commit(connection, sql, 2).await?;
+    let marker = marker.into();
+    let sql = format!("{GUARDED}; {}; COMMIT; {RESET}", insert(marker));
+    let rows = match commit(connection, sql, 2).await {
+        Ok(rows) => rows,
+        Err(error) => return Err(elsewhere(connection, marker.home, error).await),
+    };
     match rows.get(1) {
         Some(1) => Ok(()),
         _ => Err(ApplicationError::Unknown { code: String::new(), message: swallowed(&rows) }),
@@ -194,9 +202,55 @@ pub async fn roll_back_branch(
     Ok(())
 }
 
-fn marker(branch: &BranchId) -> String {
-    format!("INSERT INTO handfast_branch (id, outcome) VALUES ('{branch}', 'committed')")
+/// Where a connection leads.
+///
+/// # Errors
+/// The driver's.
+pub async fn home(connection: &mut MySqlConnection) -> Result<Home, sqlx::Error> {
+    session::home(connection).await
 }
+
+/// On another server, or a copy of the same one, the outcome is NULL, which the table refuses
+/// (1048, in every `sql_mode`).
+fn insert(Marker { branch, home }: Marker<'_>) -> String {
+    match home {
+        None => {
+            format!("INSERT INTO handfast_branch (id, outcome) VALUES ('{branch}', 'committed')")
+        }
+        Some(home) => format!(
+            "INSERT INTO {} (id, outcome) VALUES ('{branch}', IF({} = {}, 'committed', NULL))",
+            home.table(),
+            session::HOME,
+            home.literal()
+        ),
+    }
+}
+
+/// Whether a NO says that the connection leads to another server than the one where the marker
+/// belongs. Another database of the same server is as good: its engine is one, and so is the
+/// transaction.
+async fn elsewhere(
+    connection: &mut MySqlConnection,
+    belongs: Option<&Home>,
+    no: ApplicationError,
+) -> ApplicationError {
+    let (Some(belongs), ApplicationError::No { code, discard, .. }) = (belongs, &no) else {
+        return no;
+    };
+    if !ELSEWHERE.contains(&code.as_str()) {
+        return no;
+    }
+    match home(connection).await {
+        Ok(here) if here.identity() != belongs.identity() => {
+            ApplicationError::Elsewhere { here, discard: *discard }
+        }
+        Ok(_) | Err(_) => no,
+    }
+}
+
+/// What another server answers to the marker: that it is another one, has no such database or
+/// table, or that the account may not write there.
+const ELSEWHERE: [&str; 6] = ["1048", "1044", "1049", "1142", "1143", "1146"];
 
 /// What was heard of the statements of a message, in their order.
 struct Said {

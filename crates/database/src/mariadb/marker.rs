@@ -1,7 +1,7 @@
 //! Markers and tombstones, from the server's side. Every statement is its own transaction: under
 //! REPEATABLE READ a duplicate key is reported for a row that the same transaction cannot see.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use handfast_core::input::Resolution;
 use sqlx::{AssertSqlSafe, MySqlConnection, Row};
@@ -41,6 +41,32 @@ pub(super) async fn read(
         touch(connection, id).await?;
     }
     Ok(branches.iter().map(|branch| found.get(&branch.to_string()).copied()).collect())
+}
+
+/// Which of these prepared branches have their marker in this very table, where it cannot be read
+/// yet: a dirty read. One whose session was in another database of the same server has written it
+/// there, and could never be told from one that somebody has rolled back.
+pub(super) async fn written(
+    connection: &mut MySqlConnection,
+    branches: &[BranchId],
+) -> Result<HashSet<BranchId>, Fault> {
+    let mut written = HashSet::new();
+    for chunk in branches.chunks(CHUNK) {
+        let sql = format!(
+            "SET TRANSACTION ISOLATION LEVEL READ UNCOMMITTED; \
+             SELECT id FROM handfast_branch WHERE id IN ({})",
+            literals(chunk)
+        );
+        let rows = sqlx::raw_sql(AssertSqlSafe(sql))
+            .fetch_all(&mut *connection)
+            .await
+            .map_err(|error| fault(&error))?;
+        for row in rows {
+            let id: String = row.try_get(0).map_err(|error| fault(&error))?;
+            written.extend(id.parse::<BranchId>().ok());
+        }
+    }
+    Ok(written)
 }
 
 /// L4 to L7.

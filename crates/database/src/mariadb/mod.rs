@@ -11,6 +11,7 @@ mod marker;
 mod owner;
 mod session;
 
+use std::collections::HashSet;
 use std::str::FromStr;
 use std::sync::Mutex;
 
@@ -152,10 +153,13 @@ impl Database for MariaDb {
             let mut lease = self.lease().await?;
             on_primary(&mut lease, self.expected_server()).await?;
             let xids = finish::listed(&mut lease).await?;
-            lease.give_back();
-            let ours: std::collections::HashSet<BranchId> =
+            let listed: HashSet<BranchId> =
                 xids.iter().filter_map(|xid| BranchId::from_xid(xid)).collect();
-            Ok(branches.iter().map(|branch| ours.contains(branch)).collect())
+            let asked = branches.iter().filter(|branch| listed.contains(branch));
+            let asked: Vec<BranchId> = asked.copied().collect();
+            let marked = marker::written(&mut lease, &asked).await?;
+            lease.give_back();
+            Ok(branches.iter().map(|branch| marked.contains(branch)).collect())
         })
         .await
     }
@@ -246,6 +250,7 @@ impl Database for MariaDb {
         self.within(async {
             let mut lease = self.lease().await?;
             let started = session::server_start(&mut lease).await.map_err(|error| fault(&error))?;
+            let home = application::home(&mut lease).await.map_err(|error| fault(&error))?;
             let named = named(&mut lease).await.map_err(|error| fault(&error))?;
             let Named { id, host, port, files, schema } = named;
             lease.give_back();
@@ -254,6 +259,7 @@ impl Database for MariaDb {
                 server: format!("{id} at {host}:{port}"),
                 incarnation: started,
                 database: format!("{host}:{port} {files} since {started}, database {schema}"),
+                home,
             })
         })
         .await

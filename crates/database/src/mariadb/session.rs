@@ -14,7 +14,7 @@ use sqlx::{AssertSqlSafe, MySqlConnection, Row};
 use tokio::time::{Instant, sleep};
 
 use crate::errors::mariadb::{NO_SUCH_THREAD, fault, message, number};
-use crate::{Fault, Holder};
+use crate::{Fault, Holder, Home};
 
 /// `KILL` of another user's session without the privilege.
 const KILL_DENIED: u16 = 1095;
@@ -83,6 +83,24 @@ pub(super) async fn server_start(connection: &mut MySqlConnection) -> Result<u64
     Ok(u64::try_from(start).unwrap_or(0))
 }
 
+/// What the server calls itself, in words of its own; `@handfast_server_start` has to be set.
+const SERVER: &str = "CONCAT(@@global.server_id, ' at ', @@hostname, ':', @@port, ' ', @@datadir, \
+                      ' since ', @handfast_server_start)";
+/// Which server and which of its lives a session is on, as the marker's statement asks for it: a
+/// variable of the session, because one of the server's would make the statement another one on a
+/// replica that runs it again.
+pub(super) const HOME: &str = "@handfast_home";
+
+/// Where a connection leads: a database, and what [`HOME`] says of its server.
+pub(super) async fn home(connection: &mut MySqlConnection) -> Result<Home, sqlx::Error> {
+    let row = sqlx::raw_sql(OWN).fetch_one(&mut *connection).await?;
+    own(connection, &row).await?;
+    let sql = "SELECT IFNULL(DATABASE(), ''), CAST(@handfast_home AS CHAR)";
+    let row = sqlx::raw_sql(sql).fetch_one(connection).await?;
+    let (database, server): (String, String) = (row.try_get(0)?, row.try_get(1)?);
+    Ok(Home::in_mariadb(&database, &server))
+}
+
 /// What [`own`] is read from. When the server started is dear to find out (MariaDB gathers all its
 /// status for it) and cannot change while the session lives, so the session remembers it.
 pub(super) const OWN: &str = "SELECT CONNECTION_ID(), @handfast_server_start";
@@ -98,7 +116,7 @@ pub(super) async fn own(
         Some(start) => start,
         None => {
             let start = server_start(connection).await?;
-            let remember = format!("SET @handfast_server_start = {start}");
+            let remember = format!("SET @handfast_server_start = {start}; SET {HOME} = {SERVER}");
             sqlx::raw_sql(AssertSqlSafe(remember)).execute(connection).await?;
             start
         }

@@ -14,6 +14,10 @@
 //! PREPARE TRANSACTION 'handfast.<id>'   -- or COMMIT, for a local transaction
 //! ```
 //!
+//! The marker's statement also says where it belongs, if that is known ([`Home`]): in another
+//! database the name of the table is refused (0A000), and on another server, or a copy of the same
+//! one, the outcome is NULL, which the table refuses (23502).
+//!
 //! The savepoint is a guard. In a block that has failed PREPARE and COMMIT *succeed* and prepare
 //! nothing; there the marker's INSERT fails already, and what follows it in the message is not run.
 //! With no block open they would prepare or commit the marker alone, because a message is a
@@ -21,12 +25,12 @@
 
 use std::time::Duration;
 
-use sqlx::{AssertSqlSafe, PgConnection};
+use sqlx::{AssertSqlSafe, PgConnection, Row};
 
-use crate::BranchId;
 use crate::application::{ApplicationError, milliseconds};
 use crate::errors::postgres::{code, may_pass, meaning, message};
 use crate::errors::{Meaning, Step};
+use crate::{Home, Marker};
 
 /// Opens the transaction. The remaining deadline bounds each of its statements, and with them each
 /// wait for a lock (X4), and the time it may sit idle, so that a stopped application does not hold
@@ -52,10 +56,12 @@ pub async fn begin(connection: &mut PgConnection, remaining: Duration) -> Result
 /// given (PG3). The work is rolled back, or will be by the auditor.
 pub async fn prepare(
     connection: &mut PgConnection,
-    branch: &BranchId,
+    marker: impl Into<Marker<'_>>,
 ) -> Result<(), ApplicationError> {
+    let marker = marker.into();
+    let branch = marker.branch;
     let end = format!("PREPARE TRANSACTION '{}'", branch.gid());
-    match guarded(connection, branch, &end).await {
+    match guarded(connection, marker, &end).await {
         Ok(1) => Ok(()),
         Ok(rows) => {
             // A trigger or rule swallowed the marker. A branch without one must not be voted for.
@@ -63,7 +69,7 @@ pub async fn prepare(
             let undone = sqlx::raw_sql(AssertSqlSafe(undo)).execute(connection).await;
             Err(no_marker(rows, undone.is_err()))
         }
-        Err(error) => Err(refused(connection, Step::Prepare, &error).await),
+        Err(error) => Err(refused(connection, Step::Prepare, marker.home, &error).await),
     }
 }
 
@@ -74,15 +80,16 @@ pub async fn prepare(
 /// [`ApplicationError::Unknown`]: then the server has to resolve it.
 pub async fn commit_local(
     connection: &mut PgConnection,
-    branch: &BranchId,
+    marker: impl Into<Marker<'_>>,
 ) -> Result<(), ApplicationError> {
-    match guarded(connection, branch, "COMMIT").await {
+    let marker = marker.into();
+    match guarded(connection, marker, "COMMIT").await {
         Ok(1) => Ok(()),
         Ok(_) => Err(ApplicationError::Unknown {
             code: String::new(),
             message: "committed, but a trigger or rule swallowed the marker".to_owned(),
         }),
-        Err(error) => Err(refused(connection, Step::CommitLocal, &error).await),
+        Err(error) => Err(refused(connection, Step::CommitLocal, marker.home, &error).await),
     }
 }
 
@@ -95,6 +102,36 @@ pub async fn roll_back(connection: &mut PgConnection) -> Result<(), sqlx::Error>
     Ok(())
 }
 
+/// Where a connection leads. Two databases are the same if and only if their homes are.
+///
+/// # Errors
+/// The driver's.
+pub async fn home(connection: &mut PgConnection) -> Result<Home, sqlx::Error> {
+    let sql = format!("SELECT current_database()::text, {SINCE}");
+    let row = sqlx::raw_sql(AssertSqlSafe(sql)).fetch_one(connection).await?;
+    let (database, since): (String, String) = (row.try_get(0)?, row.try_get(1)?);
+    Ok(Home::in_postgres(&database, &since))
+}
+
+/// When the server was started: no two that run have the same microsecond, a copy of the files
+/// neither. Does not depend on the settings of a session, and any role may ask.
+pub(super) const SINCE: &str = "to_char(pg_catalog.pg_postmaster_start_time() AT TIME ZONE 'UTC', \
+                                'YYYY-MM-DD HH24:MI:SS.US')";
+
+fn insert(Marker { branch, home }: Marker<'_>) -> String {
+    match home {
+        None => format!(
+            "INSERT INTO public.handfast_branch (id, outcome) VALUES ('{branch}', 'committed')"
+        ),
+        Some(home) => format!(
+            "INSERT INTO {} (id, outcome) VALUES ('{branch}', CASE {SINCE} WHEN {} \
+             THEN 'committed' END)",
+            home.table(),
+            home.literal()
+        ),
+    }
+}
+
 /// One message: guard, marker, end. Returns the rows that the marker's INSERT reported.
 ///
 /// `synchronous_commit` has to be on, because the marker must not be visible before it is durable
@@ -102,14 +139,11 @@ pub async fn roll_back(connection: &mut PgConnection) -> Result<(), sqlx::Error>
 /// synchronous standby: PostgreSQL takes the statement as over before that.
 async fn guarded(
     connection: &mut PgConnection,
-    branch: &BranchId,
+    marker: Marker<'_>,
     end: &str,
 ) -> Result<u64, sqlx::Error> {
-    let sql = format!(
-        "SET LOCAL synchronous_commit = on; \
-         INSERT INTO public.handfast_branch (id, outcome) VALUES ('{branch}', 'committed'); \
-         SAVEPOINT handfast; {end}"
-    );
+    let sql =
+        format!("SET LOCAL synchronous_commit = on; {}; SAVEPOINT handfast; {end}", insert(marker));
     let done = sqlx::raw_sql(AssertSqlSafe(sql)).execute(connection).await?;
     Ok(done.rows_affected())
 }
@@ -117,6 +151,7 @@ async fn guarded(
 async fn refused(
     connection: &mut PgConnection,
     step: Step,
+    belongs: Option<&Home>,
     error: &sqlx::Error,
 ) -> ApplicationError {
     let text = code(error).unwrap_or_default().to_owned();
@@ -124,6 +159,13 @@ async fn refused(
         return ApplicationError::Unknown { code: text, message: message(error) };
     }
     let discard = roll_back(connection).await.is_err();
+    if let Some(belongs) = belongs
+        && ELSEWHERE.contains(&text.as_str())
+        && let Ok(here) = home(connection).await
+        && here != *belongs
+    {
+        return ApplicationError::Elsewhere { here, discard };
+    }
     let prepares = step == Step::Prepare;
     // All places for prepared transactions are taken: one of them is free in a moment.
     let retryable = may_pass(&text) || prepares && text == NO_PLACE;
@@ -134,6 +176,9 @@ async fn refused(
     ApplicationError::No { code: text, message, retryable, discard }
 }
 
+/// What another database answers to the marker: its name, its server's start, that it has no such
+/// table or that the role may not write it.
+const ELSEWHERE: [&str; 4] = [CANNOT_BE_PREPARED, "23502", "42P01", "42501"];
 /// Out of memory, which is what PostgreSQL says when `max_prepared_transactions` are prepared.
 const NO_PLACE: &str = "53200";
 /// "Feature not supported" (PG4).

@@ -251,6 +251,7 @@ fn listed(row: &sqlx::postgres::PgRow) -> Result<Prepared, sqlx::Error> {
 /// The timeline of the control file is behind until the first checkpoint after a promotion, so it
 /// is taken from the name of the file that is written now.
 async fn identity(connection: &mut PgConnection) -> Result<Identity, sqlx::Error> {
+    let home = application::home(&mut *connection).await?;
     let row = sqlx::query(
         "SELECT (SELECT system_identifier FROM pg_control_system())::text, \
            CASE WHEN pg_is_in_recovery() \
@@ -268,5 +269,6 @@ async fn identity(connection: &mut PgConnection) -> Result<Identity, sqlx::Error
         server: row.try_get(0)?,
         incarnation: u64::try_from(timeline).unwrap_or(0),
         database: row.try_get(2)?,
+        home,
     })
 }

@@ -161,6 +161,28 @@ impl MariaDb {
         self.run()
     }
 
+    /// A copy of it, as a restored clone is one: the same databases, on another port, from an empty
+    /// or missing directory. This one is stopped for it and started again; then both run.
+    ///
+    /// # Errors
+    /// [`PrivateError`].
+    pub fn copy(&mut self, directory: &Path) -> Result<Self, PrivateError> {
+        self.stop();
+        let server = self.server.copy(directory, &["data", "tmp"])?;
+        let (from, to) =
+            (self.server.directory.to_string_lossy(), server.directory.to_string_lossy());
+        let (from_port, to_port) = (self.server.port.to_string(), server.port.to_string());
+        let moved = |argument: &String| match argument.strip_prefix("--port=") {
+            Some(port) => format!("--port={}", port.replace(&from_port, &to_port)),
+            None => argument.replace(&*from, &to),
+        };
+        let arguments = self.arguments.iter().map(moved).collect();
+        let mut copy = Self { server, program: self.program.clone(), arguments };
+        copy.run()?;
+        self.run()?;
+        Ok(copy)
+    }
+
     fn run(&mut self) -> Result<(), PrivateError> {
         self.server.start(&self.program, &self.arguments, |server| greets(server.port))
     }

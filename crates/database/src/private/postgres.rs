@@ -141,6 +141,24 @@ impl Postgres {
         self.run()
     }
 
+    /// A copy of it, as a restored clone is one: the same databases, on another port, from an empty
+    /// or missing directory. This one is stopped for it and started again; then both run.
+    ///
+    /// # Errors
+    /// [`PrivateError`].
+    pub fn copy(&mut self, directory: &Path) -> Result<Self, PrivateError> {
+        self.stop();
+        let server = self.server.copy(directory, &["data"])?;
+        let data = server.directory.join("data").to_string_lossy().into_owned();
+        let mut arguments = self.arguments.clone();
+        arguments.splice(1..4, [data, "-p".to_owned(), server.port.to_string()]);
+        let (program, ready) = (self.program.clone(), self.ready.clone());
+        let mut copy = Self { server, program, arguments, ready };
+        copy.run()?;
+        self.run()?;
+        Ok(copy)
+    }
+
     /// After a kill the memory that the processes shared can be in use for a moment after the last
     /// of them is gone from the list; only PostgreSQL itself knows when it is free.
     fn run(&mut self) -> Result<(), PrivateError> {

@@ -66,6 +66,15 @@ impl Server {
         Ok(Self { directory, port: free_port()?, user, remove, running: None })
     }
 
+    /// One with the same files, which is to be run while this one does not.
+    pub(super) fn copy(&self, directory: &Path, parts: &[&str]) -> Result<Self, PrivateError> {
+        let copy = Self::new(directory, self.user, self.remove)?;
+        let mut command = copy.command(Path::new("/bin/cp"));
+        command.arg("-a").args(parts.iter().map(|part| self.directory.join(part))).arg(".");
+        copy.run("copying a server's files", command)?;
+        Ok(copy)
+    }
+
     /// A program that runs as the server's user, in its directory.
     pub(super) fn command(&self, program: &Path) -> Command {
         let mut command = Command::new(program);

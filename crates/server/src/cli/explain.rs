@@ -25,7 +25,7 @@ pages! {
     "not_attached" "not_committed_locally" "not_subscribed" "not_supported" "offset_out_of_range"
     "operator" "pending" "staged_bytes_full" "subscription_exists" "too_large" "too_many"
     "too_many_calls" "too_many_producers" "too_many_transactions" "too_slow" "topic_exists" "topic_full" "unknown_database" "unknown_dead_letter"
-    "unknown_subscription" "unknown_topic" "unknown_transaction" "voted_no" "wrong_state"
+    "unknown_subscription" "unknown_topic" "unknown_transaction" "voted_no" "wrong_database" "wrong_state"
 }
 
 const HELP: &str =

@@ -18,7 +18,8 @@ use handfast_core::command::{Act, Command};
 use handfast_core::ids::Name;
 use handfast_core::input::Input;
 use handfast_core::output::Reply;
-use handfast_database::{Database, Kind, Options, Owner, connect};
+use handfast_database::{Database, Fault, Identity, Kind, Options, Owner, connect};
+use handfast_wire::Home;
 use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinHandle;
 
@@ -78,6 +79,11 @@ impl Shared {
         noted.map_err(|error| format!("cannot note it in the data directory: {error}"))
     }
 
+    /// The database was looked at: from now on whoever begins there is told where it is.
+    fn found(&self, identity: &Identity) {
+        self.node.homes().set(&self.name, home(identity));
+    }
+
     /// What the store says about itself in the database.
     fn owner(&self) -> Owner {
         let info = self.node.info();
@@ -112,6 +118,22 @@ pub enum AdoptError {
     /// The database did not do it.
     #[error("{0}")]
     Fault(String),
+}
+
+/// Why nobody can say where a database is.
+#[derive(Debug, thiserror::Error)]
+pub enum LocateError {
+    /// There is none of this name.
+    #[error("no database {0} is registered")]
+    Unknown(Name),
+    /// It does not answer.
+    #[error("the database {0} does not say where it is: {1}")]
+    Fault(Name, Fault),
+}
+
+fn home(identity: &Identity) -> Home {
+    let home = &identity.home;
+    Home { table: home.table().to_owned(), identity: home.identity().to_owned() }
 }
 
 impl Inner {
@@ -197,6 +219,7 @@ impl Databases {
         let gone = Input::DatabaseGone { name: name.clone() };
         let known = Input::Database { name: name.clone(), up: false };
         self.0.places.leave(&name);
+        self.0.node.homes().remove(&name);
         // A node that has stopped needs no databases.
         let _ = self.0.node.databases_said(vec![gone, known]);
         let task = tokio::spawn(worker::run(Arc::clone(&shared), inbox));
@@ -231,6 +254,20 @@ impl Databases {
         tracing::warn!(database = %name, "adopted by an operator");
         shared.again.notify_one();
         Ok(())
+    }
+
+    /// Where a database is, asked of it now.
+    ///
+    /// # Errors
+    /// [`LocateError`].
+    pub async fn locate(&self, name: &Name) -> Result<Home, LocateError> {
+        let shared = self.entries().get(name).map(|entry| Arc::clone(&entry.shared));
+        let shared = shared.ok_or_else(|| LocateError::Unknown(name.clone()))?;
+        let found = shared.database.identity().await;
+        let found = found.map_err(|fault| LocateError::Fault(name.clone(), fault))?;
+        // It may have been registered with another URL meanwhile; then that one is looked at soon.
+        shared.again.notify_one();
+        Ok(home(&found))
     }
 
     fn entries(&self) -> MutexGuard<'_, BTreeMap<Name, Entry>> {
@@ -281,6 +318,7 @@ async fn let_go(inner: Arc<Inner>, names: Vec<Name>) {
         }
         inner.entries().remove(&name);
         inner.places.leave(&name);
+        inner.node.homes().remove(&name);
         tracing::info!(database = %name, "is configured no longer");
     }
 }

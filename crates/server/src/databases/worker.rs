@@ -174,12 +174,12 @@ impl Worker {
                     let branch = branch(id);
                     self.running.push(finish(shared, id, branch, commit, holder).boxed());
                 }
-                DatabaseJob::Resolve { id } => {
+                DatabaseJob::Resolve { id, abandoned } => {
                     if !self.under_way.insert((id, false)) {
                         continue;
                     }
                     let branch = branch(id);
-                    self.running.push(resolve(shared, id, branch).boxed());
+                    self.running.push(resolve(shared, id, branch, abandoned).boxed());
                 }
             }
             if prepared.len() + markers.len() >= TOGETHER {
@@ -240,6 +240,7 @@ impl Worker {
     /// the core it was away, so that every open branch is looked up again.
     fn recognised(&self, identity: &Identity) -> Option<Input> {
         let name = &self.shared.name;
+        self.shared.found(identity);
         let before = self.shared.status().identity.replace(identity.clone())?;
         if !identity.is_other_than(&before) {
             return None;
@@ -306,7 +307,7 @@ pub(super) fn unknown(name: &Name, job: DatabaseJob) -> Input {
             Input::BranchFinished { id, database, report: BranchReport::Unknown }
         }
         DatabaseJob::Verify { id, .. } => Input::Verified { id, database, found: Found::Unknown },
-        DatabaseJob::Resolve { id } => Input::Resolved { id, resolution: Resolution::Unknown },
+        DatabaseJob::Resolve { id, .. } => Input::Resolved { id, resolution: Resolution::Unknown },
     }
 }
 
@@ -331,8 +332,22 @@ async fn finish(
     Done::Said { inputs: vec![input], keys: vec![(id, true)], trouble }
 }
 
-async fn resolve(shared: Arc<Shared>, id: TransactionId, branch: BranchId) -> Done {
+async fn resolve(
+    shared: Arc<Shared>,
+    id: TransactionId,
+    branch: BranchId,
+    abandoned: bool,
+) -> Done {
     let resolution = shared.database.resolve(&branch).await;
+    if abandoned && resolution == Resolution::Tombstone {
+        tracing::warn!(
+            database = %shared.name,
+            transaction = %id,
+            "a local transaction ends by a tombstone: nobody has said that it committed, and it has \
+             no marker. If its rows are there all the same, they were written to another database \
+             than the registered one (docs/errors/wrong_database.md)"
+        );
+    }
     let trouble = resolution == Resolution::Unknown;
     let input = Input::Resolved { id, resolution };
     Done::Said { inputs: vec![input], keys: vec![(id, false)], trouble }

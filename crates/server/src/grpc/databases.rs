@@ -5,10 +5,10 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use handfast_core::refusal::{Code, Refusal};
 use handfast_database::doctor::{Finding, Grade};
 use handfast_wire::raw::databases_server::Databases as DatabasesService;
-use handfast_wire::{ids, status, v1};
+use handfast_wire::{Home, ids, status, v1};
 use tonic::{Request, Response, Status};
 
-use crate::databases::{AdoptError, Databases, InDoubt, Label, View};
+use crate::databases::{AdoptError, Databases, InDoubt, Label, LocateError, View};
 
 /// The service.
 pub(super) struct Service(pub(super) Databases);
@@ -51,6 +51,26 @@ impl DatabasesService for Service {
             Err(error @ AdoptError::Fault(_)) => Err(Status::unavailable(error.to_string())),
         }
     }
+
+    async fn locate(
+        &self,
+        request: Request<v1::LocateRequest>,
+    ) -> Result<Response<v1::Located>, Status> {
+        let name = ids::name("database", &request.into_inner().database);
+        let name = name.map_err(|malformed| status::status(malformed.into()))?;
+        match self.0.locate(&name).await {
+            Ok(Home { table, identity }) => Ok(Response::new(v1::Located { table, identity })),
+            Err(error) => Err(status::status(not_located(&error))),
+        }
+    }
+}
+
+fn not_located(error: &LocateError) -> Refusal {
+    let code = match error {
+        LocateError::Unknown(_) => Code::UnknownDatabase,
+        LocateError::Fault(..) => Code::DatabaseRefused,
+    };
+    Refusal::new(code, error.to_string())
 }
 
 fn registered(view: View) -> v1::RegisteredDatabase {

@@ -106,6 +106,13 @@ fn transactions(ours: &mut Registry, stats: &NodeStats) {
         "Transactions that asked for a person's attention",
         counters.attention,
     );
+    counter(
+        ours,
+        "local_transactions_abandoned",
+        "Local transactions whose stream ended or whose deadline passed before anybody said that \
+         they committed, and whose database had no marker",
+        counters.abandoned,
+    );
     gauge(ours, "transactions_open", "Transactions that have not ended", core.open as u64);
     gauge(
         ours,

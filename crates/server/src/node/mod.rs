@@ -29,6 +29,7 @@ use handfast_core::limits::Limits;
 use handfast_core::output::{Fetch, Reply};
 use handfast_journal::files::{Directory, Files};
 use handfast_journal::{Journal, Options as JournalOptions, Progress, Snapshot};
+use handfast_wire::Homes;
 use handfast_wire::transactions::About;
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -139,6 +140,7 @@ struct Shared {
     unread_bytes: usize,
     durable: watch::Receiver<u64>,
     keys_since_ms: Arc<AtomicU64>,
+    homes: Homes,
     database_jobs: Mutex<Option<DatabaseJobs>>,
     stopped: watch::Receiver<Option<Result<(), String>>>,
     thread: Mutex<Option<JoinHandle<()>>>,
@@ -242,6 +244,7 @@ impl Node {
             unread_bytes,
             durable: durable_seen,
             keys_since_ms,
+            homes: Homes::new(),
             database_jobs: Mutex::new(Some(database_jobs)),
             stopped,
             thread: Mutex::new(Some(thread)),
@@ -311,10 +314,16 @@ impl Node {
 
     /// What answers say about the store.
     #[must_use]
-    pub fn about(&self) -> About {
+    pub fn about(&self) -> About<'_> {
         // It only rises, and no other memory is read by it.
         let keys_since_ms = self.0.keys_since_ms.load(Ordering::Relaxed);
-        About { store: self.0.info.store, keys_since_ms }
+        About { store: self.0.info.store, keys_since_ms, homes: &self.0.homes }
+    }
+
+    /// Where the registered databases are; whoever looks at them says so.
+    #[must_use]
+    pub fn homes(&self) -> &Homes {
+        &self.0.homes
     }
 
     /// What the core wants of databases, for whoever does it; once.

@@ -116,6 +116,8 @@ pub enum DatabaseJob {
     Resolve {
         /// The transaction.
         id: TransactionId,
+        /// Nobody has asked: its stream ended, or its deadline passed.
+        abandoned: bool,
     },
 }
 
@@ -499,8 +501,8 @@ impl Pump {
                 Output::Verify { id, database, local } => {
                     self.ask_database(database, DatabaseJob::Verify { id, local });
                 }
-                Output::Resolve { id, database } => {
-                    self.ask_database(database, DatabaseJob::Resolve { id });
+                Output::Resolve { id, database, abandoned } => {
+                    self.ask_database(database, DatabaseJob::Resolve { id, abandoned });
                 }
             }
         }

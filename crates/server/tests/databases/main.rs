@@ -9,6 +9,7 @@ mod audit;
 mod client;
 mod demo;
 mod distributed;
+mod elsewhere;
 mod faults;
 mod local;
 mod network;

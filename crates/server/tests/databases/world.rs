@@ -432,13 +432,17 @@ impl Drop for World {
 pub(crate) struct Begun {
     pub(crate) bytes: bytes::Bytes,
     branches: BTreeMap<String, BranchId>,
+    /// The marker's table in each database, as the server names it.
+    pub(crate) tables: BTreeMap<String, String>,
 }
 
 impl From<v1::Begun> for Begun {
     fn from(begun: v1::Begun) -> Self {
+        let table = |b: &v1::BranchId| (b.database.clone(), b.table.clone());
+        let tables = begun.branch_ids.iter().map(table).collect();
         let branch = |b: v1::BranchId| (b.database, b.branch_id.parse().unwrap());
         let branches = begun.branch_ids.into_iter().map(branch).collect();
-        Self { bytes: begun.transaction_id, branches }
+        Self { bytes: begun.transaction_id, branches, tables }
     }
 }
 

@@ -77,7 +77,7 @@ impl World {
                 self.down(session, Down::Finish { id, database, commit });
             }
             Output::Verify { id, database, local } => self.verifies.push((id, database, local)),
-            Output::Resolve { id, database } => self.resolves.push((id, database)),
+            Output::Resolve { id, database, .. } => self.resolves.push((id, database)),
         }
     }
 
