@@ -5,6 +5,12 @@
 //! only carries events from a socket to a journal need not take them apart. The event itself is in
 //! `raw` with its map of attributes as the list of entries that it is on the wire, for whoever
 //! takes thousands apart and looks up none. Messages without an event exist once, in `v1`.
+//!
+//! Beside them it writes the shapes of all messages that a server receives, by which they are
+//! looked through before they are decoded (`src/bounded.rs`).
+
+#[path = "build/shapes.rs"]
+mod shapes;
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -29,6 +35,7 @@ const FILES: [&str; 6] = [
 fn main() -> Result<(), Box<dyn error::Error>> {
     let root = Path::new(&env::var("CARGO_MANIFEST_DIR")?).join("../../proto");
     println!("cargo::rerun-if-changed=build.rs");
+    println!("cargo::rerun-if-changed=build/shapes.rs");
     for file in FILES {
         println!("cargo::rerun-if-changed={}", root.join(file).display());
     }
@@ -45,6 +52,7 @@ fn main() -> Result<(), Box<dyn error::Error>> {
         maps_as_lists(file);
     }
 
+    fs::write(out.join("shapes.rs"), shapes::of(&raw, PACKAGE, &carriers)?)?;
     generate(honest.clone(), &out.join("v1"), true, &[])?;
     let elsewhere: Vec<String> =
         messages(&honest).map(|(name, _)| name).filter(|name| !carriers.contains(name)).collect();
@@ -66,6 +74,7 @@ fn generate(
         .build_server(!public)
         .build_transport(false)
         .generate_default_stubs(false)
+        .codec_path(if public { "tonic_prost::ProstCodec" } else { "crate::bounded::Codec" })
         .emit_rerun_if_changed(false)
         .client_mod_attribute(".", "#[cfg(feature = \"client\")]")
         .server_mod_attribute(".", "#[cfg(feature = \"server\")]");

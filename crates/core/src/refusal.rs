@@ -37,6 +37,8 @@ macro_rules! codes {
 codes! {
     /// A value of the call is not well-formed.
     InvalidArgument = "invalid_argument", final;
+    /// A message does not decode, or has more elements than its bytes can mean.
+    Malformed = "malformed", final;
     /// An event, batch, work or reason is over its limit.
     TooLarge = "too_large", final;
     /// The transaction has as many branches or items as it may.
@@ -47,6 +49,12 @@ codes! {
     TooManyTransactions = "too_many_transactions", later;
     /// As many calls that belong to no stream are unanswered as configured.
     TooManyCalls = "too_many_calls", later;
+    /// As many streams and calls of all connections are under way as configured.
+    TooManyStreams = "too_many_streams", later;
+    /// A message found no room, because as many bytes arrive as configured.
+    ArrivingBytesFull = "arriving_bytes_full", later;
+    /// A message has begun to arrive and was not complete in its time.
+    Unfinished = "unfinished", later;
     /// As many producers are remembered as configured; they are forgotten when they are silent.
     TooManyProducers = "too_many_producers", later;
     /// The stream did not read what it had asked for, and was ended; it may be opened anew.

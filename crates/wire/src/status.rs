@@ -49,12 +49,15 @@ struct RetryInfo {
 #[must_use]
 pub fn grpc_code(code: Code) -> tonic::Code {
     match code {
-        Code::InvalidArgument | Code::TooLarge | Code::InvalidDeadline => {
+        Code::InvalidArgument | Code::Malformed | Code::TooLarge | Code::InvalidDeadline => {
             tonic::Code::InvalidArgument
         }
         Code::TooManyTransactions
         | Code::TooManyCalls
+        | Code::TooManyStreams
         | Code::TooManyProducers
+        | Code::ArrivingBytesFull
+        | Code::Unfinished
         | Code::TooSlow
         | Code::StagedBytesFull
         | Code::NoSpace
