@@ -11,8 +11,10 @@ use std::{fmt, fs, io};
 use handfast_core::ids::Name;
 use handfast_core::limits::{DEADLINE_MS, Limits};
 use handfast_journal::Options as JournalOptions;
+use handfast_wire::MESSAGE_BYTES;
 use serde::Deserialize;
 
+use crate::door::Options as DoorOptions;
 use crate::node::Queues;
 
 /// A configuration file with every key, its documentation and its default.
@@ -22,6 +24,10 @@ pub const EXAMPLE: &str = include_str!("../handfast.example.toml");
 pub const DATA_DIR: &str = "handfast-data";
 /// Where the server listens if nothing else is said.
 pub const LISTEN: &str = "127.0.0.1:7400";
+/// Connections to a database, if its table says nothing else, and besides them: for tombstones, and a
+/// person's.
+const POOL: u32 = 8;
+const BESIDE_POOL: u64 = 4;
 /// What is logged if nothing else is said.
 pub const LOG: &str = "warn";
 
@@ -39,6 +45,8 @@ pub struct Config {
     pub limits: Limits,
     /// Bounds of what waits in memory between clients and the core.
     pub queues: Queues,
+    /// Bounds of connections, and of what is under way on them.
+    pub connections: DoorOptions,
     /// The journal's options.
     pub journal: JournalOptions,
     /// Databases that take part in transactions, by name.
@@ -58,6 +66,11 @@ pub struct DatabaseConfig {
 }
 
 impl DatabaseConfig {
+    /// How many connections it may take, with those besides its pool.
+    pub(crate) fn connections(&self) -> u64 {
+        u64::from(self.pool.unwrap_or(POOL)) + BESIDE_POOL
+    }
+
     /// The URL without its password.
     #[must_use]
     pub fn shown_url(&self) -> String {
@@ -111,6 +124,9 @@ pub struct File {
     /// Bounds of the core.
     #[serde(default)]
     pub limits: LimitsFile,
+    /// Bounds of connections, and of what is under way on them.
+    #[serde(default)]
+    pub connections: ConnectionsFile,
     /// The journal's options.
     #[serde(default)]
     pub journal: JournalFile,
@@ -147,6 +163,8 @@ pub struct LimitsFile {
     pub calls: Option<usize>,
     /// Bytes of deliveries that one stream may have to read.
     pub unread_bytes: Option<usize>,
+    /// Bytes that all streams together may have to read.
+    pub all_unread_bytes: Option<usize>,
     /// Deadline of a transaction that names none.
     pub default_deadline_ms: Option<u64>,
     /// How long a commit waits for the participants.
@@ -171,6 +189,29 @@ pub struct LimitsFile {
     pub producers: Option<usize>,
     /// How long the number of a batch is remembered.
     pub dedup_ms: Option<u64>,
+}
+
+/// The table `connections`; see [`DoorOptions`], whose field of the same name it sets; `most` sets
+/// its `connections`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ConnectionsFile {
+    /// Connections at a time.
+    pub most: Option<usize>,
+    /// Streams and calls of all connections.
+    pub streams: Option<usize>,
+    /// How long a connection may be there before it asks for something.
+    pub first_request_ms: Option<u64>,
+    /// How long it may be there without a stream or call.
+    pub idle_ms: Option<u64>,
+    /// How long a message may take to arrive.
+    pub message_ms: Option<u64>,
+    /// Bytes of messages that are arriving.
+    pub arriving_bytes: Option<usize>,
+    /// Bytes of frames that were made and are not read.
+    pub leaving_bytes: Option<usize>,
+    /// How long somebody may read nothing while others wait for it.
+    pub stalled_ms: Option<u64>,
 }
 
 /// The table `journal`; see [`JournalOptions`], whose field of the same name it sets.
@@ -240,6 +281,7 @@ impl Config {
             log: log.unwrap_or_else(|| LOG.to_owned()),
             limits: limits(&file.limits)?,
             queues: queues(&file.limits)?,
+            connections: connections(&file.connections)?,
             journal: journal(&file.journal)?,
             databases: databases(file.databases, &env)?,
         })
@@ -328,8 +370,25 @@ fn limits(file: &LimitsFile) -> Result<Limits, Error> {
 
 fn queues(file: &LimitsFile) -> Result<Queues, Error> {
     let mut queues = Queues::default();
-    set!("limits", file => queues: request_bytes, calls, unread_bytes);
+    set!("limits", file => queues: request_bytes, calls, unread_bytes,
+        all_unread_bytes);
     Ok(queues)
+}
+
+fn connections(file: &ConnectionsFile) -> Result<DoorOptions, Error> {
+    let mut door = DoorOptions::default();
+    set("connections", "most", file.most, &mut door.connections)?;
+    set!("connections", file => door: streams, first_request_ms, idle_ms, message_ms,
+        arriving_bytes, leaving_bytes, stalled_ms);
+    for (key, bytes) in
+        [("arriving_bytes", door.arriving_bytes), ("leaving_bytes", door.leaving_bytes)]
+    {
+        if bytes < MESSAGE_BYTES {
+            let problem = format!("is at least one message, {MESSAGE_BYTES} bytes");
+            return Err(wrong(format!("key `connections.{key}`"), problem));
+        }
+    }
+    Ok(door)
 }
 
 fn databases(
@@ -423,6 +482,7 @@ mod tests {
         let shown = format!("{:?}", JournalFile { max_store_bytes: Some(1), ..file.journal });
         assert!(!shown.contains("None"), "{shown}");
         assert!(!format!("{:?}", file.limits).contains("None"), "{:?}", file.limits);
+        assert!(!format!("{:?}", file.connections).contains("None"), "{:?}", file.connections);
 
         let config = load(Flags::default(), &[], Some(EXAMPLE)).expect("it is a configuration");
         let default = load(Flags::default(), &[], None).expect("nothing is needed");
@@ -443,6 +503,8 @@ mod tests {
             ("[limits]\ntopics = -1", "line 2: "),
             ("[limits]\ndefault_deadline_ms = 3600001", "key `limits.default_deadline_ms`"),
             ("[limits]\nretry_max_ms = 99", "key `limits.retry_max_ms`: 99 is less than"),
+            ("[connections]\nmost = 0", "key `connections.most`: is at least 1"),
+            ("[connections]\nleaving_bytes = 1", "key `connections.leaving_bytes`"),
             ("[journal]\nmax_store_bytes = 1", "key `journal.max_store_bytes`"),
             ("listen = ", "line 1: "),
         ] {

@@ -1,7 +1,7 @@
 //! The handfast server: a durable event bus and a two-phase-commit coordinator.
 //!
-//! [`Node`] is the server without its doors: it opens a store and runs the protocol. [`grpc`] and
-//! [`http`] are doors, both on one port; [`cli`] is the command `handfast`. No rule of the protocol
+//! [`Node`] is the server without its door: it opens a store and runs the protocol. [`door`] carries
+//! connections, [`grpc`] and [`http`] are what is spoken on them, both on one port; [`cli`] is the command `handfast`. No rule of the protocol
 //! is in here: commands are carried to the core, what it says is carried back.
 
 mod bench;
@@ -9,6 +9,7 @@ pub mod cli;
 pub mod config;
 pub mod databases;
 mod demo;
+pub mod door;
 pub mod grpc;
 pub mod health;
 pub mod http;

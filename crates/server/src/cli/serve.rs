@@ -18,11 +18,12 @@ use tracing_subscriber::EnvFilter;
 
 use super::progress::Bar;
 use super::{Exit, Failure, store};
+use crate::VERSION;
 use crate::config::{Config, DatabaseConfig, Flags};
 use crate::databases::{self, Databases};
+use crate::door::Door;
 use crate::health::Health;
 use crate::node::{Info, Node, NodeOptions, NodeStopped};
-use crate::{VERSION, grpc};
 
 /// How long transactions that are deciding may take when the server is told to stop.
 const GRACE: Duration = Duration::from_secs(10);
@@ -106,7 +107,10 @@ struct Start {
 
 async fn serve(start: Start, listener: TcpListener) -> Result<(), Failure> {
     let Start { config, flags, released, quiet } = start;
-    raise_open_files();
+    let files = raise_open_files();
+    let mut connections = config.connections.clone();
+    let pools = config.databases.iter().map(DatabaseConfig::connections).sum();
+    connections.fit(files, pools);
     let failed = |error: io::Error| Failure::new(Exit::Failed, error);
     let mut signals = Signals::new().map_err(failed)?;
     let address = listener.local_addr().map_err(failed)?;
@@ -117,10 +121,14 @@ async fn serve(start: Start, listener: TcpListener) -> Result<(), Failure> {
     let health = Health::serving().await;
     let routes = crate::routes(&node, &databases, &health, &limits);
     let (close, closed) = oneshot::channel::<()>();
-    let mut door = tokio::spawn(grpc::serve_tcp(routes, listener, async {
-        // Both ends of it mean the same.
-        let _ = closed.await;
-    }));
+    let door = Door::new(connections);
+    let mut door = tokio::spawn(async move {
+        let closed = async {
+            // Both ends of it mean the same.
+            let _ = closed.await;
+        };
+        door.serve_tcp(routes, listener, closed).await
+    });
     if !quiet {
         // If stdout is closed nobody wants to read it.
         let _ = banner(address, node.info());
@@ -162,13 +170,14 @@ async fn serve(start: Start, listener: TcpListener) -> Result<(), Failure> {
 }
 
 /// Each connection is an open file, and the limit that most systems begin with is 1,024 of them;
-/// what a process may have is far more.
-fn raise_open_files() {
+/// what a process may have is far more. Says how many it may have now; none: any number.
+fn raise_open_files() -> Option<u64> {
     let limit = getrlimit(Resource::Nofile);
     let raised = Rlimit { current: limit.maximum, ..limit };
     if let Err(error) = setrlimit(Resource::Nofile, raised) {
         tracing::warn!("the limit of open files stays at {:?}: {error}", limit.current);
     }
+    getrlimit(Resource::Nofile).current
 }
 
 /// Opens the store beside the runtime, so that a signal is heard meanwhile.

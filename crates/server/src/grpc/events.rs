@@ -12,6 +12,7 @@ use tonic::{Request, Response, Status, Streaming};
 
 use super::stream::Frames;
 use super::{call, publish, read, stopped, subscribe, topics};
+use crate::door::Way;
 use crate::node::Node;
 
 /// The service.
@@ -46,10 +47,12 @@ impl Events for Service {
 
     async fn list_topics(
         &self,
-        _: Request<v1::ListTopicsRequest>,
+        request: Request<v1::ListTopicsRequest>,
     ) -> Result<Response<v1::ListTopicsReply>, Status> {
-        let reply = call(&self.0, Ok(Command::ListTopics)).await?;
-        wire::topics(reply).map(Response::new)
+        super::list(Way::of(&request), async {
+            wire::topics(call(&self.0, Ok(Command::ListTopics)).await?)
+        })
+        .await
     }
 
     async fn publish(
@@ -66,7 +69,8 @@ impl Events for Service {
         &self,
         request: Request<Streaming<raw::PublishFrame>>,
     ) -> Result<Response<Self::PublishStreamStream>, Status> {
-        Ok(Response::new(publish::open(&self.0, request.into_inner())))
+        let way = Way::of(&request);
+        Ok(Response::new(publish::open(&self.0, way, request.into_inner())))
     }
 
     type ReadStream = Frames<raw::ReadFrame>;
@@ -75,7 +79,8 @@ impl Events for Service {
         &self,
         request: Request<v1::ReadRequest>,
     ) -> Result<Response<Self::ReadStream>, Status> {
-        read::open(&self.0, request.into_inner()).await.map(Response::new)
+        let way = Way::of(&request);
+        read::open(&self.0, way, request.into_inner()).await.map(Response::new)
     }
 
     async fn create_subscription(
@@ -94,8 +99,11 @@ impl Events for Service {
     ) -> Result<Response<v1::ListSubscriptionsReply>, Status> {
         let topic = ids::name_or_none("topic", &request.get_ref().topic);
         let topic = topic.map_err(|malformed| status(malformed.into()))?;
-        let reply = call(&self.0, Ok(Command::ListSubscriptions)).await?;
-        subscriptions::list(reply, topic.as_ref()).map(Response::new)
+        super::list(Way::of(&request), async {
+            let reply = call(&self.0, Ok(Command::ListSubscriptions)).await?;
+            subscriptions::list(reply, topic.as_ref())
+        })
+        .await
     }
 
     async fn get_subscription(
@@ -138,21 +146,26 @@ impl Events for Service {
         &self,
         request: Request<Streaming<v1::FromSubscriberFrame>>,
     ) -> Result<Response<Self::SubscribeStream>, Status> {
-        Ok(Response::new(subscribe::open(&self.0, request.into_inner())))
+        let way = Way::of(&request);
+        Ok(Response::new(subscribe::open(&self.0, way, request.into_inner())))
     }
 
     async fn list_dead_letters(
         &self,
         request: Request<v1::ListDeadLettersRequest>,
     ) -> Result<Response<v1::ListDeadLettersReply>, Status> {
-        let reply = call(&self.0, subscriptions::list_dead_letters(request.get_ref())).await?;
-        subscriptions::dead_letters(reply).map(Response::new)
+        super::list(Way::of(&request), async {
+            let command = subscriptions::list_dead_letters(request.get_ref());
+            subscriptions::dead_letters(call(&self.0, command).await?)
+        })
+        .await
     }
 
     async fn get_dead_letter(
         &self,
         request: Request<v1::GetDeadLetterRequest>,
     ) -> Result<Response<raw::GetDeadLetterReply>, Status> {
+        let way = Way::of(&request);
         let v1::GetDeadLetterRequest { subscription, offset } = request.into_inner();
         let list = v1::ListDeadLettersRequest { subscription, from_offset: offset, limit: 1 };
         let reply = call(&self.0, subscriptions::list_dead_letters(&list)).await?;
@@ -167,11 +180,14 @@ impl Events for Service {
         };
         let wanted = Wanted::Offsets(vec![letter.offset]);
         let fetch = Fetch { fetch: 0, topic, wanted, max_bytes: u32::MAX };
-        let (events, _) = self.0.fetch(fetch).await.map_err(stopped)?;
-        Ok(Response::new(raw::GetDeadLetterReply {
-            dead_letter: Some(letter.into()),
-            event: events.into_iter().next().map(Into::into),
-        }))
+        super::list(way, async {
+            let (events, _) = self.0.fetch(fetch).await.map_err(stopped)?;
+            Ok(raw::GetDeadLetterReply {
+                dead_letter: Some(letter.into()),
+                event: events.into_iter().next().map(Into::into),
+            })
+        })
+        .await
     }
 
     async fn retry_dead_letters(

@@ -8,7 +8,7 @@ use tokio::sync::mpsc;
 use tokio_stream::StreamExt;
 use tokio_stream::wrappers::UnboundedReceiverStream;
 
-use super::transport;
+use crate::door::Door;
 
 /// Bytes that may be under way in one direction.
 const BUFFER_BYTES: usize = 1 << 20;
@@ -25,10 +25,7 @@ impl Memory {
         let (connections, accepted) = mpsc::unbounded_channel();
         let incoming = UnboundedReceiverStream::new(accepted).map(io::Result::Ok);
         tokio::spawn(async move {
-            let ended = transport::serve(routes, incoming, std::future::pending()).await;
-            if let Err(error) = ended {
-                tracing::error!("serving in memory has ended: {error}");
-            }
+            Door::default().serve(routes, incoming, std::future::pending()).await;
         });
         Self(connections)
     }

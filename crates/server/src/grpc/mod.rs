@@ -17,31 +17,31 @@ mod stream;
 mod subscribe;
 mod topics;
 mod transactions;
-mod transport;
 
 use axum::Router;
 use handfast_core::command::Command;
 use handfast_core::limits::Limits;
 use handfast_core::output::Reply;
 use handfast_core::refusal::Refusal;
+use handfast_wire::prost::Message;
 use handfast_wire::raw::databases_server::DatabasesServer;
 use handfast_wire::raw::events_server::EventsServer;
 use handfast_wire::raw::participants_server::ParticipantsServer;
 use handfast_wire::raw::server_server::ServerServer;
 use handfast_wire::raw::transactions_server::TransactionsServer;
 use handfast_wire::{FILE_DESCRIPTOR_SET, MESSAGE_BYTES, status};
-use tonic::Status;
 use tonic::server::NamedService;
 use tonic::service::Routes;
+use tonic::{Response, Status};
 use tonic_health::pb::health_server::HealthServer;
 use tonic_health::server::HealthService;
 
 use crate::databases::Databases;
+use crate::door::Way;
 use crate::health::Health;
 use crate::node::{Node, NodeStopped};
 
 pub use memory::Memory;
-pub use transport::{HALF_OPEN_AFTER, serve, serve_tcp};
 
 /// Full names of the services of the contract.
 pub const SERVICES: [&str; 5] = [
@@ -52,8 +52,8 @@ pub const SERVICES: [&str; 5] = [
     ServerServer::<server::Service>::NAME,
 ];
 
-/// All gRPC services over a node, to be merged with other routes and served by [`serve`] or
-/// [`serve_tcp`]. `limits` are those of the node, to be told to clients.
+/// All gRPC services over a node, to be merged with other routes and served by a
+/// [`Door`](crate::door::Door). `limits` are those of the node, to be told to clients.
 pub fn routes(node: &Node, databases: &Databases, health: &Health, limits: &Limits) -> Router {
     macro_rules! sized {
         ($server:ident, $service:expr) => {
@@ -84,6 +84,20 @@ pub fn routes(node: &Node, databases: &Databases, health: &Health, limits: &Limi
 async fn call(node: &Node, command: Result<Command, Refusal>) -> Result<Reply, Status> {
     let command = command.map_err(status::status)?;
     node.call(command).await.map_err(stopped)
+}
+
+/// What the answer of a list may have.
+const LIST_BYTES: usize = 4 << 20;
+
+/// A call whose answer may be long: it is made when there is room for it.
+async fn list<R: Message>(
+    way: Way,
+    reply: impl Future<Output = Result<R, Status>>,
+) -> Result<Response<R>, Status> {
+    let room = way.room_for(LIST_BYTES).await;
+    let reply = reply.await?;
+    room.made(reply.encoded_len());
+    Ok(Response::new(reply))
 }
 
 /// The node has stopped. This is no refusal: whether the call had an effect is unknown.

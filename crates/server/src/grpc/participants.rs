@@ -10,6 +10,7 @@ use handfast_wire::v1;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::stream::{self, Asker, Frames, Voice};
+use crate::door::Way;
 use crate::node::{Item, Node, QUIET};
 
 /// The service.
@@ -26,17 +27,20 @@ impl Participants for Service {
     ) -> Result<Response<Self::AttachStream>, Status> {
         let asked = Asked::default();
         let messages = Messages(asked.clone());
+        let way = Way::of(&request);
         let frames =
-            stream::open(&self.0, messages, |asker| read(request.into_inner(), asked, asker));
+            stream::open(&self.0, way, messages, |asker| read(request.into_inner(), asked, asker));
         Ok(Response::new(frames))
     }
 
     async fn list(
         &self,
-        _: Request<v1::ListParticipantsRequest>,
+        request: Request<v1::ListParticipantsRequest>,
     ) -> Result<Response<v1::ListParticipantsReply>, Status> {
-        let reply = super::call(&self.0, Ok(Command::ListParticipants)).await?;
-        wire::participants(reply).map(Response::new)
+        super::list(Way::of(&request), async {
+            wire::participants(super::call(&self.0, Ok(Command::ListParticipants)).await?)
+        })
+        .await
     }
 }
 
@@ -58,7 +62,7 @@ async fn read(
                 }
             }
         }
-        asker.answer(refused).await;
+        asker.answer(refused).await?;
         asker.ask(batch).await?;
     }
     Ok(())

@@ -7,14 +7,16 @@ use handfast_wire::{raw, v1};
 use tonic::{Status, Streaming};
 
 use super::stream::{self, Asker, Frames, Voice};
+use crate::door::Way;
 use crate::node::{Item, Node};
 
 /// Opens the stream.
 pub(super) fn open(
     node: &Node,
+    way: Way,
     requests: Streaming<raw::PublishFrame>,
 ) -> Frames<v1::PublishReplyFrame> {
-    stream::open(node, Replies, |asker| read(requests, asker))
+    stream::open(node, way, Replies, |asker| read(requests, asker))
 }
 
 async fn read(
@@ -31,7 +33,7 @@ async fn read(
                 Err(refusal) => refused.push(wire::publish_refusal(number, refusal)),
             }
         }
-        asker.answer(refused).await;
+        asker.answer(refused).await?;
         asker.ask(batch).await?;
     }
     Ok(())

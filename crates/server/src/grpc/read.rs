@@ -18,16 +18,20 @@ use tonic::Status;
 
 use super::stream::Frames;
 use super::{stopped, topics};
+use crate::door::Way;
 use crate::node::Node;
 
 /// Events of a frame are read until they have this many bytes.
 const FRAME_BYTES: u32 = 1 << 20;
+/// What an event has in a frame besides its body, about.
+const EVENT_OVERHEAD: usize = 48;
 /// Most events in a frame.
 const FRAME_EVENTS: u32 = 10_000;
 
 /// Starts to read.
 pub(super) async fn open(
     node: &Node,
+    way: Way,
     request: v1::ReadRequest,
 ) -> Result<Frames<raw::ReadFrame>, Status> {
     let Read { topic: name, start, limit, follow } = Read::try_from(request).map_err(status)?;
@@ -46,6 +50,7 @@ pub(super) async fn open(
     let end = if follow { None } else { Some(view.end) };
     let reading = Reading {
         node: node.clone(),
+        way,
         topic: view.topic,
         name,
         next,
@@ -61,6 +66,7 @@ pub(super) async fn open(
 
 struct Reading {
     node: Node,
+    way: Way,
     name: Name,
     topic: TopicId,
     /// The next offset that is wanted.
@@ -114,7 +120,10 @@ impl Reading {
         let max_events = u32::try_from(self.left).unwrap_or(u32::MAX).min(FRAME_EVENTS);
         let wanted = Wanted::Range { from, to, max_events };
         let fetch = Fetch { fetch: 0, topic: self.topic, wanted, max_bytes: FRAME_BYTES };
+        // Before it is read: what many readers do not take must not fill the memory.
+        let room = self.way.room_for(FRAME_BYTES as usize).await;
         let (events, next) = self.node.fetch(fetch).await.map_err(stopped)?;
+        room.made(events.iter().map(|event| event.body.len() + EVENT_OVERHEAD).sum());
         self.left -= events.len() as u64;
         self.next = next.max(from);
         Ok(events.into_iter().map(Into::into).collect())

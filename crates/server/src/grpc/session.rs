@@ -9,14 +9,16 @@ use handfast_wire::{raw, v1};
 use tonic::{Status, Streaming};
 
 use super::stream::{self, Asker, Frames, Voice};
+use crate::door::Way;
 use crate::node::{Item, Node};
 
 /// Opens the stream.
 pub(super) fn open(
     node: &Node,
+    way: Way,
     requests: Streaming<raw::TransactionFrame>,
 ) -> Frames<v1::TransactionReplyFrame> {
-    stream::open(node, Replies(node.clone()), |asker| read(node.clone(), requests, asker))
+    stream::open(node, way, Replies(node.clone()), |asker| read(node.clone(), requests, asker))
 }
 
 /// An id for the transaction that a call may begin; other calls need none.
@@ -42,7 +44,7 @@ async fn read(
                 Err(refusal) => refused.push(wire::session_refusal(number, refusal)),
             }
         }
-        asker.answer(refused).await;
+        asker.answer(refused).await?;
         asker.ask(batch).await?;
     }
     Ok(())

@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use futures_util::{FutureExt, stream};
 use handfast_core::command::Command;
+use handfast_core::refusal::{self, Refusal};
 use handfast_wire::prost::Message;
 use handfast_wire::status;
 use tokio::sync::mpsc;
@@ -19,12 +20,15 @@ use tokio_stream::Stream;
 use tonic::{Code, Status, Streaming};
 
 use super::stopped;
-use crate::node::{Connection, Inbox, Item, Node, Sender};
+use crate::door::Way;
+use crate::node::{Beside, Connection, Inbox, Item, Node, Sender};
 
 /// A frame is closed when it has this many bytes; one message may be larger.
 const FRAME_BYTES: usize = 1 << 20;
 /// Frames of refusals that may wait before the reading half waits too.
-const REFUSED_FRAMES: usize = 16;
+const REFUSED_FRAMES: usize = 2;
+/// Requests of a frame that may be refused before they become commands; a frame with more is none.
+const REFUSED: usize = 4_096;
 
 /// The frames that a client receives.
 pub(super) type Frames<F> = Pin<Box<dyn Stream<Item = Result<F, Status>> + Send>>;
@@ -48,6 +52,7 @@ pub(super) struct Asker<M> {
     sender: Sender,
     answers: mpsc::Sender<Result<Vec<M>, Status>>,
     unanswered: Arc<AtomicU64>,
+    beside: Beside,
 }
 
 impl<M> Asker<M> {
@@ -61,17 +66,24 @@ impl<M> Asker<M> {
     }
 
     /// Answers what never became a command.
-    pub(super) async fn answer(&self, messages: Vec<M>) {
+    pub(super) async fn answer(&self, messages: Vec<M>) -> Result<(), Status> {
+        if messages.len() > REFUSED {
+            let detail = format!("{} requests of a frame are none", messages.len());
+            return Err(status::status(Refusal::new(refusal::Code::Malformed, detail)));
+        }
         if !messages.is_empty() {
+            self.beside.sent(messages.len()).map_err(status::status)?;
             // Fails only when the stream is over, and then nobody waits for it.
             let _ = self.answers.send(Ok(messages)).await;
         }
+        Ok(())
     }
 }
 
 /// Opens a session for a stream. `read` takes the client's frames; its error ends the stream.
 pub(super) fn open<V, R>(
     node: &Node,
+    way: Way,
     voice: V,
     read: impl FnOnce(Asker<V::Message>) -> R,
 ) -> Frames<V::Frame>
@@ -80,10 +92,13 @@ where
     R: Future<Output = Result<(), Status>> + Send + 'static,
 {
     let Connection { sender, inbox } = node.connect();
+    let cut_off = way.clone();
+    inbox.when_cut_off(move || cut_off.cut_off());
     let (answers, local) = mpsc::channel(REFUSED_FRAMES);
     let unanswered = Arc::new(AtomicU64::new(0));
     let end = answers.clone();
-    let reading = read(Asker { sender, answers, unanswered: Arc::clone(&unanswered) });
+    let (beside, asked) = (inbox.beside(), Arc::clone(&unanswered));
+    let reading = read(Asker { sender, answers, unanswered: asked, beside });
     let reader = tokio::spawn(async move {
         if let Err(status) = reading.await {
             // Fails only when the stream is over already.
@@ -91,6 +106,7 @@ where
         }
     });
     let answering = Answering {
+        way,
         voice,
         inbox,
         local,
@@ -109,9 +125,10 @@ where
 /// The next frame of a client; none when it has said everything.
 pub(super) async fn frame<F>(requests: &mut Streaming<F>) -> Result<Option<F>, Status> {
     requests.message().await.map_err(|status| match status.code() {
-        // This is how the transport reports what does not decode.
+        // This is how the transport reports what is no message of gRPC.
         Code::Internal => {
-            Status::invalid_argument(format!("a frame is not well-formed: {}", status.message()))
+            let detail = format!("a frame is not well-formed: {}", status.message());
+            status::status(Refusal::new(refusal::Code::Malformed, detail))
         }
         _ => status,
     })
@@ -119,6 +136,7 @@ pub(super) async fn frame<F>(requests: &mut Streaming<F>) -> Result<Option<F>, S
 
 /// The half of a stream that answers.
 struct Answering<V: Voice> {
+    way: Way,
     voice: V,
     inbox: Inbox,
     local: mpsc::Receiver<Result<Vec<V::Message>, Status>>,
@@ -134,6 +152,8 @@ struct Answering<V: Voice> {
 impl<V: Voice> Answering<V> {
     async fn next(&mut self) -> Option<Result<V::Frame, Status>> {
         if self.queue.is_empty() && self.over.is_none() {
+            // Until here what was taken waited to be read.
+            self.inbox.taken();
             self.wait().await;
             // Whoever is about to queue something gets to do it, and one frame carries all.
             tokio::task::yield_now().await;
@@ -142,7 +162,9 @@ impl<V: Voice> Answering<V> {
         if self.queue.is_empty() {
             return self.over.as_mut()?.take().map(Err);
         }
-        Some(Ok(V::frame(self.cut())))
+        let (count, bytes) = self.fitting();
+        self.way.room_for(bytes).await.made(bytes);
+        Some(Ok(V::frame(self.cut(count))))
     }
 
     /// Waits until there is something to say, or nothing will ever be.
@@ -153,7 +175,7 @@ impl<V: Voice> Answering<V> {
                 return;
             }
             tokio::select! {
-                items = self.inbox.recv() => self.take(items),
+                items = self.inbox.more() => self.take(items),
                 answer = self.local.recv(), if self.is_read => self.take_local(answer),
             }
         }
@@ -161,7 +183,7 @@ impl<V: Voice> Answering<V> {
 
     fn take_what_is_there(&mut self) {
         while self.over.is_none() {
-            let Some(items) = self.inbox.recv().now_or_never() else { break };
+            let Some(items) = self.inbox.more().now_or_never() else { break };
             self.take(items);
         }
         while self.over.is_none() && self.is_read {
@@ -191,22 +213,30 @@ impl<V: Voice> Answering<V> {
 
     fn take_local(&mut self, answer: Option<Result<Vec<V::Message>, Status>>) {
         match answer {
-            Some(Ok(messages)) => self.queue.extend(messages),
+            Some(Ok(messages)) => {
+                self.inbox.received_beside(messages.len());
+                self.queue.extend(messages);
+            }
             Some(Err(status)) => self.over = Some(Some(status)),
             None => self.is_read = false,
         }
     }
 
-    /// The next frame's messages: at least one, and no more than fit.
-    fn cut(&mut self) -> Vec<V::Message> {
-        let mut bytes = 0;
-        let fit = self.queue.iter().take_while(|message| {
-            let is_first = bytes == 0;
+    /// How many messages are in the next frame, and its bytes: at least one, and no more than fit.
+    fn fitting(&self) -> (usize, usize) {
+        let (mut count, mut bytes) = (0, 0);
+        for message in &self.queue {
             // Tag and length of the message in its frame are a few bytes more.
-            bytes += message.encoded_len() + 8;
-            is_first || bytes <= FRAME_BYTES
-        });
-        let count = fit.count();
+            let more = message.encoded_len() + 8;
+            if count > 0 && bytes + more > FRAME_BYTES {
+                break;
+            }
+            (count, bytes) = (count + 1, bytes + more);
+        }
+        (count, bytes)
+    }
+
+    fn cut(&mut self, count: usize) -> Vec<V::Message> {
         if count == self.queue.len() {
             return std::mem::take(&mut self.queue).into();
         }

@@ -16,6 +16,7 @@ use tonic::{Status, Streaming};
 
 use super::stream::{self, Asker, Frames, Voice};
 use super::{stopped, topics};
+use crate::door::Way;
 use crate::node::{Item, Node};
 
 /// Deliveries are put together until they have this many bytes.
@@ -26,11 +27,12 @@ const DELIVERY_OVERHEAD: usize = 80;
 /// Opens the stream.
 pub(super) fn open(
     node: &Node,
+    way: Way,
     requests: Streaming<v1::FromSubscriberFrame>,
 ) -> Frames<raw::ToSubscriberFrame> {
     let joined = Arc::new(Joined::default());
     let messages = Messages { joined: Arc::clone(&joined), bytes: 0 };
-    stream::open(node, messages, |asker| read(node.clone(), requests, joined, asker))
+    stream::open(node, way, messages, |asker| read(node.clone(), requests, joined, asker))
 }
 
 /// What the stream is subscribed to; told by the half that hears it from the node.
@@ -74,7 +76,7 @@ async fn read(
                 Err(refusal) => refused.push(wire::refused(number, refusal)),
             }
         }
-        asker.answer(refused).await;
+        asker.answer(refused).await?;
         asker.ask(batch).await?;
     }
     Ok(())

@@ -9,6 +9,7 @@ use tonic::{Request, Response, Status, Streaming};
 
 use super::session;
 use super::stream::Frames;
+use crate::door::Way;
 use crate::node::Node;
 
 /// The service.
@@ -127,8 +128,11 @@ impl Transactions for Service {
         &self,
         request: Request<v1::ListTransactionsRequest>,
     ) -> Result<Response<v1::ListTransactionsReply>, Status> {
-        let reply = self.call(Call::List(request.into_inner())).await?;
-        wire::transactions(reply, self.0.about()).map(Response::new)
+        super::list(Way::of(&request), async {
+            let reply = self.call(Call::List(request.into_inner())).await?;
+            wire::transactions(reply, self.0.about())
+        })
+        .await
     }
 
     type SessionStream = Frames<v1::TransactionReplyFrame>;
@@ -137,6 +141,7 @@ impl Transactions for Service {
         &self,
         request: Request<Streaming<raw::TransactionFrame>>,
     ) -> Result<Response<Self::SessionStream>, Status> {
-        Ok(Response::new(session::open(&self.0, request.into_inner())))
+        let way = Way::of(&request);
+        Ok(Response::new(session::open(&self.0, way, request.into_inner())))
     }
 }

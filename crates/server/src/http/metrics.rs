@@ -4,6 +4,7 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use axum::Extension;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
@@ -20,6 +21,7 @@ use tokio::time::timeout;
 
 use crate::VERSION;
 use crate::databases::{Condition, Databases, View};
+use crate::door::{Figures, Way};
 use crate::node::{Node, NodeStats};
 
 /// Subscriptions that have lines of their own, at most.
@@ -47,14 +49,19 @@ impl Metrics {
 }
 
 /// Answers a scrape.
-pub(super) async fn scrape(State(metrics): State<Metrics>) -> Response {
+pub(super) async fn scrape(
+    way: Option<Extension<Way>>,
+    State(metrics): State<Metrics>,
+) -> Response {
     let Ok(stats) = metrics.node.stats().await else {
         return (StatusCode::SERVICE_UNAVAILABLE, "the node has stopped\n").into_response();
     };
     let durable_lsn = *metrics.node.durable_changed().borrow();
     let databases = metrics.databases.list();
     let subscriptions = subscriptions(&metrics.node).await;
-    match render(&stats, &databases, &subscriptions, durable_lsn, metrics.started_seconds) {
+    let door = way.and_then(|Extension(way)| way.figures());
+    let started_seconds = metrics.started_seconds;
+    match render(&stats, &databases, &subscriptions, door, durable_lsn, started_seconds) {
         Ok(body) => super::text(CONTENT_TYPE, body),
         Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")).into_response(),
     }
@@ -72,6 +79,7 @@ fn render(
     stats: &NodeStats,
     databases: &[View],
     subscriptions: &[SubscriptionView],
+    door: Option<Figures>,
     durable_lsn: u64,
     started_seconds: f64,
 ) -> Result<String, std::fmt::Error> {
@@ -88,11 +96,40 @@ fn render(
     journal(ours, stats, durable_lsn);
     of_databases(ours, databases);
     of_subscriptions(ours, subscriptions);
+    if let Some(door) = door {
+        connections(ours, door);
+    }
+    ours.register_with_unit(
+        "unread",
+        "Bytes that wait to be read by all streams, about",
+        Unit::Bytes,
+        ConstGauge::new(stats.unread_bytes),
+    );
     gauge(ours, "sessions", "Open streams of clients", stats.sessions as u64);
     gauge(ours, "instances", "Attached instances of services", stats.core.instances as u64);
     let mut body = String::new();
     encode(&mut body, &registry)?;
     Ok(body)
+}
+
+fn connections(ours: &mut Registry, door: Figures) {
+    let ours = ours.sub_registry_with_prefix("connections");
+    gauge(ours, "open", "Connections of clients", door.open);
+    gauge(ours, "most", "Connections that may be open", door.most);
+    counter(ours, "refused", "Connections that found no place", door.refused);
+    counter(ours, "silent", "Connections closed because they were silent", door.silent);
+    counter(
+        ours,
+        "stalled",
+        "Connections cut off because they did not read and others waited",
+        door.stalled,
+    );
+    for (name, help, bytes) in [
+        ("arriving", "Bytes of large messages that are not handled", door.arriving_bytes),
+        ("leaving", "Bytes of frames that were made and are not read", door.leaving_bytes),
+    ] {
+        ours.register_with_unit(name, help, Unit::Bytes, ConstGauge::new(bytes));
+    }
 }
 
 fn transactions(ours: &mut Registry, stats: &NodeStats) {
@@ -244,8 +281,8 @@ mod tests {
 
     #[test]
     fn what_is_not_known_is_absent() {
-        let body =
-            render(&NodeStats::default(), &[], &[], 7, 1.5).expect("a string takes everything");
+        let body = render(&NodeStats::default(), &[], &[], None, 7, 1.5)
+            .expect("a string takes everything");
         for line in [
             "handfast_transactions_begun_total 0",
             "handfast_journal_durable_lsn 7",
@@ -283,8 +320,8 @@ mod tests {
         };
         let name = Name::new("orders").expect("a name");
         let view = View { name, kind: Kind::Postgres, url: String::new(), status };
-        let body =
-            render(&NodeStats::default(), &[view], &[], 7, 1.5).expect("a string takes it all");
+        let body = render(&NodeStats::default(), &[view], &[], None, 7, 1.5)
+            .expect("a string takes it all");
         for line in [
             r#"handfast_database_up{database="orders"} 1"#,
             r#"handfast_in_doubt{database="orders",label="foreign"} 2"#,
@@ -317,7 +354,7 @@ mod tests {
             deleting: false,
         };
         let views = [view("billing", 5, 1), view("quiet", 0, 0)];
-        let body = render(&NodeStats::default(), &[], &views, 7, 1.5).expect("a string");
+        let body = render(&NodeStats::default(), &[], &views, None, 7, 1.5).expect("a string");
         for line in [
             r#"handfast_attempts_failed_total{subscription="billing",cause="rejected"} 5"#,
             r#"handfast_attempts_failed_total{subscription="billing",cause="lease"} 0"#,
@@ -327,7 +364,7 @@ mod tests {
         }
         assert!(!body.contains("quiet"), "nothing has happened there:\n{body}");
         let many: Vec<_> = (0..2_000).map(|n| view(&format!("s{n}"), 1, 0)).collect();
-        let body = render(&NodeStats::default(), &[], &many, 7, 1.5).expect("a string");
+        let body = render(&NodeStats::default(), &[], &many, None, 7, 1.5).expect("a string");
         assert_eq!(body.matches("handfast_dead_letters_total{").count(), SUBSCRIPTIONS);
     }
 }

@@ -4,12 +4,14 @@
 //! talk to the pump in batches; nothing here costs a task, a timer or a lock per transaction.
 
 mod clock;
+mod fetches;
 mod needs;
 mod pump;
 mod readers;
 mod requests;
 mod retention;
 mod session;
+mod unread;
 mod writer;
 
 use std::io;
@@ -39,12 +41,13 @@ use readers::ReadJob;
 use requests::Requests;
 use retention::Retention;
 use session::SessionIds;
+use unread::AllUnread;
 
 use writer::Segments;
 
 pub use pump::{DatabaseJob, NodeStats};
 pub use requests::Queues;
-pub use session::{Connection, Inbox, Item, QUIET, Sender};
+pub use session::{Beside, Connection, Inbox, Item, QUIET, Sender};
 
 /// How a node is opened.
 #[derive(Clone, Debug, Default)]
@@ -137,7 +140,7 @@ struct Shared {
     readers: channel::Sender<ReadJob>,
     sessions: SessionIds,
     requests: Requests,
-    unread_bytes: usize,
+    all_unread: Arc<AllUnread>,
     durable: watch::Receiver<u64>,
     keys_since_ms: Arc<AtomicU64>,
     homes: Homes,
@@ -179,8 +182,8 @@ impl Node {
         let clock = Clock::start();
         let key_age_ms = options.limits.key_age_ms;
         let open_transactions = options.limits.open_transactions;
-        let (requests, unread_bytes) =
-            (Requests::new(&options.queues), options.queues.unread_bytes);
+        let requests = Requests::new(&options.queues);
+        let all_unread = Arc::new(AllUnread::new(&options.queues));
         let mut recovery = Recovery::new(options.limits);
         let (journal, recovered) = Journal::open(
             files,
@@ -223,7 +226,7 @@ impl Node {
             keys_since_ms: Arc::clone(&keys_since_ms),
             space,
             open_transactions,
-            unread_bytes,
+            all_unread: Arc::clone(&all_unread),
         };
         let pump = Pump::new(core, clock, ends, retention);
         let (stop, stopped) = watch::channel(None);
@@ -241,7 +244,7 @@ impl Node {
             readers: read_jobs,
             sessions: SessionIds::new(),
             requests,
-            unread_bytes,
+            all_unread,
             durable: durable_seen,
             keys_since_ms,
             homes: Homes::new(),
@@ -266,8 +269,8 @@ impl Node {
     /// Opens a session for one stream.
     #[must_use]
     pub fn connect(&self) -> Connection {
-        let Shared { sessions, pump, requests, unread_bytes, .. } = &*self.0;
-        session::open(sessions.next(), pump, requests, *unread_bytes)
+        let Shared { sessions, pump, requests, all_unread, .. } = &*self.0;
+        session::open(sessions.next(), pump, requests, all_unread)
     }
 
     /// One call on its own. A transaction that is begun this way has to be detached. Refused while

@@ -20,10 +20,12 @@ use handfast_journal::{Snapshot, Space};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::clock::Clock;
+use super::fetches::{self, Fetches};
 use super::readers::ReadJob;
 use super::requests::{Place, Room};
 use super::retention::Retention;
 use super::session::{Flushed, Item, Outbox, Outboxes, is_later};
+use super::unread::AllUnread;
 use super::writer::{Groups, WriteJob, Written};
 
 /// Inputs that are handled before outputs are carried out. Large enough that what is done once a
@@ -147,6 +149,8 @@ pub struct NodeStats {
     pub compactions: u64,
     /// Requests that were refused and may come again later.
     pub refused: u64,
+    /// Bytes that streams have to read, about.
+    pub unread_bytes: u64,
 }
 
 /// The pump's ends of the queues, and the room in the journal at the start.
@@ -160,8 +164,8 @@ pub(crate) struct Ends {
     pub(crate) space: Space,
     /// How many transactions may be open.
     pub(crate) open_transactions: usize,
-    /// How many bytes of deliveries one session may have to read.
-    pub(crate) unread_bytes: usize,
+    /// What sessions have to read.
+    pub(crate) all_unread: Arc<AllUnread>,
 }
 
 /// The pump's thread.
@@ -170,6 +174,7 @@ pub(crate) struct Pump {
     clock: Clock,
     ends: Ends,
     outboxes: Outboxes,
+    fetches: Fetches,
     /// Unary calls that were refused and may come again later.
     refused_calls: u64,
     /// Unary calls that are not answered yet.
@@ -192,12 +197,14 @@ pub(crate) struct Pump {
 
 impl Pump {
     pub(crate) fn new(core: Core, clock: Clock, ends: Ends, retention: Retention) -> Self {
-        let outboxes = Outboxes::new(ends.open_transactions, ends.unread_bytes);
+        let outboxes = Outboxes::new(ends.open_transactions, Arc::clone(&ends.all_unread));
+        let fetches = Fetches::new(&ends.all_unread);
         Self {
             core,
             clock,
             ends,
             outboxes,
+            fetches,
             refused_calls: 0,
             calls: HashMap::new(),
             next_call: 0,
@@ -247,7 +254,8 @@ impl Pump {
     fn next_message(&self) -> Option<Option<ToPump>> {
         let house = self.retention.next_ms();
         let due = self.core.next_deadline().into_iter().chain(self.lazy_until);
-        let at = due.chain(self.refused_until).chain([house]).min().unwrap_or(house);
+        let fetch = self.fetches.is_waiting().then(|| self.clock.now().mono_ms + fetches::PAUSE_MS);
+        let at = due.chain(self.refused_until).chain(fetch).chain([house]).min().unwrap_or(house);
         match self.ends.inbox.recv_timeout(self.clock.until(at)) {
             Ok(message) => Some(Some(message)),
             Err(channel::RecvTimeoutError::Timeout) => Some(None),
@@ -299,6 +307,7 @@ impl Pump {
             }
             ToPump::Written(written) => self.written(written),
             ToPump::Fetched { fetch, events, next } => {
+                self.fetches.done(fetch);
                 self.core.handle(now, Input::Fetched { fetch, events, next });
             }
             ToPump::Chain { id, chain } => self.core.handle(now, Input::Chain { id, chain }),
@@ -318,6 +327,7 @@ impl Pump {
                 self.stats.free_bytes = self.ends.space.free;
                 self.stats.low_space = self.ends.space.low;
                 self.stats.segments = self.retention.count();
+                self.stats.unread_bytes = self.ends.all_unread.bytes() as u64;
                 self.stats.refused = self.refused_calls + self.outboxes.refusals();
                 // Whoever asked may have gone away.
                 let _ = answer.send(self.stats);
@@ -409,6 +419,9 @@ impl Pump {
                 }
                 None => {
                     self.tell_refused();
+                    while let Some(fetch) = self.fetches.next() {
+                        self.read(ReadJob::Fetch(fetch));
+                    }
                     let Flushed { over, behind } = self.outboxes.flush();
                     if over.is_empty() && behind.is_empty() {
                         break;
@@ -487,7 +500,7 @@ impl Pump {
                 Output::EndSession { session, refusal } => {
                     self.outboxes.push(session, Item::End(refusal));
                 }
-                Output::Fetch(fetch) => self.read(ReadJob::Fetch(fetch)),
+                Output::Fetch(fetch) => self.fetches.push(fetch),
                 Output::ReadChain { id } => self.read(ReadJob::Chain(id)),
                 Output::Attention { id, detail } => {
                     tracing::warn!(transaction = %id, "needs attention: {detail}");

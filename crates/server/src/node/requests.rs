@@ -27,11 +27,19 @@ pub struct Queues {
     /// Bytes of deliveries that one stream may have to read; beyond it, it gets no more until it
     /// has read half of them.
     pub unread_bytes: usize,
+    /// Bytes that all streams together may have to read. The nearer they are to it, the less each
+    /// may have; beyond it, those that read nothing are ended, with the most first.
+    pub all_unread_bytes: usize,
 }
 
 impl Default for Queues {
     fn default() -> Self {
-        Self { request_bytes: 64 << 20, calls: 100_000, unread_bytes: 8 << 20 }
+        Self {
+            request_bytes: 64 << 20,
+            calls: 100_000,
+            unread_bytes: 8 << 20,
+            all_unread_bytes: 48 << 20,
+        }
     }
 }
 

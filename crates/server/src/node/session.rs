@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use crossbeam_channel as channel;
 use handfast_core::command::Command;
@@ -17,6 +17,7 @@ use tokio::sync::{Semaphore, mpsc};
 
 use super::pump::ToPump;
 use super::requests::Requests;
+use super::unread::{AllUnread, Unread};
 use super::{NodeStopped, NodeStopped as Stopped};
 
 /// Requests of one session that may be unanswered.
@@ -124,20 +125,10 @@ pub enum Item {
 pub struct Inbox {
     receiver: mpsc::UnboundedReceiver<Vec<Item>>,
     unread: Arc<Unread>,
-    /// Fewer bytes than this are not far behind.
-    unread_bytes: usize,
+    /// Items, and bytes of deliveries, that were received and are not read.
+    holds: (usize, usize),
     /// Keeps the session open while its replies may still be wanted.
     shared: Arc<Shared>,
-}
-
-/// What was sent to a session and not taken by it yet.
-#[derive(Debug, Default)]
-struct Unread {
-    items: AtomicUsize,
-    /// Of deliveries.
-    bytes: AtomicUsize,
-    /// There were too many: whoever takes enough of them says so.
-    behind: AtomicBool,
 }
 
 /// What a delivery keeps in memory for a session that has not read it.
@@ -153,25 +144,89 @@ fn bytes(item: &Item) -> usize {
     }
 }
 
+/// How many messages an item is: a list is as many as it has entries.
+fn weight(item: &Item) -> usize {
+    let Item::Reply { reply, .. } = item else { return 1 };
+    1 + match reply {
+        Reply::Transactions(views) => views.len(),
+        Reply::Topics(views) => views.len(),
+        Reply::Subscriptions(views) => views.len(),
+        Reply::Participants(views) => views.len(),
+        Reply::DeadLetters { letters, .. } => letters.len(),
+        _ => 0,
+    }
+}
+
+/// Counts what waits to be read by a session and does not come from the node.
+#[derive(Clone, Debug)]
+pub struct Beside(Arc<Unread>);
+
+impl Beside {
+    /// So many messages are about to be sent to the session, which counts them as received with
+    /// [`Inbox::received_beside`].
+    ///
+    /// # Errors
+    /// A refusal, when all sessions have too much to read and this one has some of it: it has to
+    /// end.
+    pub fn sent(&self, messages: usize) -> Result<(), Refusal> {
+        if self.0.is_in_the_way() {
+            self.0.cut_off();
+            return Err(Refusal::new(Code::TooSlow, "its answers are not read"));
+        }
+        self.0.sent(messages, 0);
+        Ok(())
+    }
+}
+
 impl Inbox {
-    /// Whatever is there, in order; none when the session or the node is over.
+    /// For messages to the session that do not come from the node.
+    #[must_use]
+    pub fn beside(&self) -> Beside {
+        Beside(Arc::clone(&self.unread))
+    }
+
+    /// So many messages of [`Inbox::beside`] were received.
+    pub fn received_beside(&mut self, messages: usize) {
+        self.holds.0 += messages;
+    }
+
+    /// Whatever is there, in order; none when the session or the node is over. What was received
+    /// before counts as read.
     ///
     /// Cancel safe.
     pub async fn recv(&mut self) -> Option<Vec<Item>> {
+        self.taken();
+        self.more().await
+    }
+
+    /// The same, while what was received before still waits to be read.
+    ///
+    /// Cancel safe.
+    pub async fn more(&mut self) -> Option<Vec<Item>> {
         let mut items = self.receiver.recv().await?;
         while let Ok(more) = self.receiver.try_recv() {
             items.extend(more);
         }
-        self.unread.items.fetch_sub(items.len(), Ordering::Relaxed);
-        let taken: usize = items.iter().map(bytes).sum();
-        if taken > 0 {
-            let left = self.unread.bytes.fetch_sub(taken, Ordering::SeqCst) - taken;
-            if left <= self.unread_bytes / 2 && self.unread.behind.swap(false, Ordering::SeqCst) {
-                // The node may have stopped; then nothing comes any more.
-                let _ = self.shared.pump.send(ToPump::CaughtUp(self.shared.session));
-            }
+        for item in &items {
+            self.holds.0 += weight(item);
+            self.holds.1 += bytes(item);
         }
         Some(items)
+    }
+
+    /// What is to be done when the session has to be ended because it reads nothing, while all
+    /// together have too much to read. Once.
+    pub fn when_cut_off(&self, cut_off: impl Fn() + Send + Sync + 'static) {
+        self.unread.when_cut_off(cut_off);
+    }
+
+    /// What was received has been read.
+    pub fn taken(&mut self) {
+        let (items, bytes) = std::mem::take(&mut self.holds);
+        if items > 0 && self.unread.read(items, bytes) {
+            // The node may have stopped; then nothing comes any more.
+            let _ = self.shared.pump.send(ToPump::CaughtUp(self.shared.session));
+        }
     }
 }
 
@@ -182,6 +237,7 @@ pub(crate) struct Outbox {
     unread: Arc<Unread>,
     permits: Arc<Semaphore>,
     pending: Vec<Item>,
+    pending_weight: usize,
     pending_bytes: usize,
     answered: usize,
     /// It is among those that are sent to at the end of the batch.
@@ -197,16 +253,17 @@ pub(crate) fn open(
     session: SessionId,
     pump: &channel::Sender<ToPump>,
     requests: &Requests,
-    unread_bytes: usize,
+    all_unread: &Arc<AllUnread>,
 ) -> Connection {
     let (sender, receiver) = mpsc::unbounded_channel();
-    let unread = Arc::new(Unread::default());
+    let unread = Arc::new(Unread::new(all_unread));
     let permits = Arc::new(Semaphore::new(UNANSWERED));
     let outbox = Outbox {
         sender,
         unread: Arc::clone(&unread),
         permits: Arc::clone(&permits),
         pending: Vec::new(),
+        pending_weight: 0,
         pending_bytes: 0,
         answered: 0,
         touched: false,
@@ -219,7 +276,7 @@ pub(crate) fn open(
         Arc::new(Shared { session, pump: pump.clone(), permits, requests: requests.clone() });
     Connection {
         sender: Sender(Arc::clone(&shared)),
-        inbox: Inbox { receiver, unread, unread_bytes, shared },
+        inbox: Inbox { receiver, unread, holds: (0, 0), shared },
     }
 }
 
@@ -243,8 +300,8 @@ impl SessionIds {
 pub(crate) struct Outboxes {
     /// Items that may wait for a session to read them.
     unread: usize,
-    /// Bytes of deliveries of which the same is true; beyond it a session gets no more of them.
-    unread_bytes: usize,
+    /// Of all of them together.
+    all_unread: Arc<AllUnread>,
     outboxes: HashMap<SessionId, Outbox>,
     touched: Vec<SessionId>,
     /// Sessions with refusals which may wait a moment.
@@ -268,17 +325,17 @@ pub(crate) struct Flushed {
 }
 
 impl Outboxes {
-    pub(crate) fn new(open_transactions: usize, unread_bytes: usize) -> Self {
+    pub(crate) fn new(open_transactions: usize, all_unread: Arc<AllUnread>) -> Self {
         let unread = UNREAD.saturating_add(open_transactions);
         let (outboxes, touched, refused) = (HashMap::new(), Vec::new(), Vec::new());
-        Self { unread, unread_bytes, outboxes, touched, refused, refusals: 0 }
+        Self { unread, all_unread, outboxes, touched, refused, refusals: 0 }
     }
 
     /// A session has said that it has caught up, and nothing has been sent since that it has to
     /// catch up with again.
     pub(crate) fn has_caught_up(&self, session: SessionId) -> bool {
         let outbox = self.outboxes.get(&session);
-        outbox.is_some_and(|outbox| !outbox.unread.behind.load(Ordering::SeqCst))
+        outbox.is_some_and(|outbox| !outbox.unread.is_behind())
     }
 
     pub(crate) fn insert(&mut self, session: SessionId, outbox: Outbox) {
@@ -311,6 +368,7 @@ impl Outboxes {
             self.refused.push(session);
         }
         outbox.answered += usize::from(matches!(item, Item::Reply { .. }));
+        outbox.pending_weight += weight(&item);
         outbox.pending_bytes += bytes(&item);
         outbox.pending.push(item);
         let waits = quiet || is_later;
@@ -360,20 +418,17 @@ impl Outboxes {
             outbox.touched = false;
             let mut items = std::mem::take(&mut outbox.pending);
             outbox.last = items.len();
-            let unread =
-                outbox.unread.items.fetch_add(items.len(), Ordering::Relaxed) + items.len();
             let bytes = std::mem::take(&mut outbox.pending_bytes);
-            if bytes > 0 {
-                let unread = outbox.unread.bytes.fetch_add(bytes, Ordering::SeqCst) + bytes;
-                // Before they are sent: whoever takes the last of them sees it.
-                if unread > self.unread_bytes && !outbox.unread.behind.swap(true, Ordering::SeqCst)
-                {
-                    behind.push(session);
-                }
+            // Before they are sent: whoever takes the last of them sees it.
+            let weight = std::mem::take(&mut outbox.pending_weight);
+            let (unread, is_behind_now) = outbox.unread.sent(weight, bytes);
+            if is_behind_now {
+                behind.push(session);
             }
             let ended = items.iter().any(|i| matches!(i, Item::End(_)));
             if unread > self.unread && !ended {
                 let detail = format!("{unread} messages wait to be read: the stream is too slow");
+                outbox.unread.sent(1, 0);
                 items.push(Item::End(Refusal::new(Code::TooSlow, detail)));
                 over.push(session);
             } else if ended {
@@ -384,9 +439,36 @@ impl Outboxes {
                 over.push(session);
             }
         }
+        if self.all_unread.is_too_much() {
+            self.end_who_read_nothing(&mut over);
+        }
         for session in &over {
             self.outboxes.remove(session);
         }
         Flushed { over, behind }
+    }
+
+    /// All of them together have far too much to read: ends those that read nothing, the ones with
+    /// the most first.
+    fn end_who_read_nothing(&mut self, over: &mut Vec<SessionId>) {
+        let mut stuck: Vec<_> = self
+            .outboxes
+            .iter()
+            .filter_map(|(session, outbox)| Some((outbox.unread.stuck_bytes()?, *session)))
+            .filter(|(_, session)| !over.contains(session))
+            .collect();
+        stuck.sort_unstable_by_key(|(bytes, _)| std::cmp::Reverse(*bytes));
+        let mut free = self.all_unread.excess();
+        for (bytes, session) in stuck {
+            let Some(excess) = free.checked_sub(1) else { break };
+            free = (excess + 1).saturating_sub(bytes);
+            let Some(outbox) = self.outboxes.get(&session) else { continue };
+            let detail = format!("{bytes} bytes wait to be read by a stream that reads nothing");
+            outbox.unread.sent(1, 0);
+            // It may have gone already.
+            let _ = outbox.sender.send(vec![Item::End(Refusal::new(Code::TooSlow, detail))]);
+            outbox.unread.cut_off();
+            over.push(session);
+        }
     }
 }

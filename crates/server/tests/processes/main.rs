@@ -8,3 +8,4 @@ mod overload;
 mod participant;
 mod server;
 mod slow;
+mod strangers;

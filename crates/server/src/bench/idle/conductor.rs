@@ -24,6 +24,13 @@ const TOPIC: &str = "bench-idle";
 /// The service that takes part in the transactions.
 const SERVICES: [&str; 2] = ["bench-idle-service-1", "bench-idle-service-2"];
 
+/// A configuration that lets so many in, with those of the transactions. One stream of each needs no
+/// further place.
+fn room_for(connections: u32) -> String {
+    let most = u64::from(connections) + OTHER_FILES;
+    format!("[connections]\nmost = {most}\n")
+}
+
 /// What was found.
 #[derive(Clone, Debug, Serialize)]
 struct Found {
@@ -52,7 +59,7 @@ pub(crate) fn run(args: &Args, common: Common) -> Result<Report, Problem> {
         let show = Show::new(common);
         let dir = Directory::new(None)?;
         show.doing("starting");
-        let server = Server::start(dir.path(), "").await?;
+        let server = Server::start(dir.path(), &room_for(args.connections)).await?;
         let hf = server.connect().await?;
         hf.create_topic(TOPIC, TopicSettings::new()).await?;
         let mut stage = Stage::new(dir.path(), &show, &server, 1).await?;
