@@ -16,7 +16,7 @@ use super::binaries::User;
 use super::{PrivateError, io_error};
 
 /// How long a server may take to answer, or to end when asked.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(180);
 const POLL: Duration = Duration::from_millis(20);
 
 /// Runs a server and ends it when its standard input ends: when whoever holds the other end closes
