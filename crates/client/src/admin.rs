@@ -148,6 +148,8 @@ pub struct ServerStatus {
     pub journal_bytes: Option<u64>,
     /// The store is so full that new work is refused.
     pub low_space: bool,
+    /// Places of the journal that are damaged, in words; at most 100.
+    pub damage: Vec<String>,
     /// The server is about to stop and refuses new work.
     pub draining: bool,
 }
@@ -437,6 +439,7 @@ impl Handfast {
             durable_lsn: reply.durable_lsn,
             journal_bytes: reply.journal_bytes,
             low_space: reply.low_space,
+            damage: reply.damage,
             draining: reply.draining,
         })
     }

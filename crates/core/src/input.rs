@@ -69,6 +69,20 @@ pub enum Input {
         /// For a range: everything before this offset that still exists has been read.
         next: Offset,
     },
+    /// The events that a fetch wanted next are in a damaged place of the log.
+    Unreadable {
+        /// The fetch's number.
+        fetch: u64,
+        /// Which events, and where they are.
+        detail: String,
+    },
+    /// What the log holds about a transaction is in a damaged place of it.
+    ChainUnreadable {
+        /// The transaction.
+        id: TransactionId,
+        /// Where.
+        detail: String,
+    },
     /// Room in the log: bytes that can be appended without a new allocation, and whether the
     /// store is so full (90 %) that only what is under way may go on.
     Space {

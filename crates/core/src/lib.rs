@@ -32,5 +32,6 @@ pub mod record;
 pub mod refusal;
 pub mod view;
 
+pub use bus::Part;
 pub use coordinator::Counters;
 pub use machine::{Core, Recovery, Stats, TopicBounds};

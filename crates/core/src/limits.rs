@@ -21,6 +21,9 @@ pub const BRANCHES: usize = 64;
 pub const DEADLINE_MS: u64 = 3_600_000;
 /// Longest lease of a delivery, in milliseconds.
 pub const LEASE_MS: u64 = 3_600_000;
+/// Bytes of the log that new work leaves alone, so that what makes room (acknowledgements, shorter
+/// retention, deleting) and what ends work still fits when the store is full.
+pub const UPKEEP_BYTES: u64 = 4 << 20;
 /// How many events past its oldest unacknowledged one a subscription looks ahead.
 pub const WINDOW: u64 = 65_536;
 /// How many openings of its store a log remembers: the newest ones.

@@ -5,13 +5,13 @@
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
-use crate::bus::Bus;
+use crate::bus::{Bus, Part, Room};
 use crate::command::Command;
 use crate::coordinator::{Context, Coordinator, Counters};
 use crate::effects::Effects;
 use crate::ids::{Lsn, Name, Now, Offset, StoreId, TopicId, TransactionId};
 use crate::input::{Chain, Input};
-use crate::limits::Limits;
+use crate::limits::{Limits, UPKEEP_BYTES};
 use crate::openings::Openings;
 use crate::output::{Output, PublicState};
 use crate::record::{CheckpointStart, Record, SegmentDropped, TopicSettings};
@@ -26,14 +26,14 @@ pub struct Core {
     coordinator: Coordinator,
     bus: Bus,
     effects: Effects,
-    room: Room,
+    space: Space,
     draining: bool,
     now: Now,
 }
 
 /// Room in the log, as last told, and what was appended since.
 #[derive(Clone, Copy, Debug, Default)]
-struct Room {
+struct Space {
     free: u64,
     low: bool,
 }
@@ -57,7 +57,7 @@ impl Recovery {
             coordinator: Coordinator::default(),
             bus: Bus::default(),
             effects: Effects::default(),
-            room: Room::default(),
+            space: Space::default(),
             draining: false,
             now: Now::default(),
         };
@@ -150,7 +150,7 @@ impl Core {
                 | Command::DeleteSubscription { .. }
                 | Command::ListDeadLetters { .. }
                 | Command::TakeDeadLetters { .. } => {
-                    let room = self.room();
+                    let room = self.room_left();
                     let Self { limits, bus, effects, .. } = self;
                     bus.command(now, limits, room, caller, command, effects);
                 }
@@ -173,8 +173,14 @@ impl Core {
             Input::Fetched { fetch, events, next } => {
                 self.bus.fetched(now, fetch, events, next, &mut self.effects);
             }
+            Input::Unreadable { fetch, detail } => {
+                self.bus.unreadable(now, fetch, &detail, &mut self.effects);
+            }
+            Input::ChainUnreadable { id, detail } => {
+                self.with_coordinator(now, |c, cx| c.chain_unreadable(cx, id, &detail));
+            }
             Input::Space { free, low } => {
-                self.room = Room { free, low };
+                self.space = Space { free, low };
                 self.effects.reset_appended();
             }
             Input::Expire { topic, to, bytes } => {
@@ -232,6 +238,17 @@ impl Core {
     /// # Panics
     /// If a record was appended and is not accepted yet: it would be neither before nor in it.
     pub fn checkpoint(&mut self, segments: Vec<u64>) {
+        assert!(self.checkpoint_within(segments, u64::MAX).is_ok(), "everything fits");
+    }
+
+    /// The same if it takes at most `room` bytes; says how many it takes, at most.
+    ///
+    /// # Errors
+    /// The bytes that it would take: nothing was appended.
+    ///
+    /// # Panics
+    /// As [`Core::checkpoint`].
+    pub fn checkpoint_within(&mut self, segments: Vec<u64>, room: u64) -> Result<u64, u64> {
         assert!(self.effects.all_accepted(), "a checkpoint between an append and its place");
         let (next_topic, next_subscription) = self.bus.next_ids();
         let mut records = Vec::new();
@@ -247,9 +264,15 @@ impl Core {
         self.bus.restate(&mut records);
         self.coordinator.restate(&mut records);
         records.push(Record::CheckpointEnd);
+        let bytes = records.iter().map(Record::size_bound).sum();
+        if bytes > room {
+            return Err(bytes);
+        }
+        self.bus.begin_segment();
         for record in records {
             self.effects.append(record);
         }
+        Ok(bytes)
     }
 
     /// Appends that a segment is about to be removed; it may be when this is durable.
@@ -355,7 +378,7 @@ impl Core {
     /// records that open transactions will still need.
     #[must_use]
     pub fn reserved(&self) -> u64 {
-        self.bus.staged_bytes() as u64 + self.coordinator.open() as u64 * OPEN_BYTES
+        self.bus.reserved_bytes() + self.coordinator.reserved_bytes()
     }
 
     /// Figures for people and metrics.
@@ -434,11 +457,15 @@ impl Core {
     /// Bytes that new work may take in the log as it is.
     #[must_use]
     pub fn room(&self) -> u64 {
-        if self.room.low {
-            return 0;
-        }
+        self.room_left().work
+    }
+
+    /// New work leaves something for what makes room and for what ends work.
+    fn room_left(&self) -> Room {
         let taken = self.effects.appended_bytes() + self.reserved();
-        self.room.free.saturating_sub(taken)
+        let upkeep = self.space.free.saturating_sub(taken);
+        let work = if self.space.low { 0 } else { upkeep.saturating_sub(UPKEEP_BYTES) };
+        Room { work, upkeep }
     }
 
     fn with_coordinator<T>(
@@ -446,7 +473,7 @@ impl Core {
         now: Now,
         step: impl FnOnce(&mut Coordinator, &mut Context<'_>) -> T,
     ) -> T {
-        let room = self.room();
+        let room = self.room_left();
         let Self { limits, coordinator, bus, effects, draining, .. } = self;
         let mut cx = Context { now, limits, bus, effects, room, draining: *draining };
         step(coordinator, &mut cx)
@@ -464,10 +491,11 @@ pub struct TopicBounds {
     pub start: Offset,
     /// Bytes of its events.
     pub bytes: u64,
+    /// Bytes for which it had no room when it last refused events.
+    pub wanted: u64,
+    /// Its events in the newest segment of the log, oldest first, as far as it has a limit to keep.
+    pub parts: Vec<Part>,
 }
-
-/// Room kept for the decision and END of each open transaction, besides its events.
-const OPEN_BYTES: u64 = 1 << 10;
 
 /// Part of a checkpoint: live, it says nothing new.
 fn is_restated(record: &Arc<Record>) -> bool {

@@ -115,6 +115,8 @@ codes! {
     DeliveryStaged = "delivery_staged", final;
     /// No such dead letter.
     UnknownDeadLetter = "unknown_dead_letter", final;
+    /// It is in a place of the log that is damaged.
+    Damaged = "damaged", final;
     /// The offset is outside what the topic holds.
     OffsetOutOfRange = "offset_out_of_range", final;
     /// The stream has not attached to a subscription.

@@ -12,6 +12,7 @@ use crate::error::{Corruption, Error};
 use crate::files::{Files, Lock};
 use crate::index::Tail;
 use crate::inventory::{self, Inventory};
+use crate::layout::end::EndMark;
 use crate::layout::header::SegmentHeader;
 use crate::layout::names;
 use crate::recovery::Progress;
@@ -66,8 +67,10 @@ pub fn check(files: &dyn Files, progress: &mut dyn FnMut(Progress)) -> Result<Re
         expected: None,
         progress,
         total: total_bytes(files, &inventory)?,
+        newest: None,
     };
     checking.segments(&inventory)?;
+    checking.end(&inventory)?;
     Ok(checking.report)
 }
 
@@ -120,9 +123,23 @@ struct Checking<'a> {
     expected: Option<BTreeSet<u64>>,
     progress: &'a mut dyn FnMut(Progress),
     total: u64,
+    /// The newest segment, where its last good frame ends, and how long its file is.
+    newest: Option<(u64, u64, u64)>,
 }
 
 impl Checking<'_> {
+    /// The newest segment reaches as far as it was durable once.
+    fn end(&mut self, inventory: &Inventory) -> Result<(), Error> {
+        let Some((newest, tail, length)) = self.newest else { return Ok(()) };
+        if inventory.logs.last() != Some(&newest) {
+            return Ok(());
+        }
+        match EndMark::read(self.files, self.report.store)? {
+            Some(mark) => mark.check(newest, tail, length).or_else(|e| self.note(e)),
+            None => Ok(()),
+        }
+    }
+
     fn segments(&mut self, inventory: &Inventory) -> Result<(), Error> {
         let newest = match inventory.newest() {
             Ok(newest) => newest,
@@ -191,6 +208,9 @@ impl Checking<'_> {
         self.report.bytes += scan.length();
         (self.progress)(Progress { done: self.report.bytes, total: self.total });
         let at = scan.at;
+        if newest {
+            self.newest = Some((segment, at, scan.length()));
+        }
         if at < scan.header.whole_to || (newest && !complete) {
             return Err(scan.corrupt(at, why));
         }

@@ -5,6 +5,8 @@
 
 use std::io;
 
+use crate::damage::Damage;
+
 /// A fault of the journal or of what lies under it.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -40,11 +42,21 @@ pub enum Error {
     /// Something that was durable is altered or missing. Nothing was changed on disk.
     #[error("the journal is damaged: {0}")]
     Corrupt(Corruption),
+    /// A place in a sealed segment cannot be read. Everything else goes on.
+    #[error("{0}")]
+    Unreadable(Box<Damage>),
     /// There is no room. Nothing was written, everything goes on; free some and try again.
     #[error("no room on the disk for {needed} bytes more")]
     NoSpace {
         /// How many bytes were wanted.
         needed: u64,
+    },
+    /// Somebody removed or replaced a file, or its directory, under the open store. What was
+    /// acknowledged since may be gone with it.
+    #[error("{file} was removed or replaced by somebody else while the store was open")]
+    Removed {
+        /// The file.
+        file: String,
     },
     /// An input or output operation failed.
     #[error("{action} {file}: {source}")]
@@ -98,7 +110,7 @@ impl Error {
     /// Durable bytes are altered or missing.
     #[must_use]
     pub fn is_corrupt(&self) -> bool {
-        matches!(self, Self::Corrupt(_))
+        matches!(self, Self::Corrupt(_) | Self::Unreadable(_))
     }
 
     /// Turns an error for want of room into the clean refusal.

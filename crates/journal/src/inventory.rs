@@ -33,7 +33,7 @@ impl Inventory {
                     inventory.indexes.insert(segment);
                 }
                 Kind::Unfinished => inventory.unfinished.push(name),
-                Kind::Neutral => {}
+                Kind::End | Kind::Neutral => {}
                 Kind::Foreign => inventory.foreign = Some(name),
             }
         }

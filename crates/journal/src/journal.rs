@@ -11,11 +11,13 @@ use handfast_core::ids::{Lsn, OpeningId, StoreId};
 use handfast_core::record::Record;
 
 use crate::error::Error;
-use crate::files::{File, Files, Lock, Room};
+use crate::files::{File, Files, Lock, Room, is_no_descriptor, is_no_space};
 use crate::group::{Encoded, Group, Space, encode_frame};
 use crate::index::SegmentSummary;
+use crate::layout::end::EndMark;
 use crate::layout::frame::{FrameContext, Place};
-use crate::layout::header::SegmentHeader;
+use crate::layout::header::{self, SegmentHeader};
+use crate::layout::names;
 use crate::options::Options;
 use crate::reader::Reader;
 use crate::recovery::{self, Progress, Recovered};
@@ -24,13 +26,17 @@ use crate::view::Shared;
 
 /// Positions in a segment are stored in 32 bits.
 const SEGMENT_LIMIT: u64 = u32::MAX as u64;
+/// A small disk is for this many segments at least.
+const SEGMENTS: u64 = 16;
+/// A segment takes this many bytes at least, however small the disk is.
+const LEAST_SEGMENT: u64 = 1 << 20;
 /// A buffer that grew beyond this is given back.
 const BUFFER_BYTES: usize = 64 << 20;
 
 /// The durable log, open for appending. There is one per store.
 ///
 /// Every call may block on the disk. After an error other than [`Error::NoSpace`],
-/// [`Error::NoSuchSegment`] and [`Error::NotDropped`] the journal is poisoned and every later
+/// [`Error::NoSuchSegment`], [`Error::NotDropped`] and [`Error::Unreadable`] the journal is poisoned and every later
 /// call fails: end the process and open the store again.
 pub struct Journal {
     pub(crate) shared: Arc<Shared>,
@@ -43,7 +49,19 @@ pub struct Journal {
     pub(crate) buffer: Vec<u8>,
     pub(crate) poisoned: bool,
     pub(crate) room: Room,
-    pub(crate) _lock: Box<dyn Lock>,
+    /// The next segment, if there was room for it: what it needs it has, so that neither a full
+    /// disk nor a want of descriptors is in the way of a roll.
+    pub(crate) prepared: Option<Prepared>,
+    /// The file of the end mark, and what was written to it last.
+    pub(crate) marked: Option<(Arc<dyn File>, EndMark)>,
+    pub(crate) lock: Box<dyn Lock>,
+}
+
+/// A file for the next segment that holds nothing yet.
+pub(crate) struct Prepared {
+    pub(crate) file: Arc<dyn File>,
+    /// Up to here it has room.
+    pub(crate) allocated: u64,
 }
 
 /// The segment that is being written.
@@ -56,6 +74,8 @@ pub(crate) struct Active {
     pub(crate) tail: u64,
     /// Up to here the file has room.
     pub(crate) allocated: u64,
+    /// The file is this long for good: its length when it was last synced.
+    pub(crate) length: u64,
     /// Checksum of the last frame.
     pub(crate) checksum: u32,
     /// Where its checkpoint ends.
@@ -82,10 +102,13 @@ impl Journal {
     /// the last one being this opening itself; what it builds is worth nothing unless the call
     /// succeeds. On return everything that was read is durable, and the epoch is raised.
     ///
+    /// The newest segment is copied if the disk has room for it once more, and made durable where it
+    /// is if not: a store on a full disk can be opened.
+    ///
     /// # Errors
     /// [`Error::Locked`], [`Error::NotAStore`], [`Error::Format`] and [`Error::Corrupt`] leave the
-    /// directory as it is. [`Error::NoSpace`]: opening needs room for a copy of the newest
-    /// segment.
+    /// directory as it is. [`Error::NoSpace`]: there is no room to make a store, or the newest
+    /// segment has none for the record of this opening.
     pub fn open(
         files: Arc<dyn Files>,
         options: Options,
@@ -147,11 +170,14 @@ impl Journal {
     #[must_use]
     pub fn space(&self) -> Space {
         let Active { tail, allocated, checkpoint, .. } = self.active;
-        let full = tail >= self.options.segment_bytes && tail >= 4 * checkpoint;
+        let full = tail >= self.segment_bytes() && tail >= 4 * checkpoint;
+        let next = self.prepared.as_ref().map_or(0, |p| p.allocated - header::BYTES as u64);
         Space {
             free: allocated - tail,
             low: self.is_low(),
             wants_roll: full || tail >= SEGMENT_LIMIT / 2,
+            next,
+            total: self.total(),
         }
     }
 
@@ -167,6 +193,32 @@ impl Journal {
             other => other,
         };
         let done = done.and_then(|()| self.refresh_room());
+        self.poison_unless_clean(done)?;
+        Ok(self.space())
+    }
+
+    /// Makes the next segment ready, so that a roll needs nothing of the disk: with room for this
+    /// many bytes, if there is; [`Space::next`] says how much it has.
+    ///
+    /// # Errors
+    /// Every error poisons the journal; want of room or of descriptors is none.
+    pub fn prepare(&mut self, bytes: u64) -> Result<Space, Error> {
+        self.usable()?;
+        let done = self.make_next(header::BYTES as u64 + bytes);
+        self.poison_unless_clean(done)?;
+        Ok(self.space())
+    }
+
+    /// Looks at the disk: how much room it has now, of which others take and give too, and whether
+    /// the files that are written to still have their names. To be called every second or so.
+    ///
+    /// # Errors
+    /// [`Error::Removed`]: what was acknowledged since the last look may be lost. Every error
+    /// poisons the journal.
+    pub fn look(&mut self) -> Result<Space, Error> {
+        self.usable()?;
+        let done = self.check_names().and_then(|()| self.refresh_room());
+        let done = done.and_then(|()| self.mark_end());
         self.poison_unless_clean(done)?;
         Ok(self.space())
     }
@@ -231,7 +283,13 @@ impl Journal {
 
     pub(crate) fn poison_unless_clean<T>(&mut self, done: Result<T, Error>) -> Result<T, Error> {
         if let Err(e) = &done
-            && !matches!(e, Error::NoSpace { .. } | Error::NoSuchSegment(_) | Error::NotDropped(_))
+            && !matches!(
+                e,
+                Error::NoSpace { .. }
+                    | Error::NoSuchSegment(_)
+                    | Error::NotDropped(_)
+                    | Error::Unreadable(_)
+            )
         {
             self.poisoned = true;
         }
@@ -271,7 +329,7 @@ impl Journal {
         }
         let whole = buffer.len() as u64;
         if self.active.tail + whole > self.active.allocated {
-            self.extend(whole)?;
+            self.extend_for_accepted(whole)?;
         }
         let mut records = records;
         for frame in frames {
@@ -292,6 +350,12 @@ impl Journal {
         let at = *tail;
         file.write_at(&buffer[frame.start..frame.end], at).map_err(Error::io("write", name))?;
         file.sync_data().map_err(Error::io("sync", name))?;
+        self.active.length = self.active.allocated;
+        let Active { file, name, .. } = &self.active;
+        // What has no name any more is gone with the process: nobody may be told that it stands.
+        if !file.is_named().map_err(Error::io("look at", name))? {
+            return Err(Error::Removed { file: name.clone() });
+        }
         self.active.tail += (frame.end - frame.start) as u64;
         self.active.checksum = frame.checksum;
         self.note_written(records);
@@ -310,6 +374,18 @@ impl Journal {
             if let Record::SegmentDropped(dropped) = &**record {
                 self.dropped.insert(dropped.segment);
             }
+        }
+    }
+
+    /// Makes room for what was accepted. It should have been there; if it is not, the room of the
+    /// next segment is better spent on this.
+    fn extend_for_accepted(&mut self, bytes: u64) -> Result<(), Error> {
+        match self.extend(bytes) {
+            Err(Error::NoSpace { .. }) if self.prepared.is_some() => {
+                self.give_up_next()?;
+                self.extend(bytes)
+            }
+            done => done,
         }
     }
 
@@ -335,22 +411,77 @@ impl Journal {
                     self.active.allocated = length;
                     return self.refresh_room();
                 }
-                Err(e) if crate::files::is_no_space(&e) => {}
+                Err(e) if is_no_space(&e) => {}
                 Err(e) => return Err(Error::io("preallocate", &self.active.name)(e)),
             }
         }
         Err(no_space)
     }
 
-    fn limit(&self) -> Option<u64> {
+    pub(crate) fn limit(&self) -> Option<u64> {
         self.options.max_store_bytes
     }
 
     /// Bytes of all segments.
-    fn store_bytes(&self) -> u64 {
+    pub(crate) fn store_bytes(&self) -> u64 {
         let view = self.shared.read();
         let sealed: u64 = view.sealed.iter().map(|s| s.tail.end).sum();
-        sealed + self.active.allocated
+        sealed + self.active.allocated + self.prepared.as_ref().map_or(0, |p| p.allocated)
+    }
+
+    /// All the room that the store could ever have.
+    fn total(&self) -> u64 {
+        self.limit().unwrap_or(u64::MAX).min(self.room.total)
+    }
+
+    /// A segment is full at this many bytes: a store on a small disk is not one segment.
+    fn segment_bytes(&self) -> u64 {
+        self.options.segment_bytes.min((self.total() / SEGMENTS).max(LEAST_SEGMENT))
+    }
+
+    /// Writes down how far the log is durable, so that a log which has lost its end can be told from
+    /// one that never had it. Not synced: it may say less than is durable, and never more.
+    fn mark_end(&mut self) -> Result<(), Error> {
+        let Active { tail, length, .. } = self.active;
+        let (segment, last) = (self.active.header.segment, Lsn(self.next.0 - 1));
+        let mark = EndMark { segment, tail, length, last };
+        let failed = |action| Error::io(action, names::END);
+        let file = match &self.marked {
+            Some((_, written)) if *written == mark => return Ok(()),
+            Some((file, _)) => file.clone(),
+            None => match self.shared.files.open(names::END) {
+                Ok(file) => file,
+                Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
+                    match self.shared.files.create(names::END) {
+                        Ok(file) => file,
+                        Err(e) if is_no_space(&e) || is_no_descriptor(&e) => return Ok(()),
+                        Err(e) => return Err(failed("create")(e)),
+                    }
+                }
+                Err(e) if is_no_descriptor(&e) => return Ok(()),
+                Err(e) => return Err(failed("open")(e)),
+            },
+        };
+        match file.write_at(&mark.encode(self.shared.store), 0) {
+            Ok(()) => self.marked = Some((file, mark)),
+            // It says what it said.
+            Err(e) if is_no_space(&e) => {}
+            Err(e) => return Err(failed("write")(e)),
+        }
+        Ok(())
+    }
+
+    fn check_names(&self) -> Result<(), Error> {
+        let Active { file, name, .. } = &self.active;
+        let lock = self.lock.identity().map_err(Error::io("look at", names::LOCK))?;
+        let log = file.identity().map_err(Error::io("look at", name))?;
+        for (name, expected) in [(name.as_str(), log), (names::LOCK, lock)] {
+            let found = self.shared.files.identity(name).map_err(Error::io("look at", name))?;
+            if found != Some(expected) {
+                return Err(Error::Removed { file: name.to_owned() });
+            }
+        }
+        Ok(())
     }
 
     fn is_low(&self) -> bool {

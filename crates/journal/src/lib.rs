@@ -12,6 +12,7 @@
 mod check;
 pub mod codec;
 mod create;
+mod damage;
 mod dump;
 mod error;
 pub mod files;
@@ -34,6 +35,7 @@ pub mod testing;
 mod view;
 
 pub use check::{Report, check};
+pub use damage::{Damage, Lost};
 pub use dump::{DumpItem, dump};
 pub use error::{Corruption, Error};
 pub use group::{GROUP_BYTES, Group, Space, record_bytes};

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use handfast_core::ids::Lsn;
 use handfast_core::record::Record;
 
+use crate::damage::{Damage, cause};
 use crate::error::Error;
 use crate::files::File;
 use crate::index::{MemoryIndex, Tail, memory_newest_ms};
@@ -76,8 +77,8 @@ impl Journal {
     /// are under way go on with the old file.
     ///
     /// # Errors
-    /// [`Error::NoSuchSegment`] and [`Error::NoSpace`] change nothing; every other error poisons
-    /// the journal.
+    /// [`Error::NoSuchSegment`], [`Error::NoSpace`] and [`Error::Unreadable`] change nothing; every
+    /// other error poisons the journal.
     pub fn compact_segment(
         &mut self,
         segment: u64,
@@ -106,8 +107,17 @@ impl Journal {
         let mut rewriting = Rewriting::new(file, old);
         let known = shared.read().sealed.clone();
         let done = rewriting.run(old, keep, &|lsn| sealed::holding(&known, lsn));
+        // Nothing has changed if the old one cannot be read.
+        let done = done.map_err(|error| match cause(&error) {
+            Some(why) if why.file == name => {
+                let damage = Damage { segment: old.segment(), events: None, why };
+                shared.damage().note(&damage);
+                Error::Unreadable(Box::new(damage))
+            }
+            _ => error,
+        });
         let unchanged = done.is_ok() && rewriting.removed == 0;
-        if unchanged || matches!(done, Err(Error::NoSpace { .. })) {
+        if unchanged || matches!(done, Err(Error::NoSpace { .. } | Error::Unreadable(_))) {
             files.remove(&unfinished).map_err(Error::io("remove", &unfinished))?;
         }
         done?;
@@ -124,7 +134,7 @@ impl Journal {
         let index = Arc::new(index);
         let built = Built { file, header, index, last, tail: Tail { end: tail, closing } };
         let sealed = sealed::store_index(files, built, Some(&old.summary))?;
-        shared.replace(sealed);
+        shared.replace(sealed)?;
         self.refresh_room()?;
         Ok(Compaction { bytes_before, bytes_after: tail, removed })
     }

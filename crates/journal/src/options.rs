@@ -13,6 +13,8 @@ pub struct Options {
     /// Bytes of the newest records that are kept in memory for readers. More of them are colder:
     /// with 32 MiB everything costs a twentieth more. Default 4 MiB.
     pub recent_bytes: usize,
+    /// Files of sealed segments that are open at a time, for readers. Default 64.
+    pub open_files: usize,
 }
 
 impl Default for Options {
@@ -22,6 +24,7 @@ impl Default for Options {
             preallocate_bytes: 16 << 20,
             max_store_bytes: None,
             recent_bytes: 4 << 20,
+            open_files: 64,
         }
     }
 }
@@ -45,6 +48,13 @@ impl Options {
     #[must_use]
     pub fn with_max_store_bytes(mut self, bytes: Option<u64>) -> Self {
         self.max_store_bytes = bytes;
+        self
+    }
+
+    /// Sets [`Options::open_files`].
+    #[must_use]
+    pub fn with_open_files(mut self, files: usize) -> Self {
+        self.open_files = files;
         self
     }
 

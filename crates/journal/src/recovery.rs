@@ -1,8 +1,9 @@
 //! Opening a store: what is there is read and judged first, and only then is anything changed.
 //!
-//! Nothing that was read has an effect before it is durable again: the newest segment is copied
-//! to a fresh file, synced, renamed, and the directory synced, because after a failed sync the
-//! page cache may hold what the disk does not. The table of cases is in `docs/format.md`.
+//! Nothing that was read has an effect before it is durable again, because after a failed sync the
+//! page cache may hold what the disk does not: the newest segment is copied to a fresh file, synced,
+//! renamed, and the directory synced; or, where there is no room for a copy, written once more
+//! where it is. The table of cases is in `docs/format.md`.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -12,11 +13,13 @@ use handfast_core::record::{Opened, Record};
 
 use crate::create;
 use crate::error::Error;
+use crate::files::pool::Pool;
 use crate::files::{File, Files, is_no_space};
 use crate::group::encode_frame;
 use crate::index::MemoryIndex;
 use crate::inventory::{self, Inventory};
 use crate::journal::{Active, Journal};
+use crate::layout::end::EndMark;
 use crate::layout::frame::{FrameContext, Place};
 use crate::layout::header::{self, SegmentHeader};
 use crate::layout::{names, seed};
@@ -45,7 +48,8 @@ pub struct Recovered {
     pub epoch: u32,
     /// The place of the next record.
     pub next_lsn: Lsn,
-    /// Bytes of a torn last group that were dropped: it was never acknowledged.
+    /// Bytes of a torn last group that were dropped. On a disk that keeps what it was told to keep
+    /// it was never acknowledged.
     pub dropped_bytes: u64,
     /// Every segment, the active one last.
     pub segments: Vec<u64>,
@@ -57,6 +61,9 @@ pub struct Recovered {
     /// The store was made by this opening.
     pub created: bool,
 }
+
+/// How much is copied at a time.
+const CHUNK: usize = 1 << 20;
 
 type Apply<'a> = &'a mut dyn FnMut(Lsn, Arc<Record>);
 
@@ -84,7 +91,11 @@ pub(crate) fn open(
     let segment = inventory.newest()?;
     let bounds = Bounds::read(&*files, store, &inventory, segment);
     let mut newest = Newest::read(&*files, store, segment, &bounds, progress, apply)?;
-    let older = Older::look(&*files, store, &newest)?;
+    let pool = Pool::new(files.clone(), options.open_files);
+    if let Some(mark) = EndMark::read(&*files, store)? {
+        mark.check(segment, newest.scan.at, newest.scan.length())?;
+    }
+    let older = Older::look(&*files, &pool, store, &newest)?;
 
     let opened = newest.opened(now_wall_ms, opening)?;
     for name in &inventory.unfinished {
@@ -92,7 +103,7 @@ pub(crate) fn open(
     }
     let active = newest.make_durable(&*files, &options, &opened)?;
     older.remove_leftovers(&*files, &inventory, segment)?;
-    let (sealed, rebuilt_indexes) = older.complete(&*files)?;
+    let (sealed, rebuilt_indexes) = older.complete(&*files, &pool)?;
 
     let place = active.1;
     let record = Arc::new(Record::Opened(opened));
@@ -114,7 +125,7 @@ pub(crate) fn open(
     view.note_removed();
     let room = files.room().map_err(Error::io("measure", "."))?;
     let journal = Journal {
-        shared: Arc::new(Shared::new(files, store, view)),
+        shared: Arc::new(Shared::new(files, pool, store, view)),
         options,
         epoch: newest.scan.epoch + 1,
         active,
@@ -123,7 +134,9 @@ pub(crate) fn open(
         buffer: Vec::new(),
         poisoned: false,
         room,
-        _lock: lock,
+        prepared: None,
+        marked: None,
+        lock,
     };
     apply(place.lsn, record);
     let recovered = Recovered {
@@ -228,8 +241,8 @@ impl Newest {
         Ok(Opened { store: self.scan.header.store, epoch, opening, wall_ms })
     }
 
-    /// Copies what is valid, with the record of this opening behind it, to a fresh file that takes
-    /// the name when it is durable.
+    /// Makes what is valid durable, with the record of this opening behind it: in a copy, or in its
+    /// place if there is no room for one.
     fn make_durable(
         &mut self,
         files: &dyn Files,
@@ -245,47 +258,116 @@ impl Newest {
         let mut frame = Vec::new();
         let encoded = encode_frame(&mut frame, seed, context, &mut record.as_slice());
         let tail = scan.at + frame.len() as u64;
-        let header = SegmentHeader { whole_to: tail, ..scan.header.clone() };
-
-        let unfinished = names::unfinished(&scan.name);
-        let needed = tail + options.preallocate_bytes;
-        let file = files
-            .create(&unfinished)
-            .map_err(|e| Error::io("create", &unfinished)(e).or_no_space(needed))?;
-        let filled = self.fill(&*file, &header, &frame, options);
-        let allocated = match filled.map_err(|e| e.or_no_space(needed)) {
-            Err(e @ Error::NoSpace { .. }) => {
-                files.remove(&unfinished).map_err(Error::io("remove", &unfinished))?;
-                return Err(e);
+        // As much as it has now, so that what was kept for open transactions is kept.
+        let length = scan.length().max(tail + options.preallocate_bytes);
+        let (file, header, allocated) = match self.copy(files, &frame, length) {
+            Err(Error::NoSpace { .. }) => {
+                let (file, allocated) = self.rewrite(&frame, length)?;
+                (file, self.scan.header.clone(), allocated)
             }
-            other => other?,
+            copied => copied?,
         };
-        file.sync_data().map_err(Error::io("sync", &unfinished))?;
         let name = self.scan.name.clone();
-        files.rename(&unfinished, &name).map_err(Error::io("rename", &unfinished))?;
-        files.sync_directory().map_err(Error::io("sync", "."))?;
         let at = self.scan.at;
         let place = Place { position: at + encoded.places[0].position, ..encoded.places[0] };
         let (checksum, checkpoint) = (encoded.checksum, self.checkpoint);
-        let active = Active { header, file, name, seed, tail, allocated, checksum, checkpoint };
+        let active = Active {
+            header,
+            file,
+            name,
+            seed,
+            tail,
+            allocated,
+            length: allocated,
+            checksum,
+            checkpoint,
+        };
         Ok((active, place, at + encoded.area_end))
     }
 
-    /// Fills the fresh file and says how much room it has.
-    fn fill(
+    /// Copies what is valid to a fresh file of this length, which takes the name when it is durable.
+    fn copy(
         &self,
-        file: &dyn File,
-        header: &SegmentHeader,
+        files: &dyn Files,
         frame: &[u8],
-        options: &Options,
-    ) -> Result<u64, Error> {
-        let name = names::unfinished(&self.scan.name);
+        length: u64,
+    ) -> Result<(Arc<dyn File>, SegmentHeader, u64), Error> {
+        let scan = &self.scan;
+        let unfinished = names::unfinished(&scan.name);
+        let room = files.room().map_err(Error::io("measure", "."))?;
+        if room.free < length {
+            return Err(Error::NoSpace { needed: length });
+        }
+        let header =
+            SegmentHeader { whole_to: scan.at + frame.len() as u64, ..scan.header.clone() };
+        let file = files
+            .create(&unfinished)
+            .map_err(|e| Error::io("create", &unfinished)(e).or_no_space(length))?;
+        // First of all, so that there is no room for half of it.
+        let taken = file.preallocate(length).map_err(Error::io("preallocate", &unfinished));
+        let filled = taken.and_then(|()| {
+            let failed = Error::io("write", &unfinished);
+            file.write_at(&header.encode(), 0).map_err(failed)?;
+            self.write_again(&*file, &unfinished)?;
+            file.write_at(frame, scan.at).map_err(Error::io("write", &unfinished))
+        });
+        if let Err(e) = filled.map_err(|e| e.or_no_space(length)) {
+            if e.is_no_space() {
+                files.remove(&unfinished).map_err(Error::io("remove", &unfinished))?;
+            }
+            return Err(e);
+        }
+        file.sync_data().map_err(Error::io("sync", &unfinished))?;
+        files.rename(&unfinished, &scan.name).map_err(Error::io("rename", &unfinished))?;
+        files.sync_directory().map_err(Error::io("sync", "."))?;
+        Ok((file, header, length))
+    }
+
+    /// Writes what is valid once more where it is, and the frame behind it. The same bytes: whatever
+    /// part of them a power cut leaves, what was there is there. Says how much room the file has.
+    fn rewrite(&self, frame: &[u8], length: u64) -> Result<(Arc<dyn File>, u64), Error> {
+        let Scan { file, name, at, .. } = &self.scan;
+        let tail = at + frame.len() as u64;
+        let write_failed = || Error::io("write", name);
+        let mut allocated = self.scan.length();
+        for longer in [length, tail].into_iter().filter(|longer| *longer > allocated) {
+            match file.preallocate(longer) {
+                Ok(()) => {
+                    allocated = longer;
+                    break;
+                }
+                Err(e) if is_no_space(&e) => {}
+                Err(e) => return Err(Error::io("preallocate", name)(e)),
+            }
+        }
+        if allocated < tail {
+            return Err(Error::NoSpace { needed: tail - allocated });
+        }
+        let mut head = vec![0; header::BYTES];
+        file.read_at(&mut head, 0).map_err(Error::io("read", name))?;
+        file.write_at(&head, 0).map_err(write_failed())?;
+        self.write_again(&**file, name)?;
+        // What a torn group left goes first, for good: nothing of it may turn up behind the frame.
+        for range in file.written(*at).map_err(Error::io("seek", name))? {
+            let from = range.start.max(*at);
+            for start in (from..range.end).step_by(CHUNK) {
+                let zeros = vec![0; (range.end - start).min(CHUNK as u64) as usize];
+                file.write_at(&zeros, start).map_err(write_failed())?;
+            }
+        }
+        file.sync_data().map_err(Error::io("sync", name))?;
+        file.write_at(frame, *at).map_err(write_failed())?;
+        file.sync_data().map_err(Error::io("sync", name))?;
+        Ok((file.clone(), allocated))
+    }
+
+    /// Writes the frames that were read to a file, at their places. Damage if they have changed
+    /// since.
+    fn write_again(&self, file: &dyn File, name: &str) -> Result<(), Error> {
         let end = self.scan.at;
-        let tail = end + frame.len() as u64;
-        let write_failed = || Error::io("write", &name);
-        file.write_at(&header.encode(), 0).map_err(write_failed())?;
+        let write_failed = || Error::io("write", name);
         let mut at = header::BYTES as u64;
-        let mut chunk = vec![0; 1 << 20];
+        let mut chunk = vec![0; CHUNK];
         let mut content = 0;
         while at < end {
             let length = (end - at).min(chunk.len() as u64) as usize;
@@ -302,13 +384,7 @@ impl Newest {
             let from = header::BYTES as u64;
             return Err(self.scan.corrupt(from, "the file changed while it was read"));
         }
-        file.write_at(frame, end).map_err(write_failed())?;
-        let step = tail + options.preallocate_bytes;
-        match file.preallocate(step) {
-            Ok(()) => Ok(step),
-            Err(e) if is_no_space(&e) => Ok(tail),
-            Err(e) => Err(Error::io("preallocate", &name)(e)),
-        }
+        Ok(())
     }
 }
 
@@ -340,11 +416,16 @@ struct Older {
 
 impl Older {
     /// Looks at each and at how it joins the next. Nothing is changed.
-    fn look(files: &dyn Files, store: StoreId, newest: &Newest) -> Result<Self, Error> {
+    fn look(
+        files: &dyn Files,
+        pool: &Arc<Pool>,
+        store: StoreId,
+        newest: &Newest,
+    ) -> Result<Self, Error> {
         let expected = newest.expected.clone();
         let mut found = Vec::with_capacity(expected.len());
         for segment in &expected {
-            found.push(sealed::look(files, store, *segment)?);
+            found.push(sealed::look(files, store, *segment)?.on_demand(pool)?);
         }
         let headers: Vec<&SegmentHeader> =
             found.iter().map(Found::header).chain([&newest.scan.header]).collect();
@@ -386,7 +467,11 @@ impl Older {
     }
 
     /// Writes the indexes that are missing.
-    fn complete(self, files: &dyn Files) -> Result<(Vec<Arc<Sealed>>, Vec<u64>), Error> {
+    fn complete(
+        self,
+        files: &dyn Files,
+        pool: &Arc<Pool>,
+    ) -> Result<(Vec<Arc<Sealed>>, Vec<u64>), Error> {
         let mut sealed = Vec::with_capacity(self.found.len());
         let mut rebuilt = Vec::new();
         for found in self.found {
@@ -396,7 +481,7 @@ impl Older {
                     rebuilt.push(header.segment);
                     let segment_of = |lsn| sealed::holding(&sealed, lsn);
                     let built = sealed::build(file, header, &segment_of)?;
-                    sealed::store_index(files, built, None)?
+                    sealed::store_index(files, built, None)?.on_demand(pool)?
                 }
             };
             sealed.push(Arc::new(one));

@@ -11,10 +11,10 @@ use handfast_core::ids::Lsn;
 use handfast_core::record::Record;
 
 use crate::error::Error;
-use crate::files::File;
+use crate::files::{is_no_descriptor, is_no_space};
 use crate::group::encode_frame;
 use crate::index::Tail;
-use crate::journal::{Active, Journal};
+use crate::journal::{Active, Journal, Prepared};
 use crate::layout::frame::{FrameContext, Place};
 use crate::layout::header::{self, SegmentHeader};
 use crate::layout::{names, seed};
@@ -50,8 +50,7 @@ impl Sealing {
         let _held = shared.maintenance();
         built.file.truncate(built.tail.end).map_err(Error::io("truncate", &name))?;
         let sealed = sealed::store_index(&*shared.files, built, None)?;
-        shared.replace(sealed);
-        Ok(())
+        shared.replace(sealed)
     }
 }
 
@@ -62,10 +61,15 @@ impl Journal {
         let name = names::log(segment);
         let unfinished = names::unfinished(&name);
         let files = self.shared.files.clone();
-        let file = files
-            .create(&unfinished)
-            .map_err(|e| Error::io("create", &unfinished)(e).or_no_space(0))?;
-        let (active, written) = match self.write_checkpoint(file, segment, records) {
+        let prepared = match self.prepared.take() {
+            Some(prepared) => prepared,
+            None => {
+                let file = files.create(&unfinished);
+                let file = file.map_err(|e| Error::io("create", &unfinished)(e).or_no_space(0))?;
+                Prepared { file, allocated: 0 }
+            }
+        };
+        let (active, written) = match self.write_checkpoint(prepared, segment, records) {
             Err(e @ Error::NoSpace { .. }) => {
                 files.remove(&unfinished).map_err(Error::io("remove", &unfinished))?;
                 return Err(e);
@@ -91,13 +95,50 @@ impl Journal {
         assert!(listed == there, "the checkpoint lists {listed:?}, but there are {there:?}");
     }
 
+    /// Takes room for the next segment's file, which is made if there is none.
+    pub(crate) fn make_next(&mut self, length: u64) -> Result<(), Error> {
+        let name = names::unfinished(&names::log(self.active.header.segment + 1));
+        let has = self.prepared.as_ref().map_or(0, |p| p.allocated);
+        let more = length.saturating_sub(has);
+        if more == 0 || self.limit().is_some_and(|limit| self.store_bytes() + more > limit) {
+            return Ok(());
+        }
+        let file = match &self.prepared {
+            Some(prepared) => prepared.file.clone(),
+            None => match self.shared.files.create(&name) {
+                Ok(file) => file,
+                Err(e) if is_no_space(&e) || is_no_descriptor(&e) => return Ok(()),
+                Err(e) => return Err(Error::io("create", &name)(e)),
+            },
+        };
+        match file.preallocate(length) {
+            Ok(()) => {
+                self.prepared = Some(Prepared { file, allocated: length });
+                self.refresh_room()
+            }
+            Err(e) if is_no_space(&e) && self.prepared.is_some() => Ok(()),
+            Err(e) if is_no_space(&e) => {
+                self.shared.files.remove(&name).map_err(Error::io("remove", &name))
+            }
+            Err(e) => Err(Error::io("preallocate", &name)(e)),
+        }
+    }
+
+    /// Gives the next segment's room back.
+    pub(crate) fn give_up_next(&mut self) -> Result<(), Error> {
+        let name = names::unfinished(&names::log(self.active.header.segment + 1));
+        self.prepared = None;
+        self.shared.files.remove(&name).map_err(Error::io("remove", &name))
+    }
+
     /// Writes the new segment without syncing it. Want of room is a clean refusal.
     fn write_checkpoint(
         &mut self,
-        file: Arc<dyn File>,
+        prepared: Prepared,
         segment: u64,
         records: &[(Lsn, Arc<Record>)],
     ) -> Result<(Active, Written), Error> {
+        let Prepared { file, allocated: ready } = prepared;
         let name = names::log(segment);
         let seed = seed(self.shared.store, segment);
         let mut context =
@@ -121,12 +162,14 @@ impl Journal {
             }));
             tail += needed;
         }
-        // What was promised as free stays free; if there is room, a whole step is.
+        // What was promised as free stays free; if there is room, a whole step is. In a file that was
+        // made ready there is as much as whoever asked for it has said.
         let promised = self.active.allocated - self.active.tail;
-        let allocated = tail + promised.max(self.options.preallocate_bytes);
+        let allocated = (tail + promised.max(self.options.preallocate_bytes)).max(ready);
         let allocated = match file.preallocate(allocated) {
             Ok(()) => allocated,
-            Err(e) if crate::files::is_no_space(&e) => {
+            Err(e) if is_no_space(&e) && ready >= tail => ready,
+            Err(e) if is_no_space(&e) => {
                 let failed = Error::io("preallocate", &name);
                 let allocated = tail + promised;
                 file.preallocate(allocated).map_err(|e| failed(e).or_no_space(allocated))?;
@@ -151,7 +194,9 @@ impl Journal {
         file.write_at(&header.encode(), 0).map_err(Error::io("write", &name))?;
         let checksum = context.previous;
         let checkpoint = tail;
-        let active = Active { header, file, name, seed, tail, allocated, checksum, checkpoint };
+        let length = allocated;
+        let active =
+            Active { header, file, name, seed, tail, allocated, length, checksum, checkpoint };
         Ok((active, written))
     }
 

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use handfast_core::ids::{Lsn, StoreId, TopicId, TransactionId};
 
 use crate::error::Error;
-use crate::files::{File, Files, is_no_space};
+use crate::files::pool::Pool;
+use crate::files::{File, Files, is_no_descriptor, is_no_space};
 use crate::index::{
     self, Damaged, Entry, Index, IndexFile, Mark, MemoryIndex, SegmentOf, SegmentSummary, Tail,
 };
@@ -44,6 +45,18 @@ pub(crate) enum Found {
 }
 
 impl Found {
+    /// The same with its files open only while they are read.
+    pub(crate) fn on_demand(self, pool: &Arc<Pool>) -> Result<Self, Error> {
+        Ok(match self {
+            Self::Indexed(sealed) => Self::Indexed(sealed.on_demand(pool)?),
+            Self::Unindexed { file, header } => {
+                let name = names::log(header.segment);
+                let file = pool.take(&name, file).map_err(Error::io("look at", &name))?;
+                Self::Unindexed { file, header }
+            }
+        })
+    }
+
     pub(crate) fn header(&self) -> &SegmentHeader {
         match self {
             Self::Indexed(sealed) => &sealed.header,
@@ -178,7 +191,9 @@ pub(crate) fn store_index(
                 return Err(Error::corrupt(&name, 0, "what was just written does not check"));
             }
         },
-        Err(Error::Io { source, .. }) if is_no_space(&source) => SealedIndex::Memory(index),
+        Err(Error::Io { source, .. }) if is_no_space(&source) || is_no_descriptor(&source) => {
+            SealedIndex::Memory(index)
+        }
         Err(e) => return Err(e),
     };
     Ok(Sealed { header, source, summary: Arc::new(summary), tail, index })
@@ -208,6 +223,18 @@ fn write_new(files: &dyn Files, name: &str, bytes: &[u8]) -> Result<Arc<dyn File
 }
 
 impl Sealed {
+    /// The same with its files open only while they are read.
+    pub(crate) fn on_demand(mut self, pool: &Arc<Pool>) -> Result<Self, Error> {
+        let name = self.source.name();
+        let file = pool.take(&name, self.source.file);
+        self.source.file = file.map_err(Error::io("look at", &name))?;
+        if let SealedIndex::File(index) = &mut self.index {
+            let name = names::index(self.header.segment);
+            index.on_demand(pool, &name).map_err(Error::io("look at", &name))?;
+        }
+        Ok(self)
+    }
+
     pub(crate) fn segment(&self) -> u64 {
         self.header.segment
     }
@@ -220,12 +247,9 @@ impl Sealed {
         }
     }
 
-    /// The file of its index; none: it is in memory only.
-    pub(crate) fn index_file(&self) -> Option<&Arc<dyn File>> {
-        match &self.index {
-            SealedIndex::File(index) => Some(index.file()),
-            SealedIndex::Memory(_) => None,
-        }
+    /// Its index is in a file; or else it is in memory only.
+    pub(crate) fn has_index_file(&self) -> bool {
+        matches!(self.index, SealedIndex::File(_))
     }
 
     /// Reads the whole index; damage if a page does not check.

@@ -52,24 +52,27 @@ impl fmt::Debug for Snapshot {
 }
 
 impl Journal {
-    /// Everything that is durable now. Nothing is read or written.
+    /// Everything that is durable now. Nothing is read or written; every file of the store is opened.
     ///
     /// # Errors
-    /// [`Error::Poisoned`].
+    /// [`Error::Poisoned`]; [`Error::Io`] if a file cannot be opened, such as for want of
+    /// descriptors: the journal goes on.
     pub fn snapshot(&self) -> Result<Snapshot, Error> {
         self.usable()?;
         let view = self.shared.read();
         let mut parts = Vec::with_capacity(2 * view.sealed.len() + 1);
         for sealed in view.sealed.iter().filter(|s| !self.dropped.contains(&s.segment())) {
             let name = names::log(sealed.segment());
-            parts.push(Part { name, file: sealed.source.file.clone(), length: sealed.tail.end });
+            let file = self.shared.files.open(&name).map_err(Error::io("open", &name))?;
+            parts.push(Part { name, file, length: sealed.tail.end });
             // One that is in memory only is built again by the copy's opening, and so is one that
             // the disk has lost.
-            if let Some(file) = sealed.index_file()
+            let name = names::index(sealed.segment());
+            if sealed.has_index_file()
+                && let Ok(file) = self.shared.files.open(&name)
                 && let Ok(length) = file.length()
             {
-                let name = names::index(sealed.segment());
-                parts.push(Part { name, file: file.clone(), length });
+                parts.push(Part { name, file, length });
             }
         }
         let (name, file) = (self.active.name.clone(), self.active.file.clone());

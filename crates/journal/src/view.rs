@@ -8,7 +8,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, Rw
 use handfast_core::ids::{Lsn, StoreId};
 use handfast_core::record::Record;
 
+use crate::damage::Known;
 use crate::error::Error;
+use crate::files::pool::Pool;
 use crate::files::{File, Files};
 use crate::index::MemoryIndex;
 use crate::layout::frame::Place;
@@ -100,13 +102,23 @@ impl View {
 pub(crate) struct Shared {
     pub(crate) files: Arc<dyn Files>,
     pub(crate) store: StoreId,
+    /// Files of sealed segments.
+    pub(crate) pool: Arc<Pool>,
     view: RwLock<View>,
     maintenance: Mutex<()>,
+    damage: Mutex<Known>,
 }
 
 impl Shared {
-    pub(crate) fn new(files: Arc<dyn Files>, store: StoreId, view: View) -> Self {
-        Self { files, store, view: RwLock::new(view), maintenance: Mutex::new(()) }
+    pub(crate) fn new(files: Arc<dyn Files>, pool: Arc<Pool>, store: StoreId, view: View) -> Self {
+        Self {
+            files,
+            store,
+            pool,
+            view: RwLock::new(view),
+            maintenance: Mutex::new(()),
+            damage: Mutex::default(),
+        }
     }
 
     /// A thread that panicked while it held the lock leaves a view that is at worst behind.
@@ -123,14 +135,21 @@ impl Shared {
         self.maintenance.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// What is known of damage in sealed segments.
+    pub(crate) fn damage(&self) -> MutexGuard<'_, Known> {
+        self.damage.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Puts another form of a sealed segment in the place of the one that is there.
-    pub(crate) fn replace(&self, sealed: Sealed) {
+    pub(crate) fn replace(&self, sealed: Sealed) -> Result<(), Error> {
+        let sealed = sealed.on_demand(&self.pool)?;
         let mut view = self.write();
         let number = sealed.header.segment;
         if let Ok(at) = view.sealed.binary_search_by_key(&number, |s| s.header.segment) {
             view.sealed[at] = Arc::new(sealed);
         }
         view.note_removed();
+        Ok(())
     }
 
     /// Builds the index of a sealed segment again, from the segment.
@@ -143,7 +162,6 @@ impl Shared {
         };
         let segment_of = |lsn| sealed::holding(&known, lsn);
         let built = sealed::build(old.source.file.clone(), old.header.clone(), &segment_of)?;
-        self.replace(sealed::store_index(&*self.files, built, Some(&old.summary))?);
-        Ok(())
+        self.replace(sealed::store_index(&*self.files, built, Some(&old.summary))?)
     }
 }

@@ -89,6 +89,7 @@ pub fn grpc_code(code: Code) -> tonic::Code {
         | Code::NotSubscribed
         | Code::NotSupported => tonic::Code::FailedPrecondition,
         Code::OffsetOutOfRange => tonic::Code::OutOfRange,
+        Code::Damaged => tonic::Code::DataLoss,
         // The core may add codes; a test fails until they stand above.
         _ => tonic::Code::Unknown,
     }

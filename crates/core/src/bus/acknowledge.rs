@@ -7,6 +7,7 @@ use alloc::vec::Vec;
 
 use super::lease::{By, Failure};
 use super::stage::{expired, staged};
+use super::topics::{ADMIN_BYTES, OFFSET_BYTES};
 use super::window::{Phase, Unjudged};
 use super::{Answer, Bus, Call};
 use crate::effects::Effects;
@@ -68,6 +69,10 @@ impl Bus {
                 Standing::Staged => refused.push((*delivery, staged(delivery))),
                 Standing::Over => refused.push((*delivery, expired(delivery))),
             }
+        }
+        if !current.is_empty() {
+            let each = ADMIN_BYTES * current.len() as u64;
+            call.need_upkeep(each + OFFSET_BYTES * deliveries.len() as u64)?;
         }
         for (id, mut offsets) in current {
             offsets.sort_unstable();
@@ -164,6 +169,7 @@ impl Bus {
             Standing::Staged => return Err(staged(delivery)),
             Standing::Acknowledged(_) | Standing::Over => return Err(expired(delivery)),
         }
+        call.need_upkeep(ADMIN_BYTES)?;
         let (limits, session) = (call.limits, call.caller.session);
         let Some((subscription, mut reach)) =
             self.reach(delivery.subscription, call.now, call.effects)

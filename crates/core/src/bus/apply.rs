@@ -5,7 +5,7 @@ use super::Bus;
 use super::subscription::Subscription;
 use super::topics::{Leaving, Topic};
 use crate::event::{OffsetRange, PlacedEvent};
-use crate::ids::{Lsn, Offset, SubscriptionId, TopicId};
+use crate::ids::{Lsn, SubscriptionId, TopicId};
 use crate::record::{
     Acknowledged, Commit, DeadLettered, DeadLettersTaken, GapAcknowledged, Record,
     SubscriptionCreated, SubscriptionDeleted, SubscriptionRestated, SubscriptionSought,
@@ -21,7 +21,7 @@ impl Bus {
             Record::Commit(commit) => self.apply_commit(commit),
             Record::Published(published) => {
                 self.producers.apply(published);
-                self.apply_events(&published.events);
+                self.apply_events(&published.events, published.wall_ms);
             }
             Record::TopicCreated(created) => self.apply_topic_created(created),
             Record::TopicAltered(altered) => self.apply_topic_altered(altered),
@@ -60,7 +60,7 @@ impl Bus {
     }
 
     fn apply_commit(&mut self, commit: &Commit) {
-        self.apply_events(&commit.events);
+        self.apply_events(&commit.events, commit.wall_ms);
         for (id, offset) in &commit.acknowledged {
             if let Some(subscription) = self.subscriptions.get_mut(id) {
                 subscription.facts.acknowledge_one(*offset);
@@ -68,14 +68,12 @@ impl Bus {
         }
     }
 
-    fn apply_events(&mut self, events: &[PlacedEvent]) {
+    fn apply_events(&mut self, events: &[PlacedEvent], wall_ms: u64) {
         for event in events {
             let Some(topic) = self.topics.get_mut(&event.topic) else { continue };
             assert!(event.offset >= topic.end, "offsets of {} fell (I11)", topic.created.name);
             let hole = OffsetRange { from: topic.end, to: event.offset };
-            topic.end = Offset(event.offset.0 + 1);
-            topic.next = topic.next.max(topic.end);
-            topic.bytes = topic.bytes.saturating_add(u64::from(event.body.size()));
+            topic.add(event.offset, u64::from(event.body.size()), wall_ms);
             if hole.from < hole.to {
                 // Nobody has to acknowledge what never was.
                 for id in &topic.subscriptions {
@@ -118,6 +116,7 @@ impl Bus {
     fn apply_truncated(&mut self, lsn: Lsn, truncated: &TopicTruncated) {
         let Some(topic) = self.topics.get_mut(&truncated.topic) else { return };
         topic.start = topic.start.max(truncated.start);
+        topic.parts.forget_below(topic.start);
         topic.bytes = topic.bytes.saturating_sub(truncated.bytes);
         if topic.start >= topic.end {
             // What was taken may have been an estimate; an empty topic is known exactly.

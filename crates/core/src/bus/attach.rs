@@ -128,6 +128,7 @@ impl Bus {
         self.streams.insert(session, stream);
         if let Some((subscription, mut reach)) = self.reach(id, call.now, call.effects) {
             subscription.sessions.insert(session);
+            subscription.damaged = None;
             subscription.make_room(&mut reach, session);
             subscription.pump(&mut reach);
         }

@@ -7,6 +7,7 @@ use alloc::vec::Vec;
 
 use super::lease::By;
 use super::subscription::Subscription;
+use super::topics::{ADMIN_BYTES, OFFSET_BYTES};
 use super::window::Phase;
 use super::{Answer, Bus, Call, Reach};
 use crate::effects::Effects;
@@ -87,6 +88,7 @@ impl Bus {
         if wanted.is_empty() {
             return Ok(Answer::after(self.last, Reply::Taken(count)));
         }
+        call.need_upkeep(ADMIN_BYTES + wanted.len() as u64 * OFFSET_BYTES)?;
         let offsets = wanted.iter().copied().collect();
         let record = DeadLettersTaken { subscription: id, offsets, retry };
         let lsn = self.append(call.effects, Record::DeadLettersTaken(record));

@@ -104,7 +104,10 @@ impl Subscription {
             self.notify_of_gap(reach);
             return;
         }
-        if self.fetch.is_some() || self.fetch_suspects(reach) || self.credit == 0 {
+        if self.fetch.is_some() || self.stands_still(reach) || self.fetch_suspects(reach) {
+            return;
+        }
+        if self.credit == 0 {
             return;
         }
         self.cursor = self.cursor.max(reach.topic_start);

@@ -4,7 +4,7 @@ use alloc::vec;
 use alloc::vec::Vec;
 
 use super::subscription::Subscription;
-use super::topics::Leaving;
+use super::topics::{ADMIN_BYTES, Leaving};
 use super::window::Phase;
 use super::{Answer, Bus, Call, Reach};
 use crate::effects::Effects;
@@ -40,6 +40,7 @@ impl Bus {
         self.append(effects, Record::TopicTruncated(truncated));
         if let Some(known) = self.topics.get_mut(&topic) {
             known.truncating = to;
+            known.wanted = 0;
         }
     }
 
@@ -54,6 +55,7 @@ impl Bus {
         let Some(gap) = subscription.facts.gap.filter(|gap| gap.from < to) else {
             return Ok(Answer::after(self.last, Reply::Done));
         };
+        call.need_upkeep(ADMIN_BYTES)?;
         let record = GapAcknowledged { subscription: id, to: to.min(gap.to) };
         let lsn = self.append(call.effects, Record::GapAcknowledged(record));
         if let Some(subscription) = self.subscriptions.get_mut(&id) {

@@ -11,6 +11,7 @@
 mod acknowledge;
 mod apply;
 mod attach;
+mod damaged;
 mod dead;
 mod deliver;
 mod durable;
@@ -20,6 +21,7 @@ mod gap;
 mod lease;
 mod near;
 mod needs;
+mod parts;
 mod producers;
 mod progress;
 mod publish;
@@ -71,6 +73,8 @@ impl Staged {
     }
 }
 
+pub use parts::Part;
+
 /// The bus.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Bus {
@@ -88,6 +92,8 @@ pub(crate) struct Bus {
     timers: Timers,
     tokens: Tokens,
     staged_bytes: usize,
+    /// Events staged in open transactions.
+    staged_events: usize,
     /// The last record that the bus appended.
     last: Lsn,
     /// Recovery is over: what it found was taken up.
@@ -123,19 +129,29 @@ impl Tokens {
 struct Call<'a> {
     now: Now,
     limits: &'a Limits,
-    room: u64,
+    room: Room,
     caller: Caller,
     effects: &'a mut Effects,
 }
 
+/// Bytes that may still be appended to the log, beyond what is kept for accepted work.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Room {
+    /// By new work.
+    pub(crate) work: u64,
+    /// By what makes room or ends work: never less.
+    pub(crate) upkeep: u64,
+}
+
 impl Call<'_> {
-    /// Refuses what would not fit into the log.
+    /// Refuses new work that would not fit into the log.
     fn need_space(&self, bytes: u64) -> Result<(), Refusal> {
-        if bytes > self.room {
-            let detail = format!("{bytes} bytes do not fit into the log");
-            return Err(Refusal::new(Code::NoSpace, detail));
-        }
-        Ok(())
+        need(bytes, self.room.work)
+    }
+
+    /// Refuses what makes room or ends work only if the log has not even room for that.
+    fn need_upkeep(&self, bytes: u64) -> Result<(), Refusal> {
+        need(bytes, self.room.upkeep)
     }
 
     /// Refuses one more of what is counted, or what would not fit into the log.
@@ -146,6 +162,14 @@ impl Call<'_> {
         }
         self.need_space(ADMIN_BYTES)
     }
+}
+
+fn need(bytes: u64, room: u64) -> Result<(), Refusal> {
+    if bytes > room {
+        let detail = format!("{bytes} bytes do not fit into the log");
+        return Err(Refusal::new(Code::NoSpace, detail));
+    }
+    Ok(())
 }
 
 /// An answer, and the record that it waits for.
@@ -199,13 +223,12 @@ impl Reach<'_> {
 
 impl Bus {
     /// A command of the bus (topics, publish, subscriptions, deliveries, dead letters).
-    /// `room`: bytes that new work may still take in the log; a publish is refused `no_space`
-    /// beyond.
+    /// What does not fit into `room` is refused `no_space`.
     pub(crate) fn command(
         &mut self,
         now: Now,
         limits: &Limits,
-        room: u64,
+        room: Room,
         caller: Caller,
         command: Command,
         effects: &mut Effects,

@@ -7,6 +7,13 @@ use crate::ids::{Offset, TopicId};
 use crate::machine::TopicBounds;
 
 impl Bus {
+    /// A checkpoint is made: what topics hold is in sealed segments from here on.
+    pub(crate) fn begin_segment(&mut self) {
+        for topic in self.topics.values_mut() {
+            topic.parts.clear();
+        }
+    }
+
     /// The topics with what retention needs to know of them, by id.
     pub(crate) fn bounds(&self) -> Vec<TopicBounds> {
         let bounds = |(topic, t): (&TopicId, &super::topics::Topic)| TopicBounds {
@@ -14,6 +21,8 @@ impl Bus {
             settings: t.created.settings.clone(),
             start: t.start,
             bytes: t.bytes,
+            wanted: t.wanted,
+            parts: t.newest_parts(),
         };
         self.topics.iter().map(bounds).collect()
     }

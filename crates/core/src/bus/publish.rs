@@ -68,7 +68,10 @@ impl Bus {
     }
 
     /// Whether every event could be taken, and the topic of each.
-    pub(super) fn check_events(&self, events: &[EventRequest]) -> Result<Vec<TopicId>, Refusal> {
+    pub(super) fn check_events(
+        &mut self,
+        events: &[EventRequest],
+    ) -> Result<Vec<TopicId>, Refusal> {
         let mut topics = Vec::with_capacity(events.len());
         // What this call alone adds to topics that refuse when they are full.
         let mut added: BTreeMap<TopicId, u64> = BTreeMap::new();
@@ -79,15 +82,19 @@ impl Bus {
                 return Err(Refusal::new(Code::TooLarge, detail));
             }
             let topic = self.open_topic(&event.topic)?;
+            let id = topic.created.topic;
             if topic.created.settings.retain_unacknowledged {
-                let sum = added.entry(topic.created.topic).or_default();
+                let sum = added.entry(id).or_default();
                 *sum += size as u64;
                 if topic.is_full_for(*sum) {
+                    if let Some(topic) = self.topics.get_mut(&id) {
+                        topic.wants(*sum);
+                    }
                     let detail = format!("topic {} waits for its subscriptions", event.topic);
                     return Err(Refusal::new(Code::TopicFull, detail));
                 }
             }
-            topics.push(topic.created.topic);
+            topics.push(id);
         }
         Ok(topics)
     }

@@ -17,6 +17,9 @@ use crate::limits::Limits;
 use crate::record::{Begin, Commit, Record, SubscriptionDeleted};
 use crate::refusal::{Code, Refusal};
 
+/// Room that an event takes in COMMIT besides its bytes.
+const PLACED_BYTES: u64 = 64;
+
 impl Bus {
     /// Checks events and acknowledgements and takes them: the bus's YES. All or none; nothing but
     /// [`Bus::release`] or the commit of the transaction gives them back. The caller has checked
@@ -109,6 +112,11 @@ impl Bus {
         staged
     }
 
+    /// Bytes that what is staged may take in the log with COMMIT.
+    pub(crate) fn reserved_bytes(&self) -> u64 {
+        self.staged_bytes as u64 + self.staged_events as u64 * PLACED_BYTES
+    }
+
     /// Bytes staged by all open transactions.
     pub(crate) fn staged_bytes(&self) -> usize {
         self.staged_bytes
@@ -191,6 +199,7 @@ impl Bus {
 
     fn take_event(&mut self, topic: TopicId, size: u32) {
         self.staged_bytes += size as usize;
+        self.staged_events += 1;
         if let Some(topic) = self.topics.get_mut(&topic) {
             topic.staged += 1;
             topic.reserved += u64::from(size);
@@ -199,6 +208,7 @@ impl Bus {
 
     fn return_event(&mut self, topic: TopicId, size: u32) {
         self.staged_bytes = self.staged_bytes.saturating_sub(size as usize);
+        self.staged_events = self.staged_events.saturating_sub(1);
         if let Some(topic) = self.topics.get_mut(&topic) {
             topic.staged = topic.staged.saturating_sub(1);
             topic.reserved = topic.reserved.saturating_sub(u64::from(size));

@@ -5,6 +5,7 @@ use alloc::collections::{BTreeSet, VecDeque};
 use alloc::vec::Vec;
 
 use super::attach::Left;
+use super::damaged::Damaged;
 use super::facts::Facts;
 use super::lease::{By, Tally};
 use super::timers::{Leases, Timers};
@@ -48,6 +49,8 @@ pub(super) struct Subscription {
     pub(super) returned: Vec<Left>,
     /// The fetch that has not been answered.
     pub(super) fetch: Option<Outstanding>,
+    /// The events that come next cannot be read.
+    pub(super) damaged: Option<Damaged>,
     /// The last fetch was for events that are tried again: new ones are next.
     pub(super) new_next: bool,
     /// Acknowledgements staged in transactions.
@@ -90,6 +93,7 @@ impl Subscription {
             emptied: None,
             returned: Vec::new(),
             fetch: None,
+            damaged: None,
             new_next: false,
             staged: 0,
             burying: 0,
@@ -156,6 +160,7 @@ impl Subscription {
         }
         self.cursor = cursor;
         self.fetch = None;
+        self.damaged = None;
         self.burying = 0;
     }
 

@@ -82,7 +82,7 @@ impl Bus {
         }
         let topic = self.topics.get(&subscription.topic());
         let offset = resolve(topic.expect("a subscription's topic is kept"), to)?;
-        call.need_space(ADMIN_BYTES)?;
+        call.need_upkeep(ADMIN_BYTES)?;
         let sought = SubscriptionSought { subscription: id, offset };
         let lsn = self.append(call.effects, Record::SubscriptionSought(sought));
         if let Some(subscription) = self.subscriptions.get_mut(&id) {
@@ -104,6 +104,7 @@ impl Bus {
             let detail = format!("subscription {name} is being deleted");
             return Err(Refusal::new(Code::Deleting, detail));
         }
+        call.need_upkeep(ADMIN_BYTES)?;
         if let Some(subscription) = self.subscriptions.get_mut(&id) {
             subscription.leaving = Leaving::Emptying;
         }

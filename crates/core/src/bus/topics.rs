@@ -2,7 +2,9 @@
 
 use alloc::collections::BTreeSet;
 use alloc::format;
+use alloc::vec::Vec;
 
+use super::parts::{Part, Parts};
 use super::{Answer, Bus, Call};
 use crate::effects::Effects;
 use crate::ids::{Name, Offset, SubscriptionId, TopicId};
@@ -47,6 +49,11 @@ pub(super) struct Topic {
     pub(super) visible: Offset,
     /// Where retention has been told to begin, ahead of `start`.
     pub(super) truncating: Offset,
+    /// Bytes beyond those it holds for which events were last refused because it was full; 0: none
+    /// since retention took some.
+    pub(super) wanted: u64,
+    /// Its events in the newest segment of the log.
+    pub(super) parts: Parts,
     /// Events staged in transactions.
     pub(super) staged: u32,
     /// Bytes of events that are staged, or published and not durable.
@@ -69,6 +76,8 @@ impl Topic {
             next: Offset(0),
             visible: Offset(0),
             truncating: Offset(0),
+            wanted: 0,
+            parts: Parts::default(),
             staged: 0,
             reserved: 0,
             subscriptions: BTreeSet::new(),
@@ -85,6 +94,29 @@ impl Topic {
         let settings = &self.created.settings;
         let held = self.bytes.saturating_add(self.reserved).saturating_add(bytes);
         settings.retain_unacknowledged && settings.retain_bytes.is_some_and(|most| held > most)
+    }
+
+    /// So many bytes were refused: retention is to make room for them, if there can be any.
+    pub(super) fn wants(&mut self, bytes: u64) {
+        if self.created.settings.retain_bytes.is_some_and(|most| bytes <= most) {
+            self.wanted = self.wanted.max(self.reserved.saturating_add(bytes));
+        }
+    }
+
+    /// Its events in the newest segment, if it has a limit to keep.
+    pub(super) fn newest_parts(&self) -> Vec<Part> {
+        let settings = &self.created.settings;
+        let limited = settings.retain_ms.is_some() || settings.retain_bytes.is_some();
+        if limited { self.parts.to_vec() } else { Vec::new() }
+    }
+
+    /// An event has its place in it.
+    pub(super) fn add(&mut self, offset: Offset, bytes: u64, wall_ms: u64) {
+        self.end = Offset(offset.0 + 1);
+        self.next = self.next.max(self.end);
+        self.bytes = self.bytes.saturating_add(bytes);
+        let span_ms = self.created.settings.retain_ms.map_or(u64::MAX, |ms| ms / LATE_SHARE);
+        self.parts.add(offset, bytes, wall_ms, span_ms);
     }
 }
 
@@ -135,7 +167,7 @@ impl Bus {
         settings: TopicSettings,
     ) -> Result<Answer, Refusal> {
         let topic = self.open_topic(&name)?.created.topic;
-        call.need_space(ADMIN_BYTES)?;
+        call.need_upkeep(ADMIN_BYTES)?;
         let altered = TopicAltered { topic, settings: settings.clone() };
         let lsn = self.append(call.effects, Record::TopicAltered(altered));
         Ok(Answer::after(lsn, Reply::Topic { name, settings, created: false }))
@@ -147,6 +179,7 @@ impl Bus {
         name: &Name,
     ) -> Result<Answer, Refusal> {
         let id = self.open_topic(name)?.created.topic;
+        call.need_upkeep(ADMIN_BYTES)?;
         if let Some(topic) = self.topics.get_mut(&id) {
             topic.leaving = Leaving::Emptying;
         }
@@ -190,8 +223,12 @@ impl Bus {
     }
 }
 
+/// Events stay at most this share of `retain_ms` longer than it.
+const LATE_SHARE: u64 = 16;
 /// Room that a record of administration takes in the log, generously.
 pub(super) const ADMIN_BYTES: u64 = 1 << 10;
+/// Room that an offset in one takes, or a range of them.
+pub(super) const OFFSET_BYTES: u64 = 24;
 
 /// The id after this one.
 pub(super) fn next_id(id: u32, what: &str) -> Result<u32, Refusal> {

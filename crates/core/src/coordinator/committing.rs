@@ -307,6 +307,7 @@ impl Coordinator {
         self.disown(tx.owner, id);
         self.let_go(&tx);
         self.release_work(&tx);
+        self.branches = self.branches.saturating_sub(tx.branches.len());
         self.forget_later(cx.now, &tx);
     }
 

@@ -229,6 +229,7 @@ impl Coordinator {
         self.timers.disarm(id, &mut tx.timer);
         self.disown(tx.owner, id);
         self.release_work(&tx);
+        self.branches = self.branches.saturating_sub(tx.branches.len());
         self.undecided.decided(&mut tx);
         if let Some(key) = &tx.begin.key {
             self.keys.remove(key, id);

@@ -174,6 +174,33 @@ impl Coordinator {
         questions.push(question);
     }
 
+    /// The log cannot say: nothing is guessed, and whoever asked is told or asks again.
+    pub(crate) fn chain_unreadable(
+        &mut self,
+        cx: &mut Context<'_>,
+        id: TransactionId,
+        detail: &str,
+    ) {
+        for question in self.questions.remove(&id).unwrap_or_default() {
+            match question {
+                Question::Outcome(caller)
+                | Question::Commit(caller)
+                | Question::Show(caller)
+                | Question::Operate(caller) => {
+                    let detail = format!("the records of {id} cannot be read: {detail}");
+                    cx.effects.refuse(caller, Refusal::new(Code::Damaged, detail));
+                }
+                Question::Branch { caller, .. } => {
+                    cx.effects.reply(caller, Reply::Branch(BranchDecision::Pending));
+                }
+                Question::Inquiry { session, .. } => {
+                    let message = ToService::Pending { id, retry_after_ms: PENDING_MS };
+                    cx.effects.emit(Output::ToService { session, message });
+                }
+            }
+        }
+    }
+
     /// The log's answer.
     pub(crate) fn chain_read(&mut self, cx: &mut Context<'_>, id: TransactionId, chain: &Chain) {
         let questions: Vec<Question> = self.questions.remove(&id).unwrap_or_default();

@@ -164,10 +164,14 @@ impl Keys {
         }
     }
 
+    /// Ended keys that are in no batch yet, which the next ones will take to the log.
+    pub(crate) fn fresh(&self) -> usize {
+        self.ended.len() - self.sealed
+    }
+
     /// A batch of ended keys that is not in the log yet, once it is large enough.
     pub(crate) fn seal(&mut self, limits: &Limits) -> Option<Record> {
-        let fresh = self.ended.len() - self.sealed;
-        if self.sealing > 0 || fresh < limits.key_batch {
+        if self.sealing > 0 || self.fresh() < limits.key_batch {
             return None;
         }
         self.sealing = limits.key_batch;

@@ -30,7 +30,7 @@ use alloc::vec::Vec;
 
 use hashbrown::HashMap;
 
-use crate::bus::Bus;
+use crate::bus::{Bus, Room};
 use crate::command::{Caller, Command};
 use crate::effects::Effects;
 use crate::ids::{Lsn, Name, Now, SessionId, TransactionId};
@@ -55,8 +55,8 @@ pub(crate) struct Context<'a> {
     pub(crate) limits: &'a Limits,
     pub(crate) bus: &'a mut Bus,
     pub(crate) effects: &'a mut Effects,
-    /// Bytes that new work may still take in the log.
-    pub(crate) room: u64,
+    /// What may still be appended to the log.
+    pub(crate) room: Room,
     /// New work is refused: the server is about to stop.
     pub(crate) draining: bool,
 }
@@ -85,6 +85,8 @@ pub(crate) struct Coordinator {
     questions: HashMap<TransactionId, Vec<Question>>,
     /// Bytes of work of branches that have not voted.
     work_bytes: usize,
+    /// Branches of all open transactions.
+    branches: usize,
     counters: Counters,
 }
 
@@ -102,6 +104,13 @@ pub struct Counters {
     /// Local transactions that nobody has said the end of, and whose database had no marker.
     pub abandoned: u64,
 }
+
+/// Room kept for the decision and END of each open transaction, and for its key.
+const OPEN_BYTES: u64 = 768;
+/// Room kept in them for each branch: its name and state with the decision, its times with END.
+const BRANCH_BYTES: u64 = 256;
+/// Room kept for a key that ended and is not in the log as such, with all of its name.
+const KEY_BYTES: u64 = 192;
 
 impl Coordinator {
     /// A command of the coordinator.
@@ -202,6 +211,14 @@ impl Coordinator {
     }
 
     /// Open transactions.
+    /// Bytes that the decision and END of every open transaction may take in the log, and its key,
+    /// besides its events.
+    pub(crate) fn reserved_bytes(&self) -> u64 {
+        self.transactions.len() as u64 * OPEN_BYTES
+            + self.branches as u64 * BRANCH_BYTES
+            + self.keys.fresh() as u64 * KEY_BYTES
+    }
+
     pub(crate) fn open(&self) -> usize {
         self.transactions.len()
     }

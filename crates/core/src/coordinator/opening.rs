@@ -130,7 +130,7 @@ impl Coordinator {
             participants.push(database);
             branches.clear();
         }
-        check_batch(0, 0, &events, &acknowledgements, cx.room)?;
+        check_batch(0, 0, &events, &acknowledgements, room_for(cx, &events, &acknowledgements))?;
         if let Some(commit) = &commit {
             super::databases::check_votes(&branches, &commit.votes)?;
         }
@@ -155,6 +155,7 @@ impl Coordinator {
         let mut tx = Box::new(Transaction::new(begin.clone(), cx.now));
         tx.staged = staged;
         tx.branches = branches;
+        self.branches += tx.branches.len();
         if !detached {
             tx.owner = Some(caller.session);
             self.owned.entry(caller.session).or_default().insert(id);
@@ -269,13 +270,14 @@ impl Coordinator {
             self.check_database(&branch.participant, false)?;
         }
         let work = work_bytes(&added);
-        if work as u64 > cx.room {
+        if work as u64 > cx.room.work {
             return Err(no_space());
         }
         self.check_work(cx.limits, work)?;
         self.work_bytes += work;
         let tx = self.transactions.get_mut(&id).expect("it was found above");
         let first = tx.branches.len();
+        self.branches += added.len();
         tx.branches.extend(added);
         Ok(first)
     }
@@ -291,7 +293,8 @@ impl Coordinator {
     ) {
         let staged = self.growing(id).and_then(|tx| {
             let (items, bytes) = (tx.staged.items(), tx.staged.bytes);
-            check_batch(items, bytes, &events, acknowledgements, cx.room)?;
+            let room = room_for(cx, &events, acknowledgements);
+            check_batch(items, bytes, &events, acknowledgements, room)?;
             cx.bus.stage(cx.limits, id, events, acknowledgements, &mut tx.staged)?;
             Ok(counted(tx))
         });
@@ -353,6 +356,13 @@ fn checked_branches(have: &[Branch], more: Vec<BranchRequest>) -> Result<Vec<Bra
         added.push(Branch::new(participant, work));
     }
     Ok(added)
+}
+
+/// The room for these items: acknowledgements alone let events go, so they are let in as long as
+/// anything is.
+fn room_for(cx: &Context<'_>, events: &[EventRequest], acknowledgements: &[DeliveryRef]) -> u64 {
+    let makes_room = events.is_empty() && !acknowledgements.is_empty();
+    if makes_room { cx.room.upkeep } else { cx.room.work }
 }
 
 /// The limits of one transaction's items, with what it has already, and the room in the log.

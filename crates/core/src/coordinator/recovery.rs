@@ -102,6 +102,7 @@ impl Coordinator {
     /// C16: every transaction goes on by what its chain says.
     pub(crate) fn restart(&mut self, cx: &mut Context<'_>) {
         self.keys.recovered(cx.limits, cx.now.wall_ms);
+        self.branches = self.transactions.values().map(|tx| tx.branches.len()).sum();
         let mut open: Vec<(Lsn, TransactionId)> =
             self.transactions.iter().map(|(id, tx)| (tx.begin_lsn, *id)).collect();
         open.sort_unstable();

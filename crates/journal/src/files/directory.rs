@@ -5,22 +5,27 @@
 use std::fs::{self, OpenOptions, TryLockError};
 use std::io;
 use std::ops::Range;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rustix::fs::{FallocateFlags, SeekFrom, fallocate, fstatvfs, seek};
 use rustix::io::Errno;
 
-use super::{File, Files, Lock, Room};
+use super::{File, Files, Identity, Lock, Room, is_no_descriptor};
 
 const ZEROS: usize = 1 << 20;
+/// Descriptors that a directory in use keeps for itself: for the next segment, an index, a segment
+/// that is read, and somebody who is faster.
+const SPARE: usize = 6;
 
 /// A directory of the file system.
 #[derive(Debug)]
 pub struct Directory {
     path: PathBuf,
     handle: fs::File,
+    /// Descriptors that are given up for a file of the store when the process has no other.
+    spare: Mutex<Vec<fs::File>>,
 }
 
 impl Directory {
@@ -45,7 +50,35 @@ impl Directory {
     pub fn open_existing(path: impl AsRef<Path>) -> io::Result<Self> {
         let path = path.as_ref().to_path_buf();
         let handle = fs::File::open(&path)?;
-        Ok(Self { path, handle })
+        Ok(Self { path, handle, spare: Mutex::default() })
+    }
+
+    /// Opens a file with a descriptor that was spared for it, if there is no other.
+    fn opened(&self, open: impl Fn() -> io::Result<fs::File>) -> io::Result<fs::File> {
+        loop {
+            match open() {
+                Err(e) if is_no_descriptor(&e) => {
+                    let spare = self.spare().pop();
+                    // Somebody else may be faster than this: as often as there is one.
+                    drop(spare.ok_or(e)?);
+                }
+                done => return done,
+            }
+        }
+    }
+
+    /// Spares descriptors again, as far as there are any.
+    fn spare_more(&self) {
+        let mut spare = self.spare();
+        while spare.len() < SPARE
+            && let Ok(one) = self.handle.try_clone()
+        {
+            spare.push(one);
+        }
+    }
+
+    fn spare(&self) -> MutexGuard<'_, Vec<fs::File>> {
+        self.spare.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Where it is.
@@ -78,20 +111,23 @@ impl Files for Directory {
 
     fn create(&self, name: &str) -> io::Result<Arc<dyn File>> {
         let mut options = OpenOptions::new();
-        let file = options.read(true).write(true).create_new(true).open(self.path.join(name))?;
-        Ok(Arc::new(RealFile(file)))
+        options.read(true).write(true).create_new(true);
+        let path = self.path.join(name);
+        Ok(Arc::new(RealFile(self.opened(|| options.open(&path))?)))
     }
 
     fn open(&self, name: &str) -> io::Result<Arc<dyn File>> {
         let path = self.path.join(name);
-        let file = match OpenOptions::new().read(true).write(true).open(&path) {
+        let mut options = OpenOptions::new();
+        options.read(true).write(true);
+        let file = match self.opened(|| options.open(&path)) {
             Err(e)
                 if matches!(
                     e.kind(),
                     io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem
                 ) =>
             {
-                fs::File::open(&path)?
+                self.opened(|| fs::File::open(&path))?
             }
             other => other?,
         };
@@ -119,13 +155,27 @@ impl Files for Directory {
             other => other?,
         };
         match file.try_lock() {
-            Ok(()) => Ok(Some(Box::new(HeldLock { _file: file }))),
+            Ok(()) => {
+                // Whoever locks it is going to write.
+                self.spare_more();
+                Ok(Some(Box::new(HeldLock { file })))
+            }
             Err(TryLockError::WouldBlock) => Ok(None),
             Err(TryLockError::Error(e)) => Err(e),
         }
     }
 
+    fn identity(&self, name: &str) -> io::Result<Option<Identity>> {
+        match fs::metadata(self.path.join(name)) {
+            Ok(found) => Ok(Some(identity(&found))),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(e) => Err(e),
+        }
+    }
+
     fn room(&self) -> io::Result<Room> {
+        // Asked every second while it is in use.
+        self.spare_more();
         let stat = fstatvfs(&self.handle)?;
         Ok(Room {
             free: stat.f_bavail.saturating_mul(stat.f_frsize),
@@ -137,10 +187,18 @@ impl Files for Directory {
 
 /// Closing the file releases the lock.
 struct HeldLock {
-    _file: fs::File,
+    file: fs::File,
 }
 
-impl Lock for HeldLock {}
+impl Lock for HeldLock {
+    fn identity(&self) -> io::Result<Identity> {
+        Ok(identity(&self.file.metadata()?))
+    }
+}
+
+fn identity(found: &fs::Metadata) -> Identity {
+    Identity(found.dev(), found.ino())
+}
 
 struct RealFile(fs::File);
 
@@ -208,6 +266,14 @@ impl File for RealFile {
 
     fn truncate(&self, length: u64) -> io::Result<()> {
         self.0.set_len(length)
+    }
+
+    fn identity(&self) -> io::Result<Identity> {
+        Ok(identity(&self.0.metadata()?))
+    }
+
+    fn is_named(&self) -> io::Result<bool> {
+        Ok(self.0.metadata()?.nlink() > 0)
     }
 }
 

@@ -5,6 +5,7 @@
 
 pub mod crash;
 mod directory;
+pub(crate) mod pool;
 
 use std::io;
 use std::ops::Range;
@@ -60,6 +61,12 @@ pub trait Files: Send + Sync + 'static {
     /// Whatever the file system says.
     fn lock(&self, name: &str) -> io::Result<Option<Box<dyn Lock>>>;
 
+    /// Which file has this name now; none: no file has.
+    ///
+    /// # Errors
+    /// Whatever the file system says.
+    fn identity(&self, name: &str) -> io::Result<Option<Identity>>;
+
     /// How much room the file system has.
     ///
     /// # Errors
@@ -114,10 +121,32 @@ pub trait File: Send + Sync + 'static {
     /// # Errors
     /// Whatever the file system says.
     fn truncate(&self, length: u64) -> io::Result<()>;
+
+    /// Which file it is.
+    ///
+    /// # Errors
+    /// Whatever the file system says.
+    fn identity(&self) -> io::Result<Identity>;
+
+    /// It has a name yet: what is written to it can be found again.
+    ///
+    /// # Errors
+    /// Whatever the file system says.
+    fn is_named(&self) -> io::Result<bool>;
 }
 
 /// A lock that is held; dropping it releases it.
-pub trait Lock: Send + Sync + 'static {}
+pub trait Lock: Send + Sync + 'static {
+    /// Which file it is on.
+    ///
+    /// # Errors
+    /// Whatever the file system says.
+    fn identity(&self) -> io::Result<Identity>;
+}
+
+/// A file, whatever name it has: device and number on it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Identity(pub u64, pub u64);
 
 /// Room on a file system, in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -126,6 +155,14 @@ pub struct Room {
     pub free: u64,
     /// All there is.
     pub total: u64,
+}
+
+/// True for the errors that mean "too many open files", of the process or of the system.
+pub(crate) fn is_no_descriptor(error: &io::Error) -> bool {
+    let number = error.raw_os_error();
+    [rustix::io::Errno::MFILE, rustix::io::Errno::NFILE]
+        .iter()
+        .any(|e| number == Some(e.raw_os_error()))
 }
 
 /// True for the errors that mean "no room": the disk, a quota or a size limit.

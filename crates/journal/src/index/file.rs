@@ -2,6 +2,7 @@
 //!
 //! A page that does not check is reported and never guessed at.
 
+use std::io;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -12,6 +13,7 @@ use super::summary::SegmentSummary;
 use super::{Damaged, Entry, Index, Mark, MemoryIndex, partition};
 use crate::codec::{Codec, Input, Malformed};
 use crate::files::File;
+use crate::files::pool::Pool;
 use crate::layout::{FORMAT, u32_at, u64_at, u128_at};
 
 const MAGIC: &[u8; 8] = b"HFINDEX\n";
@@ -95,9 +97,10 @@ pub(crate) struct IndexFile {
 }
 
 impl IndexFile {
-    /// The file.
-    pub(crate) fn file(&self) -> &Arc<dyn File> {
-        &self.file
+    /// From here on the file is open only while it is read.
+    pub(crate) fn on_demand(&mut self, pool: &Arc<Pool>, name: &str) -> io::Result<()> {
+        self.file = pool.take(name, Arc::clone(&self.file))?;
+        Ok(())
     }
 
     /// Reads the summary. Whether it belongs to the segment is for the caller to compare.

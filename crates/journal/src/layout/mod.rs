@@ -1,7 +1,8 @@
 //! The bytes of the files: names, the store file, segment headers, frames and record headers.
 //!
-//! `docs/format.md` draws them. Nothing here reads or writes a file by itself.
+//! `docs/format.md` draws them. Nothing but the end mark reads a file by itself.
 
+pub(crate) mod end;
 pub(crate) mod frame;
 pub(crate) mod header;
 pub(crate) mod names;

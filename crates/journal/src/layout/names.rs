@@ -4,6 +4,8 @@
 pub(crate) const STORE: &str = "store";
 /// The lock file.
 pub(crate) const LOCK: &str = "LOCK";
+/// The end mark.
+pub(crate) const END: &str = "end";
 /// Added to the name of a file that is not finished.
 pub(crate) const NEW: &str = ".new";
 
@@ -29,6 +31,7 @@ pub(crate) enum Kind {
     Lock,
     Log(u64),
     Index(u64),
+    End,
     /// A file that was not finished when the process ended.
     Unfinished,
     /// Made by the file system itself.
@@ -40,11 +43,14 @@ pub(crate) fn kind(name: &str) -> Kind {
     match name {
         STORE => Kind::Store,
         LOCK => Kind::Lock,
+        END => Kind::End,
         "lost+found" => Kind::Neutral,
         _ => match name.strip_suffix(NEW) {
             Some(rest) => match kind(rest) {
                 Kind::Store | Kind::Log(_) | Kind::Index(_) => Kind::Unfinished,
-                Kind::Lock | Kind::Unfinished | Kind::Neutral | Kind::Foreign => Kind::Foreign,
+                Kind::Lock | Kind::End | Kind::Unfinished | Kind::Neutral | Kind::Foreign => {
+                    Kind::Foreign
+                }
             },
             None => numbered(name).unwrap_or(Kind::Foreign),
         },
@@ -75,6 +81,8 @@ mod tests {
             ("12345678901.idx", Kind::Index(12_345_678_901)),
             ("0000000007.log.new", Kind::Unfinished),
             ("store.new", Kind::Unfinished),
+            ("end", Kind::End),
+            ("end.new", Kind::Foreign),
             ("lost+found", Kind::Neutral),
             ("LOCK.new", Kind::Foreign),
             ("7.log", Kind::Foreign),

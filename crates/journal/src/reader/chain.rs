@@ -17,16 +17,18 @@ impl Reader {
     /// written and are durable.
     ///
     /// # Errors
-    /// [`Error::Corrupt`] if what is read does not check, [`Error::Io`] if it cannot be read.
+    /// [`Error::Unreadable`] if it is in a damaged place of a sealed segment, [`Error::Corrupt`] or
+    /// [`Error::Io`] if the active segment cannot be read.
     pub fn chain(&self, id: TransactionId) -> Result<Chain, Error> {
-        self.with_indexes(|| match self.last_of(id)? {
+        let found = self.with_indexes(|| match self.last_of(id)? {
             Some(last) => self.follow(id, last),
             None => {
                 let removed_ms = self.shared.read().removed_ms;
                 let whole = removed_ms.is_none_or(|removed_ms| id.unix_ms() > removed_ms);
                 Ok(Chain { records: Vec::new(), whole })
             }
-        })
+        });
+        found.map_err(|error| self.unreadable_by_file(error))
     }
 
     /// The last record of a transaction. One that is open has a record in the active segment, or

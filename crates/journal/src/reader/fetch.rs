@@ -9,7 +9,9 @@ use handfast_core::output::{Fetch, Wanted};
 use handfast_core::record::{Commit, Record};
 
 use super::{Reader, Stop, WINDOW, stop};
+use crate::damage::{Lost, cause};
 use crate::error::Error;
+use crate::files::pool::moved;
 use crate::index::{Entry, Index};
 use crate::scan::Window;
 use crate::sealed::Sealed;
@@ -37,9 +39,11 @@ impl Reader {
     /// there is one and any may be read.
     ///
     /// # Errors
-    /// [`Error::Corrupt`] if what is read does not check, [`Error::Io`] if it cannot be read.
+    /// [`Error::Unreadable`] if the first of them are in a damaged place of a sealed segment: those
+    /// before it are answered first. [`Error::Corrupt`] or [`Error::Io`] if the active segment
+    /// cannot be read.
     pub fn fetch(&self, fetch: &Fetch) -> Result<(Vec<StoredEvent>, Offset), Error> {
-        self.with_indexes(|| {
+        let found = self.with_indexes(|| {
             let mut reading = Reading {
                 reader: self,
                 topic: fetch.topic,
@@ -58,7 +62,40 @@ impl Reader {
                 Wanted::Offsets(offsets) => reading.offsets(offsets)?,
             };
             Ok((reading.events, next))
+        });
+        // An index that could not be built again: then nothing is known but what the segment holds.
+        found.map_err(|error| {
+            let from = match &fetch.wanted {
+                Wanted::Range { from, .. } => *from,
+                Wanted::Offsets(offsets) => offsets.first().copied().unwrap_or_default(),
+            };
+            let part = {
+                let view = self.shared.read();
+                let holding = |s: &Arc<Sealed>| {
+                    let part = s.summary.topic(fetch.topic).filter(|t| t.last >= from)?;
+                    Some((s.segment(), part.first.max(from), Offset(part.last.0 + 1)))
+                };
+                view.sealed.iter().find_map(holding)
+            };
+            match part {
+                Some((segment, from, to)) if !matches!(error, Error::Unreadable(_)) => {
+                    self.unreadable(segment, Some(Lost { topic: fetch.topic, from, to }), error)
+                }
+                _ => error,
+            }
         })
+    }
+
+    /// The events of an entry cannot be read: up to where the next entry begins.
+    fn lost(&self, segment: u64, topic: TopicId, from: Offset, error: Error) -> Error {
+        let Some(sealed) = self.shared.read().sealed(segment).cloned() else { return error };
+        let last = sealed.summary.topic(topic).map_or(from, |t| t.last);
+        let next = sealed.entry_reaching(topic, from).and_then(|at| {
+            let next = sealed.entries(topic, at, 2)?;
+            Ok(next.into_iter().map(|entry| entry.first).find(|first| *first > from))
+        });
+        let to = next.ok().flatten().unwrap_or(Offset(last.0 + 1));
+        self.unreadable(segment, Some(Lost { topic, from, to }), error)
     }
 
     /// The records that may hold the first events of a topic at or after an offset.
@@ -135,7 +172,12 @@ impl Reading<'_> {
                 if entry.first >= to {
                     return Ok(to);
                 }
-                let record = self.record(&source, entry, record)?;
+                let record = match self.record(&source, entry, record) {
+                    Ok(record) => record,
+                    Err(e) => {
+                        return self.stopped_at(source.segment, entry.first.max(from), e.into());
+                    }
+                };
                 for event in events_of(&record, self.topic) {
                     if event.offset < from {
                         continue;
@@ -146,7 +188,9 @@ impl Reading<'_> {
                     if self.events.len() >= max_events || self.is_full(event) {
                         return Ok(event.offset);
                     }
-                    self.take(&record, event)?;
+                    if let Err(stop) = self.take(&record, event) {
+                        return self.stopped_at(source.segment, event.offset, stop);
+                    }
                     from = Offset(event.offset.0 + 1);
                 }
             }
@@ -168,17 +212,35 @@ impl Reading<'_> {
                 if entry.first > *offset {
                     break;
                 }
-                let record = self.record(&source, entry, record)?;
+                let record = match self.record(&source, entry, record) {
+                    Ok(record) => record,
+                    Err(e) => return self.stopped_at(source.segment, *offset, e.into()),
+                };
                 let found = events_of(&record, self.topic).find(|e| e.offset == *offset);
                 if let Some(event) = found {
                     if self.is_full(event) {
                         return Ok(*offset);
                     }
-                    self.take(&record, event)?;
+                    if let Err(stop) = self.take(&record, event) {
+                        return self.stopped_at(source.segment, *offset, stop);
+                    }
                 }
             }
         }
         Ok(offsets.last().map_or(Offset(0), |last| Offset(last.0 + 1)))
+    }
+
+    /// What comes at this offset cannot be read: what was read before it is an answer first.
+    fn stopped_at(&self, segment: u64, at: Offset, stop: Stop) -> Result<Offset, Stop> {
+        match stop {
+            Stop::Error(e) if cause(&e).is_some() && !is_moved(&e) => {
+                if self.events.is_empty() {
+                    return Err(self.reader.lost(segment, self.topic, at, e).into());
+                }
+                Ok(at)
+            }
+            other => Err(other),
+        }
     }
 
     /// At least one event is always taken.
@@ -246,6 +308,11 @@ impl Reading<'_> {
 
 fn events_of(record: &Record, topic: TopicId) -> impl Iterator<Item = &PlacedEvent> {
     record.events().iter().filter(move |e| e.topic == topic)
+}
+
+/// The segment was replaced meanwhile: the query is to be asked again.
+fn is_moved(error: &Error) -> bool {
+    matches!(error, Error::Io { source, .. } if moved(source))
 }
 
 fn lost_body(lsn: Lsn) -> Error {

@@ -4,6 +4,7 @@
 //! built again from its segment; a record that does not check is damage and is said to be.
 
 mod chain;
+mod check;
 mod fetch;
 mod locate;
 mod time;
@@ -14,9 +15,11 @@ use std::sync::Arc;
 use handfast_core::ids::Lsn;
 use handfast_core::record::Record;
 
+use crate::damage::{Damage, Lost, cause};
 use crate::error::Error;
+use crate::files::pool::moved;
 use crate::index::Damaged;
-use crate::layout::names;
+use crate::layout::names::{self, Kind};
 use crate::scan::Window;
 use crate::view::Shared;
 
@@ -54,6 +57,36 @@ fn stop(segment: u64) -> impl FnOnce(Damaged) -> Stop {
 }
 
 impl Reader {
+    /// Places in sealed segments that cannot be read, as far as somebody has looked. At most 1,000.
+    #[must_use]
+    pub fn damage(&self) -> Vec<Damage> {
+        let there: Vec<u64> = self.shared.read().sealed.iter().map(|s| s.segment()).collect();
+        self.shared.damage().of(|segment| there.binary_search(&segment).is_ok())
+    }
+
+    /// Notes that a place in a sealed segment cannot be read; other errors, and those of the active
+    /// segment, stay what they are.
+    fn unreadable(&self, segment: u64, events: Option<Lost>, error: Error) -> Error {
+        let sealed = self.shared.read().sealed(segment).is_some();
+        match cause(&error).filter(|_| sealed) {
+            Some(why) => {
+                let damage = Damage { segment, events, why };
+                self.shared.damage().note(&damage);
+                Error::Unreadable(Box::new(damage))
+            }
+            None => error,
+        }
+    }
+
+    /// The same for an error that says itself in which file it is.
+    fn unreadable_by_file(&self, error: Error) -> Error {
+        let segment = match cause(&error).map(|why| names::kind(&why.file)) {
+            Some(Kind::Log(segment) | Kind::Index(segment)) => segment,
+            _ => return error,
+        };
+        self.unreadable(segment, None, error)
+    }
+
     pub(crate) fn new(shared: Arc<Shared>) -> Self {
         Self { shared }
     }
@@ -75,23 +108,41 @@ impl Reader {
     /// Runs a query again after an index was built again.
     fn with_indexes<T>(&self, mut query: impl FnMut() -> Result<T, Stop>) -> Result<T, Error> {
         let mut last = None;
+        let mut moves = 0;
         loop {
-            match query() {
+            let error = match query() {
                 Ok(answer) => return Ok(answer),
-                Err(Stop::Error(e)) => return Err(e),
+                Err(Stop::Error(e)) => e,
                 // Built again and damaged again: the disk does not keep what is written.
                 Err(Stop::Index(segment)) if last == Some(segment) => {
                     let detail = "the index is damaged again after it was built again";
                     return Err(Error::corrupt(&names::index(segment), 0, detail));
                 }
                 Err(Stop::Index(segment)) => {
-                    self.shared.rebuild_index(segment)?;
                     last = Some(segment);
+                    match self.shared.rebuild_index(segment) {
+                        Ok(()) => continue,
+                        Err(e) => e,
+                    }
                 }
+            };
+            match error {
+                // A segment was compacted or removed while it was read: asked again, the view has
+                // what there is now. Removed by somebody else it stays missing.
+                Error::Io { file, source, .. } if moved(&source) => {
+                    moves += 1;
+                    if moves > MOVES {
+                        return Err(Error::corrupt(&file, 0, "the file is missing"));
+                    }
+                    drop(self.shared.maintenance());
+                }
+                other => return Err(other),
             }
         }
     }
 }
 
+/// How often a query is asked again because a segment was replaced meanwhile.
+const MOVES: u32 = 3;
 /// Read ahead this much to walk from a mark to a record.
 const WINDOW: usize = 20 << 10;

@@ -16,9 +16,10 @@ impl Reader {
     /// was set back, an event close to that one.
     ///
     /// # Errors
-    /// [`Error::Corrupt`] if what is read does not check, [`Error::Io`] if it cannot be read.
+    /// [`Error::Unreadable`] if the search leads into a damaged place of a sealed segment,
+    /// [`Error::Corrupt`] or [`Error::Io`] if the active segment cannot be read.
     pub fn offset_at(&self, topic: TopicId, wall_ms: u64) -> Result<Option<Offset>, Error> {
-        self.with_indexes(|| {
+        let found = self.with_indexes(|| {
             let (entries, source) = {
                 let view = self.shared.read();
                 let late_enough = |s: &&Arc<Sealed>| {
@@ -35,7 +36,8 @@ impl Reader {
                 (Entries(entries), view.active.source.clone())
             };
             search(&entries, &source, topic, wall_ms)
-        })
+        });
+        found.map_err(|error| self.unreadable_by_file(error))
     }
 }
 

@@ -336,3 +336,109 @@ fn random_smashes_are_never_a_wrong_answer() {
         }
     }
 }
+
+/// One old event that did not check ended the process, again and again, as often as somebody wanted
+/// to read it. Now whoever wants to read it is told where it is, and everything else goes on (I17).
+#[test]
+fn damage_in_a_sealed_segment_is_for_its_reader_alone() {
+    let (image, records) = small_journal();
+    let name = "0000000002.log";
+    let bytes = image.bytes(name).unwrap();
+    for at in (200..bytes.len()).step_by(bytes.len() / 23) {
+        let mut damaged = image.clone();
+        let mut altered = bytes.clone();
+        altered[at] ^= 0x20;
+        damaged.replace(name, &altered);
+        let mut journal = open(damaged.into_disk()).unwrap().journal;
+        let reader = journal.reader();
+        let mut lost = 0;
+        for topic in 0..2 {
+            let all = records.iter().flat_map(|r| r.events()).filter(|e| e.topic.0 == topic);
+            let expected: Vec<_> = all.map(|e| e.offset).collect();
+            let (mut from, mut read) = (0, Vec::new());
+            while from < 400 {
+                match reader.fetch(&range(topic, from, 400, 7, 1_000)) {
+                    Ok((events, next)) => {
+                        read.extend(events.iter().map(|e| e.offset));
+                        assert!(next.0 > from, "a fetch makes progress");
+                        from = next.0;
+                    }
+                    Err(Error::Unreadable(damage)) => {
+                        assert_eq!((damage.segment, damage.why.file.as_str()), (2, name));
+                        let events = damage.events.unwrap();
+                        assert_eq!(events.topic.0, topic);
+                        assert!(events.from.0 >= from && events.to > events.from, "{damage}");
+                        let hit = |o: &&_| (events.from..events.to).contains(*o);
+                        lost += expected.iter().filter(hit).count();
+                        read.extend(expected.iter().filter(hit));
+                        from = events.to.0;
+                    }
+                    Err(e) => panic!("{at}: {e}"),
+                }
+            }
+            assert_eq!(read, expected, "{at}");
+        }
+        assert!(lost <= 3, "{at}: {lost} events");
+        // What goes through all of them finds at least as much.
+        let known = reader.damage().len();
+        reader.check(&mut |_| true).unwrap();
+        let damage = reader.damage();
+        assert!(damage.len() >= known.max(1), "{at}: {damage:?}");
+        assert!(damage.iter().all(|d| d.segment == 2), "{at}: {damage:?}");
+        // It is not rewritten, and nothing else is in the way of anything.
+        let compacted = journal.compact_segment(2, &mut |_, _| false);
+        assert!(matches!(compacted, Err(Error::Unreadable(_))), "{at}: {compacted:?}");
+        append(&mut journal, vec![published(NOW, vec![])]).unwrap();
+        drop_segment(&mut journal, 2).unwrap();
+        assert!(reader.damage().is_empty());
+    }
+}
+
+/// A log that had lost its last groups as a whole, cut off or overwritten with zeros, looked like one
+/// that never had them, and the banner said that they had never been acknowledged (I5, I17).
+#[test]
+fn an_end_that_was_durable_a_second_ago_is_missed() {
+    let disk = CrashDisk::new();
+    let mut journal = open(disk.clone()).unwrap().journal;
+    let mut tails = Vec::new();
+    for i in 0..6 {
+        append(&mut journal, vec![published(1, vec![event(1, i, 300)])]).unwrap();
+        tails.push(disk.snapshot().everything());
+    }
+    journal.look().unwrap();
+    let marked = disk.snapshot().everything();
+    append(&mut journal, vec![published(1, vec![event(1, 6, 300)])]).unwrap();
+    drop(journal);
+    let image = disk.snapshot().everything();
+    let log = "0000000001.log";
+    let whole = image.bytes(log).unwrap();
+    let end = |image: &Image| {
+        let bytes = image.bytes(log).unwrap();
+        bytes.iter().rposition(|b| *b != 0).unwrap() + 1
+    };
+    for (kept, before) in tails.iter().enumerate() {
+        let at = end(before).next_multiple_of(8);
+        let zeroed: Vec<u8> =
+            whole[..at].iter().copied().chain(vec![0; whole.len() - at]).collect();
+        for (what, bytes) in [("cut", whole[..at].to_vec()), ("zeroed", zeroed)] {
+            let mut damaged = image.clone();
+            damaged.replace(log, &bytes);
+            let opened = open(damaged.clone().into_disk());
+            let report = check(&damaged.clone().into_disk(), &mut |_| {}).unwrap();
+            // The last of those that were marked was zeroed: nobody can know of what came after it.
+            let known = what == "cut" || at < end(&marked);
+            assert_eq!(opened.is_err_and(|e| e.is_corrupt()), known, "{what} behind {kept}");
+            assert_eq!(report.is_sound(), !known, "{what} behind {kept}");
+            // Without the mark it is as before.
+            damaged.remove("end");
+            assert!(open(damaged.into_disk()).is_ok(), "{what} behind {kept}");
+        }
+    }
+    // It goes on over rolls and openings, and whatever a power cut leaves of the mark.
+    let mut opening = open(disk.clone()).unwrap();
+    roll(&mut opening.journal, vec![]).unwrap();
+    opening.journal.look().unwrap();
+    for seed in 0..50 {
+        open(disk.snapshot().random(seed).into_disk()).unwrap();
+    }
+}

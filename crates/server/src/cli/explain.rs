@@ -19,7 +19,7 @@ macro_rules! pages {
 
 pages! {
     "aborted" "already_enlisted" "arriving_bytes_full" "client_gone" "closed" "contradicting_outcome"
-    "contradicting_vote" "coordinator_restarted" "database_refused" "deadline_passed" "deleting" "delivery_expired"
+    "contradicting_vote" "coordinator_restarted" "damaged" "database_refused" "deadline_passed" "deleting" "delivery_expired"
     "delivery_staged" "draining" "incomplete" "invalid_argument" "invalid_deadline" "key_conflict"
     "limit_reached" "local_transaction" "malformed" "marker_not_written" "no_space" "not_a_participant"
     "not_attached" "not_committed_locally" "not_subscribed" "not_supported" "offset_out_of_range"

@@ -109,7 +109,7 @@ fn tell_report(out: &mut impl Write, report: &Report) -> io::Result<()> {
     if report.torn_bytes > 0 {
         writeln!(
             out,
-            "torn       {} bytes of a last group that was never acknowledged; the next opening \
+            "torn       {} bytes of a last group that is not whole; the next opening \
              drops them",
             report.torn_bytes
         )?;

@@ -180,13 +180,19 @@ fn raise_open_files() -> Option<u64> {
     getrlimit(Resource::Nofile).current
 }
 
+/// Segments and indexes that may be open at a time: few where the process may open few files.
+fn journal_files() -> usize {
+    let limit = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+    usize::try_from(limit / 8).unwrap_or(usize::MAX).clamp(4, 64)
+}
+
 /// Opens the store beside the runtime, so that a signal is heard meanwhile.
 async fn open(config: Config, quiet: bool, signals: &mut Signals) -> Result<Node, Failure> {
     let opening = tokio::task::spawn_blocking(move || {
         let options = NodeOptions::default()
             .with_limits(config.limits)
             .with_queues(config.queues)
-            .with_journal(config.journal);
+            .with_journal(config.journal.with_open_files(journal_files()));
         let mut bar = Bar::new("opening", quiet);
         Node::open(&config.data_dir, options, &mut |progress| bar.show(progress))
             .map_err(|error| store::not_opened(&config.data_dir, &error))
@@ -271,7 +277,7 @@ fn banner(address: SocketAddr, info: &Info) -> io::Result<()> {
     if info.dropped_bytes > 0 {
         writeln!(
             out,
-            "  recovered   {} bytes at the end were never acknowledged and are dropped",
+            "  recovered   {} bytes at the end are no whole group and are dropped: a write was cut off",
             info.dropped_bytes
         )?;
     }

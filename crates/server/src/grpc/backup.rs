@@ -29,6 +29,7 @@ pub(super) async fn start(
 ) -> Result<Frames<v1::BackupProgress>, Status> {
     let directory = checked(request.directory, node.info().data_dir.as_deref())?;
     let snapshot = node.snapshot().await.map_err(stopped)?;
+    let snapshot = snapshot.map_err(Status::resource_exhausted)?;
     let (tell, told) = mpsc::channel(QUEUE);
     tokio::task::spawn_blocking(move || {
         let last = copy(&snapshot, &directory, &tell);

@@ -11,7 +11,7 @@ use handfast_wire::{events as wire, ids, raw, subscriptions, v1};
 use tonic::{Request, Response, Status, Streaming};
 
 use super::stream::Frames;
-use super::{call, publish, read, stopped, subscribe, topics};
+use super::{call, not_read, publish, read, subscribe, topics};
 use crate::door::Way;
 use crate::node::Node;
 
@@ -181,7 +181,7 @@ impl Events for Service {
         let wanted = Wanted::Offsets(vec![letter.offset]);
         let fetch = Fetch { fetch: 0, topic, wanted, max_bytes: u32::MAX };
         super::list(way, async {
-            let (events, _) = self.0.fetch(fetch).await.map_err(stopped)?;
+            let (events, _) = self.0.fetch(fetch).await.map_err(not_read)?;
             Ok(raw::GetDeadLetterReply {
                 dead_letter: Some(letter.into()),
                 event: events.into_iter().next().map(Into::into),

@@ -39,7 +39,7 @@ use tonic_health::server::HealthService;
 use crate::databases::Databases;
 use crate::door::Way;
 use crate::health::Health;
-use crate::node::{Node, NodeStopped};
+use crate::node::{Node, NodeStopped, ReadError};
 
 pub use memory::Memory;
 
@@ -101,6 +101,14 @@ async fn list<R: Message>(
 }
 
 /// The node has stopped. This is no refusal: whether the call had an effect is unknown.
+/// Something could not be read.
+fn not_read(error: ReadError) -> Status {
+    match error {
+        ReadError::Stopped(error) => stopped(error),
+        ReadError::Refused(refusal) => status::status(refusal),
+    }
+}
+
 fn stopped(_: NodeStopped) -> Status {
     Status::unavailable("the server has stopped; whether this had an effect is unknown")
 }

@@ -17,7 +17,7 @@ use tokio::sync::watch;
 use tonic::Status;
 
 use super::stream::Frames;
-use super::{stopped, topics};
+use super::{not_read, topics};
 use crate::door::Way;
 use crate::node::Node;
 
@@ -122,7 +122,7 @@ impl Reading {
         let fetch = Fetch { fetch: 0, topic: self.topic, wanted, max_bytes: FRAME_BYTES };
         // Before it is read: what many readers do not take must not fill the memory.
         let room = self.way.room_for(FRAME_BYTES as usize).await;
-        let (events, next) = self.node.fetch(fetch).await.map_err(stopped)?;
+        let (events, next) = self.node.fetch(fetch).await.map_err(not_read)?;
         room.made(events.iter().map(|event| event.body.len() + EVENT_OVERHEAD).sum());
         self.left -= events.len() as u64;
         self.next = next.max(from);

@@ -3,6 +3,7 @@
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use handfast_core::command::Command;
+use handfast_core::ids::TopicId;
 use handfast_core::limits::Limits;
 use handfast_core::output::Reply;
 use handfast_core::record::ParticipantKind;
@@ -86,6 +87,12 @@ impl Server for Service {
         };
         if let Some(Reply::Topics(topics)) = self.list(Command::ListTopics).await? {
             reply.topics = count(topics.len());
+            let named = |topic: Option<TopicId>| {
+                let view = topics.iter().find(|view| Some(view.topic) == topic);
+                view.map_or_else(String::new, |view| format!("topic {}: ", view.name))
+            };
+            let all = self.node.damage().into_iter().take(DAMAGE);
+            reply.damage = all.map(|(topic, place)| named(topic) + &place).collect();
         }
         if let Some(Reply::Subscriptions(all)) = self.list(Command::ListSubscriptions).await? {
             reply.subscriptions = count(all.len());
@@ -100,6 +107,9 @@ impl Server for Service {
         Ok(Response::new(reply))
     }
 }
+
+/// Places that a status lists at most.
+const DAMAGE: usize = 100;
 
 #[expect(clippy::unnecessary_wraps, reason = "a count that is not known is absent")]
 fn count(value: usize) -> Option<u64> {

@@ -10,7 +10,7 @@ use handfast_wire::events::StartAt;
 use handfast_wire::status::status;
 use tonic::Status;
 
-use super::stopped;
+use super::{not_read, stopped};
 use crate::node::Node;
 
 /// The topic of this name, as it stands.
@@ -47,7 +47,7 @@ pub(super) async fn start(node: &Node, name: &Name, at: StartAt) -> Result<Start
         StartAt::Start(start) => Ok(start),
         StartAt::Time(wall_ms) => {
             let topic = topic(node, name).await?.topic;
-            let offset = node.offset_at(topic, wall_ms).await.map_err(stopped)?;
+            let offset = node.offset_at(topic, wall_ms).await.map_err(not_read)?;
             Ok(offset.map_or(Start::Latest, Start::At))
         }
     }

@@ -209,6 +209,8 @@ fn journal(ours: &mut Registry, stats: &NodeStats, durable_lsn: u64) {
     gauge(ours, "segments", "Segments of the journal on disk", stats.segments as u64);
     counter(ours, "compactions", "Segments rewritten without what was dead", stats.compactions);
     let low = u64::from(stats.low_space);
+    let damaged = stats.damaged as u64;
+    gauge(ours, "damaged_places", "Places of sealed segments that cannot be read", damaged);
     gauge(ours, "low_space", "1: the store is so full that new work is refused", low);
 }
 

@@ -16,7 +16,7 @@ mod writer;
 
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
@@ -29,8 +29,9 @@ use handfast_core::ids::{Lsn, Name, Offset, StoreId, TopicId, TransactionId};
 use handfast_core::input::Input;
 use handfast_core::limits::Limits;
 use handfast_core::output::{Fetch, Reply};
+use handfast_core::refusal::Refusal;
 use handfast_journal::files::{Directory, Files};
-use handfast_journal::{Journal, Options as JournalOptions, Progress, Snapshot};
+use handfast_journal::{Journal, Options as JournalOptions, Progress, Reader, Snapshot};
 use handfast_wire::Homes;
 use handfast_wire::transactions::About;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -89,6 +90,17 @@ impl NodeOptions {
 #[error("the node has stopped")]
 pub struct NodeStopped;
 
+/// Why something was not read.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ReadError {
+    /// As [`NodeStopped`].
+    #[error(transparent)]
+    Stopped(#[from] NodeStopped),
+    /// It is in a damaged place of the log.
+    #[error("{}: {}", .0.code, .0.detail)]
+    Refused(Refusal),
+}
+
 /// Why a store could not be opened. Nothing has changed on disk then.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -121,8 +133,8 @@ pub struct Info {
     pub epoch: u32,
     /// Where it stores; none: in memory, in a test.
     pub data_dir: Option<PathBuf>,
-    /// Bytes of a torn last commit group that were cut off at the opening; none of them had been
-    /// acknowledged.
+    /// Bytes of a torn last commit group that were cut off at the opening. On a disk that keeps what
+    /// it was told to keep, none of them had been acknowledged.
     pub dropped_bytes: u64,
 }
 
@@ -138,6 +150,9 @@ struct Shared {
     info: Info,
     pump: channel::Sender<ToPump>,
     readers: channel::Sender<ReadJob>,
+    reader: Reader,
+    /// Ends what goes through the sealed segments.
+    is_over: Arc<AtomicBool>,
     sessions: SessionIds,
     requests: Requests,
     all_unread: Arc<AllUnread>,
@@ -209,6 +224,8 @@ impl Node {
 
         let (to_pump, inbox) = channel::unbounded();
         let (durable, durable_seen) = watch::channel(core.durable().0);
+        let (reader, is_over) = (journal.reader(), Arc::new(AtomicBool::new(false)));
+        readers::start_check(reader.clone(), Arc::clone(&is_over)).map_err(OpenError::Thread)?;
         let (space, retention) =
             (journal.space(), Retention::new(Segments::of(&journal), key_age_ms));
         let (read_jobs, reader_threads) =
@@ -242,6 +259,8 @@ impl Node {
             info,
             pump: to_pump,
             readers: read_jobs,
+            reader,
+            is_over,
             sessions: SessionIds::new(),
             requests,
             all_unread,
@@ -293,26 +312,34 @@ impl Node {
     /// Reads durable events without a subscription: the events, and where to go on.
     ///
     /// # Errors
-    /// [`NodeStopped`].
-    pub async fn fetch(&self, fetch: Fetch) -> Result<(Vec<StoredEvent>, Offset), NodeStopped> {
+    /// See [`ReadError`].
+    pub async fn fetch(&self, fetch: Fetch) -> Result<(Vec<StoredEvent>, Offset), ReadError> {
         let (answer, found) = oneshot::channel();
         self.0.readers.send(ReadJob::Events(fetch, answer)).map_err(|_| NodeStopped)?;
-        found.await.map_err(|_| NodeStopped)
+        found.await.map_err(|_| NodeStopped)?.map_err(ReadError::Refused)
+    }
+
+    /// Places of the log that are known to be damaged, in words, and the topic whose events are
+    /// there, if it is of events.
+    #[must_use]
+    pub fn damage(&self) -> Vec<(Option<TopicId>, String)> {
+        let all = self.0.reader.damage();
+        all.iter().map(|d| (d.events.map(|lost| lost.topic), d.to_string())).collect()
     }
 
     /// The first event of a topic at or after a Unix time in milliseconds.
     ///
     /// # Errors
-    /// [`NodeStopped`].
+    /// See [`ReadError`].
     pub async fn offset_at(
         &self,
         topic: TopicId,
         wall_ms: u64,
-    ) -> Result<Option<Offset>, NodeStopped> {
+    ) -> Result<Option<Offset>, ReadError> {
         let (answer, found) = oneshot::channel();
         let job = ReadJob::OffsetAt(topic, wall_ms, answer);
         self.0.readers.send(job).map_err(|_| NodeStopped)?;
-        found.await.map_err(|_| NodeStopped)
+        found.await.map_err(|_| NodeStopped)?.map_err(ReadError::Refused)
     }
 
     /// What answers say about the store.
@@ -366,15 +393,16 @@ impl Node {
     pub async fn stats(&self) -> Result<NodeStats, NodeStopped> {
         let (answer, stats) = oneshot::channel();
         self.0.pump.send(ToPump::Stats(answer)).map_err(|_| NodeStopped)?;
-        stats.await.map_err(|_| NodeStopped)
+        let stats = stats.await.map_err(|_| NodeStopped)?;
+        Ok(NodeStats { damaged: self.0.reader.damage().len(), ..stats })
     }
 
     /// What is durable now, with everything that was acknowledged before: to be copied beside the
-    /// running node, which waits for nothing of it.
+    /// running node, which waits for nothing of it. Or why it cannot be had: for want of descriptors.
     ///
     /// # Errors
     /// [`NodeStopped`].
-    pub async fn snapshot(&self) -> Result<Snapshot, NodeStopped> {
+    pub async fn snapshot(&self) -> Result<Result<Snapshot, String>, NodeStopped> {
         let (answer, snapshot) = oneshot::channel();
         self.0.pump.send(ToPump::Snapshot(answer)).map_err(|_| NodeStopped)?;
         snapshot.await.map_err(|_| NodeStopped)
@@ -405,6 +433,7 @@ impl Node {
 
 impl Drop for Shared {
     fn drop(&mut self) {
+        self.is_over.store(true, Ordering::Relaxed);
         let _ = self.pump.send(ToPump::Stop);
         let thread = self.thread.get_mut().ok().and_then(Option::take);
         if let Some(thread) = thread {

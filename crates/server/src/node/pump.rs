@@ -12,7 +12,7 @@ use handfast_core::command::{Caller, Command};
 use handfast_core::event::StoredEvent;
 use handfast_core::ids::{Holder, Lsn, Name, Offset, SessionId, TransactionId};
 use handfast_core::input::{Chain, Input};
-use handfast_core::limits::BATCH_BYTES;
+use handfast_core::limits::{BATCH_BYTES, UPKEEP_BYTES};
 use handfast_core::output::{Output, Reply};
 use handfast_core::record::Record;
 use handfast_core::{Core, Stats};
@@ -26,7 +26,7 @@ use super::requests::{Place, Room};
 use super::retention::Retention;
 use super::session::{Flushed, Item, Outbox, Outboxes, is_later};
 use super::unread::AllUnread;
-use super::writer::{Groups, WriteJob, Written};
+use super::writer::{Groups, Keep, WriteJob, Written};
 
 /// Inputs that are handled before outputs are carried out. Large enough that what is done once a
 /// batch costs little, small enough that services, clients and the journal have work meanwhile.
@@ -38,16 +38,27 @@ const PIECE: u64 = 128;
 const LAZY_MS: u64 = 5;
 /// So many bytes of them are written at once.
 const LAZY_BYTES: u64 = 1 << 20;
+/// How often the journal's thread looks at the disk, in milliseconds.
+const LOOK_MS: u64 = 1_000;
+/// The same while there is hardly room for new work: somebody may have made some.
+const LOOK_SHORT_MS: u64 = 100;
 /// How long the refusals of those who are to come again later may wait for each other, in
 /// milliseconds.
 const REFUSED_MS: u64 = 5;
 /// The session of the unary calls.
 pub(crate) const CALLS: SessionId = SessionId(0);
-/// Bytes that the journal keeps free beyond what is reserved for accepted work.
+/// Bytes that the journal keeps free beyond what is reserved for accepted work, on a large disk.
 const SPARE_BYTES: u64 = 64 << 20;
+/// Not more than this share of a small one, as long as any one command fits.
+const SPARE_SHARE: u64 = 16;
 /// With less room than this, commands wait for the group that is being written, which brings more
 /// if the disk has it. More than any one command takes.
 const SHORT_BYTES: u64 = 2 * BATCH_BYTES as u64;
+/// Any one command, what new work leaves alone, and a little more.
+const LEAST_SPARE_BYTES: u64 = SHORT_BYTES + UPKEEP_BYTES + (4 << 20);
+
+/// What a next segment has besides at least.
+const LEAST_NEXT_BYTES: u64 = 1 << 20;
 
 /// What reaches the pump.
 #[derive(Debug)]
@@ -80,13 +91,23 @@ pub(crate) enum ToPump {
         id: TransactionId,
         chain: Chain,
     },
+    /// The events that a fetch wanted next are in a damaged place.
+    Unreadable {
+        fetch: u64,
+        detail: String,
+    },
+    /// So are the records of a transaction.
+    ChainUnreadable {
+        id: TransactionId,
+        detail: String,
+    },
     /// What databases have said, and how they are.
     Databases(Vec<Input>),
     /// Databases with branches that are not finished.
     OpenDatabases(oneshot::Sender<Vec<(Name, usize)>>),
     Stats(oneshot::Sender<NodeStats>),
     /// What is durable, to be copied.
-    Snapshot(oneshot::Sender<Snapshot>),
+    Snapshot(oneshot::Sender<Result<Snapshot, String>>),
     /// Refuse new work; answered when nothing is deciding any more.
     Drain(oneshot::Sender<()>),
     /// End, after what is queued is durable.
@@ -147,6 +168,8 @@ pub struct NodeStats {
     pub segments: usize,
     /// Times that a segment was rewritten without what nobody needs.
     pub compactions: u64,
+    /// Places of the log that are known to be damaged.
+    pub damaged: usize,
     /// Requests that were refused and may come again later.
     pub refused: u64,
     /// Bytes that streams have to read, about.
@@ -187,6 +210,13 @@ pub(crate) struct Pump {
     refused_until: Option<u64>,
     /// Jobs that the journal's thread has and has not reported.
     writing: usize,
+    /// When the journal's thread is to look at the disk again, on the monotonic clock; none: it
+    /// is about to.
+    look_at: Option<u64>,
+    /// Bytes of the checkpoint that is on its way to the disk.
+    rolling: Option<u64>,
+    /// Bytes that the newest checkpoint took, or that one would take for which there was no room.
+    checkpoint_bytes: u64,
     retention: Retention,
     stats: NodeStats,
     /// What sessions and callers want, while room in the log is short.
@@ -212,6 +242,9 @@ impl Pump {
             lazy_until: None,
             refused_until: None,
             writing: 0,
+            look_at: Some(0),
+            rolling: None,
+            checkpoint_bytes: 0,
             retention,
             stats: NodeStats::default(),
             deferred: VecDeque::new(),
@@ -223,6 +256,8 @@ impl Pump {
     /// Runs until the node is stopped; the error is a fault of the journal.
     pub(crate) fn run(mut self) -> Result<(), String> {
         self.tell_space();
+        // What comes first waits until what is to be free is.
+        self.look();
         self.carry_out();
         loop {
             let Some(first) = self.next_message() else { return Ok(()) };
@@ -253,7 +288,7 @@ impl Pump {
     /// could send one is gone.
     fn next_message(&self) -> Option<Option<ToPump>> {
         let house = self.retention.next_ms();
-        let due = self.core.next_deadline().into_iter().chain(self.lazy_until);
+        let due = self.core.next_deadline().into_iter().chain(self.lazy_until).chain(self.look_at);
         let fetch = self.fetches.is_waiting().then(|| self.clock.now().mono_ms + fetches::PAUSE_MS);
         let at = due.chain(self.refused_until).chain(fetch).chain([house]).min().unwrap_or(house);
         match self.ends.inbox.recv_timeout(self.clock.until(at)) {
@@ -310,6 +345,13 @@ impl Pump {
                 self.fetches.done(fetch);
                 self.core.handle(now, Input::Fetched { fetch, events, next });
             }
+            ToPump::Unreadable { fetch, detail } => {
+                self.fetches.done(fetch);
+                self.core.handle(now, Input::Unreadable { fetch, detail });
+            }
+            ToPump::ChainUnreadable { id, detail } => {
+                self.core.handle(now, Input::ChainUnreadable { id, detail });
+            }
             ToPump::Chain { id, chain } => self.core.handle(now, Input::Chain { id, chain }),
             ToPump::Databases(said) => {
                 inputs = said.len();
@@ -350,7 +392,12 @@ impl Pump {
     /// there is none the room is as it is, and the core refuses what does not fit.
     fn is_short(&self) -> bool {
         let coming = self.writing > 0 || self.core.durable() < self.core.last();
-        coming && !self.ends.space.low && self.core.room() < SHORT_BYTES
+        coming && !self.ends.space.low && !self.has_room()
+    }
+
+    /// There is room for any one command.
+    fn has_room(&self) -> bool {
+        self.core.room() >= SHORT_BYTES
     }
 
     /// Takes up what had to wait for room.
@@ -364,8 +411,19 @@ impl Pump {
     fn written(&mut self, written: Written) {
         self.writing -= 1;
         self.ends.space = written.space;
+        if written.rolled {
+            self.rolling = None;
+        }
         if let Some(segments) = written.segments {
             self.retention.changed(segments);
+        }
+        if written.looked {
+            if self.ends.space.wants_roll {
+                // It did not fit; there may be less of it by now.
+                self.checkpoint_bytes -= self.checkpoint_bytes / 8;
+            }
+            let pause = if self.has_room() { LOOK_MS } else { LOOK_SHORT_MS };
+            self.look_at = Some(self.clock.now().mono_ms + pause);
         }
         if written.records > 0 {
             self.stats.groups += 1;
@@ -390,7 +448,10 @@ impl Pump {
 
     /// What new work may take: what is free beyond what waits to be written.
     fn tell_space(&mut self) {
-        let free = self.ends.space.free.saturating_sub(self.groups.bytes());
+        let Space { free, next, .. } = self.ends.space;
+        // Some of it may be written behind the checkpoint.
+        let free = self.rolling.map_or(free, |bytes| free.min(next.saturating_sub(bytes)));
+        let free = free.saturating_sub(self.groups.bytes());
         self.core.handle(self.clock.now(), Input::Space { free, low: self.ends.space.low });
     }
 
@@ -402,9 +463,23 @@ impl Pump {
             if self.is_group_due()
                 && let Some(group) = self.groups.take()
             {
-                let reserve = self.core.reserved() + SPARE_BYTES;
-                self.write(WriteJob::Group { group, reserve });
+                let keep = self.keep();
+                self.write(WriteJob::Group { group, keep });
             }
+        }
+    }
+
+    /// What the journal is to keep free: for everything that was accepted, for what makes room and
+    /// for new work; and the same in the next segment, behind its checkpoint.
+    fn keep(&self) -> Keep {
+        let total = self.ends.space.total;
+        let spare = (total / SPARE_SHARE).clamp(LEAST_SPARE_BYTES, SPARE_BYTES);
+        let (reserved, checkpoint) = (self.core.reserved(), self.checkpoint_bytes);
+        Keep {
+            free: reserved + spare,
+            least: reserved + UPKEEP_BYTES,
+            next: checkpoint + reserved + spare / 2 + UPKEEP_BYTES,
+            least_next: checkpoint + reserved + UPKEEP_BYTES + LEAST_NEXT_BYTES,
         }
     }
 
@@ -524,11 +599,27 @@ impl Pump {
 
     /// A full segment is closed: the core's state starts the next one.
     fn roll_if_full(&mut self) {
-        if !self.ends.space.wants_roll || self.groups.has_roll() {
+        // What was accepted has its room behind the checkpoint too, whatever the disk has by then.
+        // Without it the segment goes on, and is closed when there is room.
+        let accepted = self.core.reserved() + self.groups.bytes() + UPKEEP_BYTES;
+        let room = self.ends.space.next.saturating_sub(accepted);
+        let fits = room > 0 && room >= self.checkpoint_bytes;
+        if !self.ends.space.wants_roll || !fits || self.groups.has_roll() {
             return;
         }
         self.ends.space.wants_roll = false;
-        self.core.checkpoint(self.retention.numbers());
+        let numbers = self.retention.numbers();
+        match self.core.checkpoint_within(numbers, room) {
+            Ok(bytes) => {
+                self.checkpoint_bytes = bytes;
+                self.rolling = Some(bytes);
+            }
+            Err(bytes) => {
+                self.checkpoint_bytes = bytes;
+                self.look_at = self.look_at.map(|_| 0);
+                return;
+            }
+        }
         let mut records: Vec<(Lsn, Arc<Record>)> = Vec::new();
         while let Some(output) = self.core.poll_output() {
             match output {
@@ -562,6 +653,16 @@ impl Pump {
         if let Some(segment) = self.retention.removed() {
             self.write(WriteJob::Drop(segment));
         }
+        // Also when nothing is written: who is refused for want of room writes nothing.
+        if self.look_at.is_some_and(|at| now.mono_ms >= at) {
+            self.look();
+        }
+    }
+
+    /// Has the journal's thread look at the disk.
+    fn look(&mut self) {
+        self.look_at = None;
+        self.write(WriteJob::Look(self.keep()));
     }
 
     fn ask_database(&self, database: Name, job: DatabaseJob) {

@@ -90,7 +90,8 @@ impl Retention {
         due
     }
 
-    /// What may expire by age or size. Whole segments at a time: the active one is never touched.
+    /// What may expire by age or size: what a sealed segment has of a topic at a time, and in the
+    /// active one the parts that the core knows.
     pub(crate) fn expired(&self, now: Now, core: &Core) -> Vec<Input> {
         let mut inputs = Vec::new();
         for topic in core.topics() {
@@ -99,16 +100,22 @@ impl Retention {
                 continue;
             }
             let (mut to, mut bytes) = (topic.start, 0);
-            let held = self.segments.sealed.iter().filter_map(|s| s.topic(topic.topic));
-            for part in held.filter(|part| part.last >= topic.start) {
-                let old = |age: u64| part.newest_ms.saturating_add(age) < now.wall_ms;
-                let over = |most: u64| topic.bytes.saturating_sub(bytes) > most;
+            let sealed = self.segments.sealed.iter().filter_map(|s| s.topic(topic.topic));
+            let sealed = sealed.map(|s| (Offset(s.last.0 + 1), s.bytes, s.newest_ms));
+            let newest = topic.parts.iter().map(|p| (p.to, p.bytes, p.newest_ms));
+            let held = topic.bytes.saturating_add(topic.wanted);
+            for (end, size, newest_ms) in sealed.chain(newest) {
+                if end <= to {
+                    continue;
+                }
+                let old = |age: u64| newest_ms.saturating_add(age) < now.wall_ms;
+                let over = |most: u64| held.saturating_sub(bytes) > most;
                 if !settings.retain_ms.is_some_and(old) && !settings.retain_bytes.is_some_and(over)
                 {
                     break;
                 }
-                to = Offset(part.last.0 + 1);
-                bytes += part.bytes;
+                to = end;
+                bytes += size;
             }
             if to > topic.start {
                 inputs.push(Input::Expire { topic: topic.topic, to, bytes });

@@ -20,14 +20,29 @@ use super::pump::ToPump;
 /// Work for the journal's thread.
 #[derive(Debug)]
 pub(crate) enum WriteJob {
-    /// Make a group durable, then see to it that so many bytes are free.
-    Group { group: Group, reserve: u64 },
+    /// Make a group durable, then see to what is to be free.
+    Group { group: Group, keep: Keep },
     /// Remove a segment; that it goes is durable.
     Drop(u64),
     /// Rewrite a segment that is mostly dead without its dead records.
     Compact { segment: u64, needs: Needs },
+    /// See how the disk is now, and to what is to be free.
+    Look(Keep),
     /// Say what is durable now, to be copied by somebody else. Not reported to the pump.
-    Snapshot(oneshot::Sender<Snapshot>),
+    Snapshot(oneshot::Sender<Result<Snapshot, String>>),
+}
+
+/// Bytes that are to be free.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Keep {
+    /// In the segment that is written.
+    pub(crate) free: u64,
+    /// In it if there is no room for a next one: nothing for new work.
+    pub(crate) least: u64,
+    /// In the next one, for its checkpoint and what follows.
+    pub(crate) next: u64,
+    /// In that if there is little room.
+    pub(crate) least_next: u64,
 }
 
 /// What the journal's thread reports.
@@ -37,6 +52,10 @@ pub(crate) struct Written {
     pub(crate) space: Space,
     pub(crate) records: u64,
     pub(crate) nanos: u64,
+    /// A segment was begun.
+    pub(crate) rolled: bool,
+    /// It was a look at the disk.
+    pub(crate) looked: bool,
     /// Present when a segment was sealed or removed.
     pub(crate) segments: Option<Segments>,
 }
@@ -116,43 +135,64 @@ fn carry_out(
 ) -> Result<Option<Written>, Error> {
     let start = Instant::now();
     match &job {
-        WriteJob::Group { .. } => sealer.look()?,
+        WriteJob::Group { .. } | WriteJob::Look(_) => sealer.look()?,
         WriteJob::Drop(_) | WriteJob::Compact { .. } | WriteJob::Snapshot(_) => sealer.wait()?,
     }
-    let (through, records, changed, reserve) = match job {
-        WriteJob::Group { group, reserve } => {
+    let looked = matches!(job, WriteJob::Look(_));
+    let mut rolled = false;
+    let (through, records, changed, keep) = match job {
+        WriteJob::Group { group, keep } => {
+            rolled = group.roll;
             if let Some(sealing) = journal.append_and_seal_later(&group)? {
                 sealer.start(sealing)?;
             }
             let through = group.records.last().map_or(Lsn(0), |(lsn, _)| *lsn);
-            (through, group.records.len() as u64, group.roll, reserve)
+            (through, group.records.len() as u64, group.roll, Some(keep))
         }
         WriteJob::Drop(segment) => {
             journal.drop_segment(segment)?;
-            (Lsn(0), 0, true, 0)
+            (Lsn(0), 0, true, None)
         }
         WriteJob::Compact { segment, needs } => {
             let mut keep = |lsn, record: &Record| needs.record(lsn, record);
             match journal.compact_segment(segment, &mut keep) {
-                // There is no room to make room: it stays as it is.
-                Err(error) if !error.is_no_space() => return Err(error),
+                // There is no room to make room, or it is damaged: it stays as it is.
+                Err(error) if !matches!(error, Error::NoSpace { .. } | Error::Unreadable(_)) => {
+                    return Err(error);
+                }
                 done => tracing::info!(segment, ?done, "compacted"),
             }
-            (Lsn(0), 0, true, 0)
+            (Lsn(0), 0, true, None)
+        }
+        WriteJob::Look(keep) => {
+            journal.look()?;
+            (Lsn(0), 0, false, Some(keep))
         }
         WriteJob::Snapshot(answer) => {
             // Whoever asked may have gone away.
-            let _ = answer.send(journal.snapshot()?);
+            let snapshot = journal.snapshot();
+            let _ = answer.send(snapshot.map_err(|error| error.to_string()));
             return Ok(None);
         }
     };
     let nanos = u64::try_from(start.elapsed().as_nanos()).unwrap_or(u64::MAX);
     let mut space = journal.space();
-    if space.free < reserve {
-        space = journal.reserve(reserve)?;
+    if let Some(Keep { free, least, next, least_next }) = keep {
+        if space.next < next {
+            space = journal.prepare(next)?;
+        }
+        if space.next < least_next {
+            space = journal.prepare(least_next)?;
+        }
+        // Without a next segment nothing is given back by closing this one: the rest of the disk is
+        // kept for it, or all that is in this one could never go.
+        let free = if space.next < least_next { least } else { free };
+        if space.free < free {
+            space = journal.reserve(free)?;
+        }
     }
     let segments = changed.then(|| Segments::of(journal));
-    Ok(Some(Written { through, space, records, nanos, segments }))
+    Ok(Some(Written { through, space, records, nanos, rolled, looked, segments }))
 }
 
 /// Groups that wait for the journal's thread, oldest first. Records join the last one until it is
@@ -191,9 +231,8 @@ impl Groups {
 
     /// A whole checkpoint, which starts a new segment.
     pub(crate) fn push_roll(&mut self, records: Vec<(Lsn, Arc<Record>)>) {
-        let bytes = records.iter().map(|(_, r)| r.size_bound()).sum();
-        self.bytes += bytes;
-        self.waiting.push_back(Waiting { group: Group { records, roll: true }, bytes });
+        // It has a room of its own.
+        self.waiting.push_back(Waiting { group: Group { records, roll: true }, bytes: 0 });
     }
 
     pub(crate) fn take(&mut self) -> Option<Group> {

@@ -3,6 +3,8 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod crash_images;
+mod damage;
 mod overload;
 mod retention;
+mod room;
 mod support;

@@ -233,3 +233,34 @@ fn holes_count_as_acknowledged() {
     assert_eq!(s.facts.progress.floor(), Offset(7));
     assert!(world.effects.durable() > Lsn(0));
 }
+
+/// Everything was refused while the store was full, shorter retention and deleting too: then only a
+/// larger disk helped (I13, I15).
+#[test]
+fn what_makes_room_is_taken_while_there_is_none() {
+    let mut world = World::with_subscription(SubscriptionSettings::default());
+    world.publish("t", 0, "one");
+    world.settle();
+    world.subscribe(2, "s", 10);
+    let leased = world.took_refs();
+    assert_eq!(leased.len(), 1);
+    world.room = 0;
+    let publish = Command::Publish {
+        producer: ProducerId(1),
+        sequence: 1,
+        events: vec![event("t", 0, "two")],
+    };
+    assert_eq!(world.refused(1, publish), Code::NoSpace);
+    assert_eq!(world.acknowledge(&leased), []);
+    let settings = TopicSettings { retain_bytes: Some(1), ..TopicSettings::default() };
+    let commands = [
+        Command::AlterTopic { name: name("t"), settings },
+        Command::Seek { subscription: name("s"), to: Start::Latest },
+        Command::DeleteSubscription { subscription: name("s") },
+        Command::DeleteTopic { name: name("t") },
+    ];
+    for command in commands {
+        let reply = world.ask(1, command.clone());
+        assert!(!matches!(reply, Reply::Refused(_)), "{command:?}: {reply:?}");
+    }
+}

@@ -8,7 +8,7 @@ use bytes::Bytes;
 
 use super::model::Model;
 use crate::bus::window::Entry;
-use crate::bus::{Bus, Staged};
+use crate::bus::{Bus, Room, Staged};
 use crate::command::{Caller, Command, Start};
 use crate::effects::Effects;
 use crate::event::{
@@ -18,7 +18,7 @@ use crate::ids::{
     DeliveryToken, KeyHash, Lsn, Name, Now, Offset, ProducerId, SessionId, SubscriptionId, TopicId,
     TransactionId,
 };
-use crate::limits::Limits;
+use crate::limits::{Limits, UPKEEP_BYTES};
 use crate::output::{Fetch, Output, Reply};
 use crate::record::{Begin, Commit, LocalItems, Record, SubscriptionSettings, TopicSettings};
 use crate::refusal::Code;
@@ -125,7 +125,8 @@ impl World {
         // Generous where it is refused: what counts is that it is never exceeded.
         *self.credit.entry(caller.session).or_default() += credit;
         let Self { bus, effects, limits, now, room, .. } = self;
-        bus.command(*now, limits, *room, caller, command, effects);
+        let room = Room { work: *room, upkeep: (*room).max(UPKEEP_BYTES) };
+        bus.command(*now, limits, room, caller, command, effects);
         self.drain();
         (caller.session, caller.request)
     }

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::image::Snapshot;
 use super::inode::{Content, Inode};
-use crate::files::{File, Files, Lock, Room};
+use crate::files::{File, Files, Identity, Lock, Room};
 
 /// What goes wrong at a chosen call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -311,11 +311,19 @@ impl Files for CrashDisk {
         if !state.locked.insert(name.to_owned()) {
             return Ok(None);
         }
-        if !state.names.contains_key(name) {
-            let inode = state.add(Inode::default());
-            state.change(NameChange::Link { name: name.to_owned(), inode });
-        }
-        Ok(Some(Box::new(CrashLock { disk: self.clone(), name: name.to_owned() })))
+        let inode = match state.names.get(name).copied() {
+            Some(inode) => inode,
+            None => {
+                let inode = state.add(Inode::default());
+                state.change(NameChange::Link { name: name.to_owned(), inode });
+                inode
+            }
+        };
+        Ok(Some(Box::new(CrashLock { disk: self.clone(), name: name.to_owned(), inode })))
+    }
+
+    fn identity(&self, name: &str) -> io::Result<Option<Identity>> {
+        Ok(self.state().names.get(name).map(|inode| Identity(0, *inode)))
     }
 
     fn room(&self) -> io::Result<Room> {
@@ -329,9 +337,14 @@ impl Files for CrashDisk {
 struct CrashLock {
     disk: CrashDisk,
     name: String,
+    inode: u64,
 }
 
-impl Lock for CrashLock {}
+impl Lock for CrashLock {
+    fn identity(&self) -> io::Result<Identity> {
+        Ok(Identity(0, self.inode))
+    }
+}
 
 impl Drop for CrashLock {
     fn drop(&mut self) {
@@ -428,5 +441,13 @@ impl File for CrashFile {
         self.disk.state().plain_call()?;
         self.with(|inode| inode.truncate(length));
         Ok(())
+    }
+
+    fn identity(&self) -> io::Result<Identity> {
+        Ok(Identity(0, self.inode))
+    }
+
+    fn is_named(&self) -> io::Result<bool> {
+        Ok(self.disk.state().names.values().any(|inode| *inode == self.inode))
     }
 }
