@@ -31,11 +31,14 @@ impl<D: Database> Lease<D> {
 }
 
 impl<D: Engine> Lease<D> {
-    /// Rolls a local transaction back and gives the connection back, or closes it.
-    pub(super) async fn undo(mut self) {
-        if let Ok(Ok(())) = timeout(UNDO, D::roll_back(&mut self)).await {
+    /// Rolls a local transaction back and gives the connection back, or closes it. True if the
+    /// database has answered.
+    pub(super) async fn undo(mut self) -> bool {
+        let has_answered = matches!(timeout(UNDO, D::roll_back(&mut self)).await, Ok(Ok(())));
+        if has_answered {
             self.give_back();
         }
+        has_answered
     }
 }
 

@@ -44,7 +44,7 @@ pub use inbox::create_inbox;
 pub use join::Branch;
 pub(crate) use join::Databases;
 pub use local::{Local, LocalOptions, LocalTransaction};
-pub use process::ProcessOptions;
+pub use process::{ProcessFailure, ProcessOptions};
 pub use sqlx;
 
 /// A kind of database that can take part: [`sqlx::Postgres`] and [`sqlx::MySql`]. Nobody else can

@@ -27,8 +27,8 @@ pub enum Item {
 
 /// An event under a lease.
 ///
-/// Answer it with [`Delivery::acknowledge`], [`Delivery::reject`] or [`Delivery::dead_letter`], or
-/// stage it in a transaction; if it is dropped without any of these it is rejected, so that it is
+/// Answer it with [`Delivery::acknowledge`], [`Delivery::reject`], [`Delivery::dead_letter`] or
+/// [`Delivery::give_back`], or stage it in a transaction; if it is dropped without any of these it is rejected, so that it is
 /// tried again soon. An answer that comes after the lease is refused (`delivery_expired`), and the
 /// event is or will be delivered again.
 pub struct Delivery {
@@ -36,9 +36,10 @@ pub struct Delivery {
     pub event: Event,
     /// Its place in its topic.
     pub offset: u64,
-    /// 1 for the first attempt since the server started, then rising.
+    /// One more than the attempts that have counted since the server started. An event that comes
+    /// again after an attempt that does not count has the same number.
     pub attempt: u32,
-    /// Until it is delivered again, from when it was sent.
+    /// Until it is delivered again, from when everything that came before it was answered.
     pub lease: Duration,
     /// The transaction that published it.
     pub transaction: Option<TransactionId>,
@@ -49,6 +50,9 @@ pub struct Delivery {
     #[cfg(feature = "_databases")]
     pub(crate) expires: tokio::time::Instant,
     pub(super) answered: AtomicBool,
+    /// It goes back if it is dropped, and is not rejected.
+    #[cfg(feature = "_databases")]
+    pub(crate) returns: bool,
 }
 
 /// The way back to the stream that something came on.
@@ -115,6 +119,15 @@ impl Delivery {
         self.answer(Question::Reject { delivery, reason, dead: true })
     }
 
+    /// It goes back as if it had never been delivered, and others may have it: no attempt that
+    /// counts, because nobody has judged the event.
+    ///
+    /// # Errors
+    /// As [`Delivery::acknowledge`].
+    pub fn give_back(self) -> Answering {
+        self.answer(Question::GiveBack(self.handle.reference))
+    }
+
     /// The lease starts anew.
     ///
     /// # Errors
@@ -150,9 +163,17 @@ impl Delivery {
 impl Drop for Delivery {
     fn drop(&mut self) {
         if !self.answered.load(Ordering::Relaxed) {
-            let reason = "the subscriber dropped it without an answer".to_owned();
-            let question =
-                Question::Reject { delivery: self.handle.reference, reason, dead: false };
+            #[cfg(feature = "_databases")]
+            let returns = self.returns;
+            #[cfg(not(feature = "_databases"))]
+            let returns = false;
+            let delivery = self.handle.reference;
+            let question = if returns {
+                Question::GiveBack(delivery)
+            } else {
+                let reason = "the subscriber dropped it without an answer".to_owned();
+                Question::Reject { delivery, reason, dead: false }
+            };
             let ask = Ask { stream: self.handle.stream, question, waiter: None };
             drop(self.handle.asks.send(ask));
         }

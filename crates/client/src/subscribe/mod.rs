@@ -1,9 +1,12 @@
 //! Subscriptions: events under a lease, to be acknowledged.
 
+mod buffer;
 mod delivery;
 mod read;
 mod stream;
 
+use std::convert::Infallible;
+use std::sync::Arc;
 use std::time::Duration;
 
 use handfast_core::command::Start as CoreStart;
@@ -12,13 +15,15 @@ use handfast_core::limits::CREDIT;
 use handfast_wire::events::StartAt;
 use handfast_wire::v1;
 use tokio::sync::{mpsc, oneshot};
+use tokio::task::coop::consume_budget;
 
 use crate::connection::Handfast;
 use crate::error::{Error, Fault};
 
+use buffer::{Buffer, Taken};
 pub use delivery::{Answering, Delivery, Gap, Item};
 pub use read::{Events, Read, ReadItem, StoredEvent};
-use stream::{Arrived, Subscriber};
+use stream::Subscriber;
 
 /// Where to start in a topic.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -94,6 +99,12 @@ pub struct Subscribe {
 impl Handfast {
     /// Subscribes. Several subscribers of one subscription share its events.
     ///
+    /// An event is delivered again until it is acknowledged, and is a dead letter after as many
+    /// attempts as the subscription allows. An attempt counts when the event is rejected; when its
+    /// lease is over after [`Subscription::next`] has handed it out; and when it was alone under way
+    /// as the connection ended. What waits to be handed out is no attempt, however slow the work is:
+    /// it goes back in time, and others may have it.
+    ///
     /// ```no_run
     /// # async fn bill(hf: handfast::Handfast) -> Result<(), handfast::Error> {
     /// use handfast::Item;
@@ -103,9 +114,16 @@ impl Handfast {
     ///     match item {
     ///         Item::Event(delivery) => {
     ///             println!("{}: {:?}", delivery.offset, delivery.event);
-    ///             delivery.acknowledge().await?;
+    ///             // Too late, or the connection was lost: the event comes again, by itself.
+    ///             if let Err(error) = delivery.acknowledge().await {
+    ///                 eprintln!("not acknowledged: {error}");
+    ///             }
     ///         }
-    ///         Item::Gap(gap) => gap.acknowledge().await?,
+    ///         Item::Gap(gap) => {
+    ///             if let Err(error) = gap.acknowledge().await {
+    ///                 eprintln!("the notice comes again: {error}");
+    ///             }
+    ///         }
     ///     }
     /// }
     /// # Ok(())
@@ -143,8 +161,10 @@ impl Subscribe {
         self
     }
 
-    /// How many deliveries may be under way to this subscriber: received and neither acknowledged
-    /// nor rejected. So many events may wait in this process's memory. Default 256; 1 to 10,000.
+    /// How many deliveries may be under way to this subscriber at most: received and neither
+    /// acknowledged nor rejected. So many events may wait in this process's memory. It begins with
+    /// 32, asks for more when it has used them up, and gives back what it does not take in half a
+    /// lease. Default 256; 1 to 10,000.
     pub fn with_credit(mut self, credit: u32) -> Self {
         self.credit = credit.clamp(1, CREDIT);
         self
@@ -158,7 +178,8 @@ impl Subscribe {
     pub async fn open(self) -> Result<Subscription, Error> {
         let (ready, opened) = oneshot::channel();
         let (asks, inbox) = mpsc::unbounded_channel();
-        let (deliver, arrived) = mpsc::unbounded_channel();
+        let (wanted, wants) = oneshot::channel();
+        let buffer = Arc::new(Buffer::new(self.credit));
         let create = self.topic.map(|topic| v1::CreateWith {
             topic,
             start: Some(self.start.into()),
@@ -169,7 +190,8 @@ impl Subscribe {
         let request =
             v1::SubscribeRequest { subscription: self.subscription, credit: self.credit, create };
         let connection = self.handfast.connection().clone();
-        let subscriber = Subscriber::new(connection, request, inbox, deliver, ready);
+        let held = Arc::clone(&buffer);
+        let subscriber = Subscriber::new(connection, request, inbox, held, wanted, ready);
         tokio::spawn(subscriber.run());
         match opened.await {
             Ok(Ok(())) => Ok(Subscription {
@@ -178,7 +200,8 @@ impl Subscribe {
                 #[cfg(feature = "_databases")]
                 name,
                 asks,
-                arrived,
+                buffer,
+                _wants: wants,
             }),
             Ok(Err(error)) => Err(error),
             Err(_) => Err(Fault::Closed("the runtime is shutting down").into()),
@@ -202,11 +225,14 @@ pub struct Subscription {
     #[cfg(feature = "_databases")]
     pub(crate) name: String,
     asks: mpsc::UnboundedSender<stream::Ask>,
-    arrived: mpsc::UnboundedReceiver<Result<Arrived, Error>>,
+    buffer: Arc<Buffer>,
+    /// While it lives the subscription is wanted.
+    _wants: oneshot::Receiver<Infallible>,
 }
 
 impl Subscription {
-    /// The next event or gap; none: the subscription is closed after an error that stays.
+    /// The next event or gap; none: the subscription is closed after an error that stays. An event's
+    /// lease is not over yet, as far as this side can tell.
     ///
     /// Cancel safe: nothing is lost when it is dropped.
     ///
@@ -215,10 +241,16 @@ impl Subscription {
     /// it is still being made. Any other: the subscription is gone, or the server cannot be spoken
     /// to; it does not go on.
     pub async fn next(&mut self) -> Result<Option<Item>, Error> {
-        match self.arrived.recv().await {
-            None => Ok(None),
-            Some(Ok(arrived)) => Ok(Some(arrived.item(&self.asks)?)),
-            Some(Err(error)) => Err(error),
+        consume_budget().await;
+        loop {
+            match self.buffer.take(&self.asks) {
+                Taken::Arrived(arrived, expires) => {
+                    return Ok(Some(arrived.item(expires, &self.asks)?));
+                }
+                Taken::Failed(error) => return Err(error),
+                Taken::Closed => return Ok(None),
+                Taken::Nothing => self.buffer.changed().await,
+            }
         }
     }
 }

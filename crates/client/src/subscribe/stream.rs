@@ -2,6 +2,8 @@
 //! answered, many answers in one message.
 
 use std::collections::HashMap;
+use std::convert::Infallible;
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
@@ -18,6 +20,7 @@ use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Streaming;
 
+use super::buffer::Buffer;
 use super::delivery::{Delivery, Gap, Handle, Item};
 use crate::backoff::Backoff;
 use crate::connection::Connection;
@@ -30,6 +33,11 @@ const OPENING: Duration = Duration::from_secs(5);
 const CLOSING: Duration = Duration::from_secs(5);
 /// The connection may take so long to take a frame.
 const SENDING: Duration = Duration::from_secs(30);
+/// The lease of a subscription that does not say how long its leases are.
+const LEASE: Duration = Duration::from_secs(30);
+/// What waits is looked after at every quarter of a lease, within these bounds.
+const SHORTEST: Duration = Duration::from_millis(5);
+const LONGEST: Duration = Duration::from_secs(60);
 /// Most bytes of reasons in one frame.
 const FRAME_BYTES: usize = 1 << 20;
 
@@ -39,7 +47,9 @@ pub(super) enum Question {
     Acknowledge(DeliveryRef),
     Reject { delivery: DeliveryRef, reason: String, dead: bool },
     Extend(DeliveryRef),
+    GiveBack(DeliveryRef),
     Gap { to: u64 },
+    Credit { more: u32 },
 }
 
 type Waiter = oneshot::Sender<Result<(), Error>>;
@@ -56,8 +66,7 @@ pub(super) struct Ask {
 /// What arrived, to be decoded by whoever takes it.
 #[derive(Debug)]
 pub(super) struct Arrived {
-    #[cfg(feature = "_databases")]
-    at: Instant,
+    pub(super) at: Instant,
     stream: u64,
     subscription: SubscriptionId,
     what: What,
@@ -70,7 +79,34 @@ enum What {
 }
 
 impl Arrived {
-    pub(super) fn item(self, asks: &mpsc::UnboundedSender<Ask>) -> Result<Item, Error> {
+    /// How long it is leased, if it is a delivery.
+    pub(super) fn lease(&self) -> Option<Duration> {
+        match &self.what {
+            What::Delivery(delivery) => Some(Duration::from_millis(delivery.lease_ms)),
+            What::Gap(_) => None,
+        }
+    }
+
+    /// What names it, if it is a delivery.
+    pub(super) fn delivery(&self) -> Option<DeliveryRef> {
+        match &self.what {
+            What::Delivery(delivery) => Some(DeliveryRef {
+                subscription: self.subscription,
+                offset: Offset(delivery.offset),
+                token: DeliveryToken(delivery.token),
+            }),
+            What::Gap(_) => None,
+        }
+    }
+
+    /// `expires`: when its lease is over, as far as this side can tell.
+    pub(super) fn item(
+        self,
+        expires: Instant,
+        asks: &mpsc::UnboundedSender<Ask>,
+    ) -> Result<Item, Error> {
+        #[cfg(not(feature = "_databases"))]
+        let _ = expires;
         let handle = |offset, token| Handle {
             asks: asks.clone(),
             stream: self.stream,
@@ -96,8 +132,10 @@ impl Arrived {
                 published: crate::time(delivery.published_unix_ms),
                 handle: handle(delivery.offset, delivery.token),
                 #[cfg(feature = "_databases")]
-                expires: self.at + Duration::from_millis(delivery.lease_ms),
+                expires,
                 answered: AtomicBool::new(false),
+                #[cfg(feature = "_databases")]
+                returns: false,
             }),
         })
     }
@@ -105,8 +143,12 @@ impl Arrived {
 
 /// Who waits for the answer to a message.
 enum Unanswered {
-    /// To `acknowledge` and `extend_lease`.
-    Each(Vec<(DeliveryRef, Option<Waiter>)>),
+    /// To `acknowledge`, which was sent at this time.
+    Acknowledged(Instant, Vec<(DeliveryRef, Option<Waiter>)>),
+    /// To `extend_lease`.
+    Extended(Vec<(DeliveryRef, Option<Waiter>)>),
+    /// To `give_back`.
+    GivenBack(Vec<(DeliveryRef, Option<Waiter>)>),
     /// To everything else.
     One(Option<Waiter>),
 }
@@ -115,7 +157,9 @@ impl Unanswered {
     fn fail(self, error: &Error) {
         let fail = |waiter: Option<Waiter>| answer(waiter, Err(error.clone()));
         match self {
-            Self::Each(waiters) => waiters.into_iter().for_each(|(_, waiter)| fail(waiter)),
+            Self::Acknowledged(_, waiters) | Self::Extended(waiters) | Self::GivenBack(waiters) => {
+                waiters.into_iter().for_each(|(_, waiter)| fail(waiter));
+            }
             Self::One(waiter) => fail(waiter),
         }
     }
@@ -133,7 +177,9 @@ pub(super) struct Subscriber {
     connection: Arc<Connection>,
     request: v1::SubscribeRequest,
     asks: mpsc::UnboundedReceiver<Ask>,
-    arrived: mpsc::UnboundedSender<Result<Arrived, Error>>,
+    buffer: Arc<Buffer>,
+    /// Closed when nobody wants the subscription any more.
+    wanted: oneshot::Sender<Infallible>,
     /// Whoever opened the subscription, until it is open.
     ready: Option<oneshot::Sender<Result<(), Error>>>,
     /// The number of the stream that is open, or was last.
@@ -141,6 +187,18 @@ pub(super) struct Subscriber {
     subscription: SubscriptionId,
     next_request: u64,
     unanswered: HashMap<u64, Unanswered>,
+    lease: Duration,
+    /// What has arrived in one frame.
+    fresh: Vec<Arrived>,
+    /// While this request is not answered, whatever arrives may be long over.
+    fence: Option<u64>,
+    late: Vec<DeliveryRef>,
+}
+
+impl Drop for Subscriber {
+    fn drop(&mut self) {
+        self.buffer.close();
+    }
 }
 
 /// A stream on which the server delivers.
@@ -156,19 +214,25 @@ impl Subscriber {
         connection: Arc<Connection>,
         request: v1::SubscribeRequest,
         asks: mpsc::UnboundedReceiver<Ask>,
-        arrived: mpsc::UnboundedSender<Result<Arrived, Error>>,
+        buffer: Arc<Buffer>,
+        wanted: oneshot::Sender<Infallible>,
         ready: oneshot::Sender<Result<(), Error>>,
     ) -> Self {
         Self {
             connection,
             request,
             asks,
-            arrived,
+            buffer,
+            wanted,
             ready: Some(ready),
             stream: 0,
             subscription: SubscriptionId(0),
             next_request: 1,
             unanswered: HashMap::new(),
+            lease: LEASE,
+            fresh: Vec::new(),
+            fence: None,
+            late: Vec::new(),
         }
     }
 
@@ -209,7 +273,8 @@ impl Subscriber {
                     drop(ready.send(Err(error)));
                     return;
                 }
-                if self.arrived.send(Err(error)).is_err() || stays {
+                self.buffer.fail(error);
+                if self.wanted.is_closed() || stays {
                     return;
                 }
                 down_since = Instant::now();
@@ -224,7 +289,7 @@ impl Subscriber {
     async fn dropped(&mut self) {
         match &mut self.ready {
             Some(ready) => ready.closed().await,
-            None => self.arrived.closed().await,
+            None => self.wanted.closed().await,
         }
     }
 
@@ -236,7 +301,7 @@ impl Subscriber {
                 () = tokio::time::sleep_until(until) => {}
                 () = async { match &mut self.ready {
                     Some(ready) => ready.closed().await,
-                    None => self.arrived.closed().await,
+                    None => self.wanted.closed().await,
                 } } => return None,
                 ask = self.asks.recv() => match ask {
                     Some(ask) => answer(ask.waiter, Err(expired())),
@@ -248,6 +313,8 @@ impl Subscriber {
     }
 
     async fn open_unless_dropped(&mut self) -> Option<Result<Open, Error>> {
+        self.request.credit = self.buffer.begin();
+        (self.fence, self.late) = (None, Vec::new());
         let request = v1::FromSubscriber {
             request: self.next_request,
             message: Some(From::Subscribe(self.request.clone())),
@@ -262,6 +329,9 @@ impl Subscriber {
         Some(opened.map(|(subscribed, open)| {
             self.stream += 1;
             self.subscription = SubscriptionId(subscribed.subscription_id);
+            let lease_ms = subscribed.settings.and_then(|settings| settings.lease_ms);
+            self.lease = lease_ms.map_or(LEASE, Duration::from_millis);
+            self.buffer.is_open(self.stream);
             open
         }))
     }
@@ -270,10 +340,28 @@ impl Subscriber {
     async fn drive(&mut self, open: Open) -> Option<Error> {
         let Open { frames, mut messages, early } = open;
         self.take(early);
+        let period = (self.lease / 4).clamp(SHORTEST, LONGEST);
+        let mut tick = pin!(sleep(period));
         loop {
+            if self.fence.is_none() && !self.late.is_empty() {
+                let late = std::mem::take(&mut self.late);
+                self.buffer.given_back(late.len());
+                if let Err(error) = self.give_back(&frames, late).await {
+                    return Some(error);
+                }
+            }
             tokio::select! {
                 frame = messages.message() => match frame {
-                    Ok(Some(frame)) => self.take(frame.messages),
+                    Ok(Some(frame)) => {
+                        // A whole period late: this process stood still, and what comes may be
+                        // over. Before anybody can take it.
+                        if tick.deadline() + period <= Instant::now()
+                            && let Err(error) = self.distrust(&frames).await
+                        {
+                            return Some(error);
+                        }
+                        self.take(frame.messages);
+                    }
                     Ok(None) => {
                         let problem = "the server ended the stream".to_owned();
                         return Some(Fault::Lost { problem }.into());
@@ -298,12 +386,40 @@ impl Subscriber {
                         return Some(error);
                     }
                 }
-                () = self.arrived.closed() => {
+                () = tick.as_mut() => {
+                    if tick.deadline() + period <= Instant::now()
+                        && let Err(error) = self.distrust(&frames).await
+                    {
+                        return Some(error);
+                    }
+                    tick.as_mut().reset(Instant::now() + period);
+                    let excess = self.buffer.excess(self.lease);
+                    if !excess.is_empty()
+                        && let Err(error) = self.give_back(&frames, excess).await
+                    {
+                        return Some(error);
+                    }
+                }
+                () = self.wanted.closed() => {
                     self.close(frames, messages).await;
                     return None;
                 }
             }
         }
+    }
+
+    /// What waits and what is on its way may have gone back by itself: all of it goes back. What comes
+    /// after the answer was sent after the server has heard that.
+    async fn distrust(
+        &mut self,
+        frames: &mpsc::Sender<v1::FromSubscriberFrame>,
+    ) -> Result<(), Error> {
+        if self.fence.is_some() {
+            return Ok(());
+        }
+        self.fence = Some(self.next_request);
+        let all = self.buffer.all();
+        self.give_back(frames, all).await
     }
 
     /// Sends what was answered, and waits for the last answers.
@@ -321,6 +437,11 @@ impl Subscriber {
         if !last.is_empty() && self.send(&frames, last).await.is_err() {
             return;
         }
+        // What nobody has begun to work on was no attempt, also if it is the only one.
+        let all = self.buffer.all();
+        if !all.is_empty() && self.give_back(&frames, all).await.is_err() {
+            return;
+        }
         while !self.unanswered.is_empty() {
             match timeout_at(give_up, messages.message()).await {
                 Ok(Ok(Some(frame))) => self.take(frame.messages),
@@ -330,26 +451,23 @@ impl Subscriber {
     }
 
     fn take(&mut self, messages: Vec<raw::ToSubscriber>) {
-        #[cfg(feature = "_databases")]
         let at = Instant::now();
         let (stream, subscription) = (self.stream, self.subscription);
-        let arrived = |what| Arrived {
-            #[cfg(feature = "_databases")]
-            at,
-            stream,
-            subscription,
-            what,
-        };
+        let arrived = |what| Arrived { at, stream, subscription, what };
+        let mut renewed = None;
         for raw::ToSubscriber { request, message } in messages {
             match message {
                 Some(To::Deliveries(batch)) => {
-                    for delivery in batch.deliveries {
-                        self.arrive(arrived(What::Delivery(delivery)));
+                    let fresh = batch.deliveries.into_iter().map(What::Delivery).map(arrived);
+                    if self.fence.is_some() {
+                        self.late.extend(fresh.filter_map(|late| late.delivery()));
+                    } else {
+                        self.fresh.extend(fresh);
                     }
                 }
-                Some(To::Gap(gap)) => self.arrive(arrived(What::Gap(gap))),
+                Some(To::Gap(gap)) => self.fresh.push(arrived(What::Gap(gap))),
                 Some(To::Acknowledged(acknowledged)) => {
-                    self.answer_each(request, acknowledged.refused);
+                    renewed = renewed.max(self.answer_each(request, acknowledged.refused));
                 }
                 Some(To::Done(v1::Done {})) => self.answer_one(request, Ok(())),
                 Some(To::Refusal(refusal)) => {
@@ -359,15 +477,27 @@ impl Subscriber {
                 Some(To::Subscribed(_)) | None => {}
             }
         }
+        self.buffer.put(&mut self.fresh, renewed);
     }
 
-    fn arrive(&self, arrived: Arrived) {
-        // Fails when the subscription was dropped: the end of the stream returns it.
-        drop(self.arrived.send(Ok(arrived)));
-    }
-
-    fn answer_each(&mut self, request: u64, refused: Vec<v1::RefusedDelivery>) {
-        let Some(Unanswered::Each(waiters)) = self.unanswered.remove(&request) else { return };
+    /// Says when the answer was sent that the server has taken, if it has one.
+    fn answer_each(&mut self, request: u64, refused: Vec<v1::RefusedDelivery>) -> Option<Instant> {
+        let (sent, waiters) = match self.unanswered.remove(&request)? {
+            Unanswered::Acknowledged(at, waiters) => (Some(at), waiters),
+            Unanswered::Extended(waiters) => (None, waiters),
+            Unanswered::GivenBack(waiters) => {
+                self.buffer.were_over(refused.len());
+                if self.fence == Some(request) {
+                    self.fence = None;
+                }
+                (None, waiters)
+            }
+            Unanswered::One(waiter) => {
+                answer(waiter, Err(another_kind()));
+                return None;
+            }
+        };
+        let sent = sent.filter(|_| refused.len() < waiters.len());
         let mut refused: HashMap<DeliveryRef, v1::Refusal> = refused
             .into_iter()
             .filter_map(|one| Some((one.delivery?.into(), one.refusal?)))
@@ -379,15 +509,14 @@ impl Subscriber {
             };
             answer(waiter, result);
         }
+        sent
     }
 
     fn answer_one(&mut self, request: u64, result: Result<(), Error>) {
         match (self.unanswered.remove(&request), result) {
             (Some(Unanswered::One(waiter)), result) => answer(waiter, result),
             (Some(each), Err(error)) => each.fail(&error),
-            (Some(each), Ok(())) => {
-                each.fail(&Fault::Failed("the answer is of another kind".to_owned()).into());
-            }
+            (Some(each), Ok(())) => each.fail(&another_kind()),
             (None, _) => {}
         }
     }
@@ -402,6 +531,7 @@ impl Subscriber {
         let mut bytes = 0;
         let mut acknowledged = Vec::new();
         let mut extended = Vec::new();
+        let mut returned = Vec::new();
         for Ask { stream, question, waiter } in batch {
             if stream != self.stream {
                 answer(waiter, Err(expired()));
@@ -410,6 +540,7 @@ impl Subscriber {
             match question {
                 Question::Acknowledge(delivery) => acknowledged.push((delivery, waiter)),
                 Question::Extend(delivery) => extended.push((delivery, waiter)),
+                Question::GiveBack(delivery) => returned.push((delivery, waiter)),
                 Question::Reject { delivery, reason, dead } => {
                     let mut reason = reason;
                     reason.truncate(reason.floor_char_boundary(512));
@@ -417,6 +548,10 @@ impl Subscriber {
                     let delivery = Some(delivery.into());
                     let reject = From::Reject(v1::Reject { delivery, reason, dead });
                     messages.push(self.ask(reject, Unanswered::One(waiter)));
+                }
+                Question::Credit { more } => {
+                    let credit = From::Credit(v1::Credit { more });
+                    messages.push(self.ask(credit, Unanswered::One(waiter)));
                 }
                 Question::Gap { to } => {
                     let gap = From::AcknowledgeGap(v1::AcknowledgeGap { to });
@@ -432,14 +567,34 @@ impl Subscriber {
         if !extended.is_empty() {
             let deliveries = extended.iter().map(|(delivery, _)| (*delivery).into()).collect();
             let extend = From::ExtendLease(v1::ExtendLease { deliveries });
-            messages.push(self.ask(extend, Unanswered::Each(extended)));
+            messages.push(self.ask(extend, Unanswered::Extended(extended)));
         }
         if !acknowledged.is_empty() {
             let deliveries = acknowledged.iter().map(|(delivery, _)| (*delivery).into()).collect();
             let acknowledge = From::Acknowledge(v1::Acknowledge { deliveries });
-            messages.push(self.ask(acknowledge, Unanswered::Each(acknowledged)));
+            let waiting = Unanswered::Acknowledged(Instant::now(), acknowledged);
+            messages.push(self.ask(acknowledge, waiting));
+        }
+        if !returned.is_empty() {
+            self.buffer.given_back(returned.len());
+            let deliveries = returned.iter().map(|(delivery, _)| (*delivery).into()).collect();
+            let give_back = From::GiveBack(v1::GiveBack { deliveries });
+            messages.push(self.ask(give_back, Unanswered::GivenBack(returned)));
         }
         forward(frames, messages).await
+    }
+
+    /// Deliveries go back that nobody has begun to work on.
+    async fn give_back(
+        &mut self,
+        frames: &mpsc::Sender<v1::FromSubscriberFrame>,
+        deliveries: Vec<DeliveryRef>,
+    ) -> Result<(), Error> {
+        let waiters = deliveries.iter().map(|delivery| (*delivery, None)).collect();
+        let deliveries = deliveries.into_iter().map(Into::into).collect();
+        let give_back = From::GiveBack(v1::GiveBack { deliveries });
+        let message = self.ask(give_back, Unanswered::GivenBack(waiters));
+        forward(frames, vec![message]).await
     }
 
     fn ask(&mut self, message: From, unanswered: Unanswered) -> v1::FromSubscriber {
@@ -448,6 +603,10 @@ impl Subscriber {
         self.unanswered.insert(request, unanswered);
         v1::FromSubscriber { request, message: Some(message) }
     }
+}
+
+fn another_kind() -> Error {
+    Fault::Failed("the answer is of another kind".to_owned()).into()
 }
 
 async fn forward(

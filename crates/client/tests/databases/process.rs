@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use bytes::Bytes;
-use handfast::database::{LocalTransaction, create_inbox};
+use handfast::database::{LocalTransaction, ProcessOptions, create_inbox};
 use handfast::{Code, Delivery, Error, Event, Gap, Subscription};
 use handfast_core::refusal::Refusal;
 use handfast_wire::raw::to_subscriber::Message as To;
@@ -73,6 +73,14 @@ async fn acknowledged(stream: &mut Subscribing, offset: u64, attempt: u32) {
     let From::Acknowledge(v1::Acknowledge { deliveries }) = sent else { panic!("{sent:?}") };
     let token = u64::from(attempt);
     assert_eq!(deliveries, [v1::DeliveryRef { subscription_id: 3, offset, token }]);
+    send(stream, request, To::Acknowledged(v1::Acknowledged::default())).await;
+}
+
+/// Waits until the lease of an event is extended, and says yes to it.
+async fn extended(stream: &mut Subscribing, offset: u64) {
+    let (request, sent) = message(stream).await;
+    let From::ExtendLease(v1::ExtendLease { deliveries }) = sent else { panic!("{sent:?}") };
+    assert_eq!(deliveries[0].offset, offset);
     send(stream, request, To::Acknowledged(v1::Acknowledged::default())).await;
 }
 
@@ -283,10 +291,42 @@ async fn a_commit_whose_answer_is_lost_counts_once() {
     let processing = write(billing, &pool);
     proxy.arm();
     deliver(&stream, 5, 1).await;
-    assert!(rejected(&mut stream, 5).await.contains("not known"));
+    // That is nobody's judgement of the event: it is held, and its row says what to do.
+    extended(&mut stream, 5).await;
+    acknowledged(&mut stream, 5, 1).await;
     assert_eq!(pg.count(WORK).await, 1);
-    deliver(&stream, 5, 2).await;
-    acknowledged(&mut stream, 5, 2).await;
+    processing.abort();
+}
+
+/// A minute without PostgreSQL made dead letters of healthy events: each failure was a rejection.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_outage_of_the_database_is_held_against_no_event() {
+    let (mut fake, pg) = (Fake::start(), pg().await);
+    let (mut billing, mut stream) = subscribed(&mut fake).await;
+    let (told, mut failures) = tokio::sync::mpsc::unbounded_channel();
+    let options = ProcessOptions::new().with_at_once(1).with_on_failure(move |failure| {
+        told.send(failure.clone()).unwrap();
+    });
+    let (pool, attempts) = (pg.pool.clone(), Arc::new(AtomicU32::new(0)));
+    let processing = tokio::spawn(async move {
+        let work = async |_: &Delivery, db: &mut PgConnection, _: &mut LocalTransaction| {
+            insert(db).await?;
+            // Its server goes away under the first two.
+            if attempts.fetch_add(1, Ordering::Relaxed) < 2 {
+                let end = "SELECT pg_terminate_backend(pg_backend_pid())";
+                sqlx::query(end).execute(&mut *db).await?;
+            }
+            Ok::<_, sqlx::Error>(())
+        };
+        billing.process_with("billing", &pool, options, work).await
+    });
+    deliver(&stream, 5, 1).await;
+    for _ in 0..2 {
+        extended(&mut stream, 5).await;
+        let failure = failures.recv().await.unwrap();
+        assert_eq!((failure.offset, failure.attempt, failure.is_rejected), (5, 1, false));
+    }
+    acknowledged(&mut stream, 5, 1).await;
     assert_eq!(pg.count(WORK).await, 1);
     processing.abort();
 }

@@ -319,3 +319,64 @@ async fn a_subscription_s_progress() {
     let billing = hf.subscription("billing").await.expect("it is there");
     assert_eq!((billing.subscription.0, billing.acknowledged_below.0), (3, 7));
 }
+
+/// The loop of the documentation worked on events whose leases were long over, for ever: each
+/// acknowledgement was refused, and nothing was ever done.
+#[tokio::test(start_paused = true)]
+async fn a_delivery_whose_lease_is_over_is_not_handed_out() {
+    let mut fake = Fake::start();
+    let (mut billing, stream) = subscribed(&mut fake).await;
+    deliver(&stream, 0..2).await;
+    drop(next(&mut billing).await.give_back());
+    // Nobody asks for a lease and more, and the server hears nothing.
+    tokio::time::sleep(Duration::from_secs(31)).await;
+    deliver(&stream, 7..8).await;
+    assert_eq!(next(&mut billing).await.offset, 7);
+}
+
+/// What is not taken in half a lease goes back, with its credit, and is asked for again when there
+/// is need.
+#[tokio::test(start_paused = true)]
+async fn what_is_not_taken_in_time_goes_back() {
+    let mut fake = Fake::start();
+    let (mut billing, mut stream) = subscribed(&mut fake).await;
+    deliver(&stream, 0..10).await;
+    let first = next(&mut billing).await;
+    tokio::time::sleep(Duration::from_secs(8)).await;
+    let (request, sent) = message(&mut stream).await;
+    let From::GiveBack(sent) = sent else { panic!("{sent:?}") };
+    // One was taken in a quarter of a lease, so two more may be in half of one.
+    let mut offsets: Vec<u64> = sent.deliveries.iter().map(|delivery| delivery.offset).collect();
+    offsets.sort_unstable();
+    assert_eq!(offsets, (3..10).collect::<Vec<_>>());
+    send(&stream, request, To::Acknowledged(v1::Acknowledged::default())).await;
+    let rest = [first, next(&mut billing).await, next(&mut billing).await];
+    assert_eq!(rest.map(|delivery| delivery.offset), [0, 1, 2]);
+}
+
+/// A small credit at first, and more as long as all of it is used.
+#[tokio::test(start_paused = true)]
+async fn more_is_asked_for_when_all_is_used() {
+    let mut fake = Fake::start();
+    let hf = fake.connect().await;
+    let opening = tokio::spawn(hf.subscribe("billing").on("transfers").with_credit(100).open());
+    let (mut stream, subscribe) = accept(&mut fake).await;
+    let mut billing = opening.await.expect("no panic").expect("subscribed");
+    let mut granted = u64::from(subscribe.credit);
+    assert_eq!(granted, 32);
+    let mut held = Vec::new();
+    let mut sent = 0;
+    for expected in [64, 100] {
+        deliver(&stream, sent..granted).await;
+        for _ in sent..granted {
+            held.push(next(&mut billing).await);
+        }
+        sent = granted;
+        let nothing = tokio::time::timeout(Duration::from_millis(1), billing.next()).await;
+        assert!(nothing.is_err(), "there is nothing yet");
+        let (_, credit) = message(&mut stream).await;
+        let From::Credit(v1::Credit { more }) = credit else { panic!("{credit:?}") };
+        granted += u64::from(more);
+        assert_eq!(granted, expected);
+    }
+}
