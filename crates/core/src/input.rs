@@ -107,6 +107,17 @@ pub enum Input {
         /// Whether it answers.
         up: bool,
     },
+    /// A database has confirmed that it is this opening's: nothing else has claimed it since. Until
+    /// it has, no COMMIT of a transaction is decided that has a branch there.
+    Claimed {
+        /// Its name.
+        name: Name,
+        /// The monotonic time at which it was asked, or before.
+        asked_ms: u64,
+    },
+    /// This machine, or this process, stood still for a while, and somebody may have taken its
+    /// place meanwhile: what databases confirmed before counts no more.
+    Paused,
     /// What a registered database may not be used for, and why.
     DatabaseRefused {
         /// Its name.

@@ -27,6 +27,7 @@ pub mod limits;
 mod machine;
 pub mod openings;
 pub mod output;
+pub mod owner;
 pub mod participant;
 pub mod record;
 pub mod refusal;

@@ -189,6 +189,10 @@ impl Core {
             Input::Database { name, up } => {
                 self.with_coordinator(now, |c, cx| c.database(cx, &name, up));
             }
+            Input::Claimed { name, asked_ms } => {
+                self.with_coordinator(now, |c, cx| c.claimed(cx, &name, asked_ms));
+            }
+            Input::Paused => self.coordinator.paused(now),
             Input::DatabaseRefused { name, local, distributed } => {
                 self.coordinator.database_refused(name, local, distributed);
             }

@@ -7,11 +7,15 @@ CREATE TABLE IF NOT EXISTS handfast_branch (
     at timestamp(6) NOT NULL DEFAULT current_timestamp(6)
 ) ENGINE = InnoDB;
 CREATE TABLE IF NOT EXISTS handfast_owner (
-    store_id varchar(36) CHARACTER SET ascii COLLATE ascii_bin NOT NULL PRIMARY KEY,
-    host varchar(255) CHARACTER SET utf8mb4 COLLATE utf8mb4_bin NOT NULL,
+    store_id varchar(36) CHARACTER SET ascii COLLATE ascii_bin NOT NULL,
+    shard bigint NOT NULL,
     epoch bigint NOT NULL,
+    node varchar(255) CHARACTER SET utf8mb4 COLLATE utf8mb4_bin NOT NULL,
+    opening varchar(36) CHARACTER SET ascii COLLATE ascii_bin NOT NULL,
     durable_lsn bigint NOT NULL,
-    at timestamp(6) NOT NULL DEFAULT current_timestamp(6)
+    claim bigint NOT NULL,
+    at timestamp(6) NOT NULL DEFAULT current_timestamp(6),
+    PRIMARY KEY (store_id, shard)
 ) ENGINE = InnoDB;
 -- The application's account may insert markers, and nothing else:
 -- GRANT INSERT ON `database`.handfast_branch TO 'application'@'%';

@@ -7,11 +7,15 @@ CREATE TABLE IF NOT EXISTS public.handfast_branch (
     at timestamptz NOT NULL DEFAULT clock_timestamp()
 );
 CREATE TABLE IF NOT EXISTS public.handfast_owner (
-    store_id varchar(36) PRIMARY KEY,
-    host varchar(255) NOT NULL,
+    store_id varchar(36) NOT NULL,
+    shard bigint NOT NULL,
     epoch bigint NOT NULL,
+    node varchar(255) NOT NULL,
+    opening varchar(36) NOT NULL,
     durable_lsn bigint NOT NULL,
-    at timestamptz NOT NULL DEFAULT clock_timestamp()
+    claim bigint NOT NULL,
+    at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    PRIMARY KEY (store_id, shard)
 );
 REVOKE ALL ON public.handfast_branch, public.handfast_owner FROM PUBLIC;
 -- The application's role may insert markers, and nothing else:

@@ -6,10 +6,10 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
-use handfast_core::ids::{Lsn, Name, StoreId, TransactionId};
+use handfast_core::ids::{Lsn, Name, OpeningId, StoreId, TransactionId};
 use handfast_core::input::Resolution;
 
-use crate::{BranchId, Claim, Contradiction, Database, End, Finished, Holder, Outcome, Owner};
+use crate::{BranchId, Database, End, Finished, Holder, Outcome, Owner};
 
 /// A database to try, with an application beside it.
 #[async_trait]
@@ -165,6 +165,13 @@ async fn a_local_commit_is_found_by_its_marker(fixture: &dyn Fixture, seed: u64)
     assert!(!old(&id, began).await.expect("a list").iter().any(|(found, _)| *found == id));
     let elsewhere = BranchId { store: id.store ^ 1, ..id };
     assert_eq!(old(&elsewhere, began + 1).await, Ok(vec![]));
+    let new = async |of: &BranchId, after| database.new_markers(of, after).await;
+    assert!(new(&id, began - 1).await.expect("a list").contains(&id));
+    assert!(!new(&id, began).await.expect("a list").contains(&id));
+    assert_eq!(new(&elsewhere, began - 1).await, Ok(vec![]));
+    let given_up = branch(seed, 43);
+    assert_eq!(database.resolve(&given_up).await, Resolution::Tombstone);
+    assert!(!new(&id, began - 1).await.expect("a list").contains(&given_up));
     assert_eq!(database.forget(&[id, branch(seed, 42)]).await, Ok(1));
     assert_eq!(database.forget(&[id]).await, Ok(0));
     assert_eq!(database.outcomes(&[id]).await, Ok(vec![None]));
@@ -245,36 +252,52 @@ async fn a_foreign_one_is_reported_and_left_alone(fixture: &dyn Fixture) {
 
 async fn the_owner_row_is_compared_before_it_is_set(fixture: &dyn Fixture, seed: u64) {
     let database = fixture.database();
-    let owner = |host: &str, epoch, lsn| Owner {
-        store: store(seed),
-        host: host.to_owned(),
+    let (store, shard) = (store(seed), handfast_core::owner::SHARD);
+    let owner = |node: &str, opening, epoch, lsn, claim| Owner {
+        store,
+        shard,
         epoch,
+        node: node.to_owned(),
+        opening: OpeningId(opening),
         durable_lsn: Lsn(lsn),
+        claim,
     };
-    let ours = owner("a", 5, 100);
-    assert_eq!(database.claim(&ours).await, Ok(Claim::Ours));
-    // The same again, a later record, a later opening.
-    for later in [ours.clone(), owner("a", 5, 101), owner("a", 6, 101)] {
-        assert_eq!(database.claim(&later).await, Ok(Claim::Ours), "{later:?}");
-    }
-    for (claim, contradiction) in [
-        (owner("b", 6, 101), Contradiction::Host),
-        (owner("a", 5, 101), Contradiction::Epoch),
-        (owner("a", 6, 100), Contradiction::DurableLsn),
+    let stands = async || {
+        let row = database.owner(store, shard).await.expect("an answer");
+        row.map(|row| row.owner)
+    };
+    assert_eq!(stands().await, None);
+    let first = owner("a", 1 << 100, 5, 100, 7);
+    assert_eq!(database.claim(&first, Some(&first)).await, Ok(false), "there is no row");
+    assert_eq!(database.claim(&first, None).await, Ok(true));
+    assert_eq!(database.claim(&first, None).await, Ok(false), "there is one");
+    assert_eq!(stands().await.as_ref(), Some(&first));
+    // The same again, and what has changed in every field.
+    assert_eq!(database.claim(&first, Some(&first)).await, Ok(true));
+    let second = owner("b", 2, 6, 101, (1 << 63) - 1);
+    assert_eq!(database.claim(&second, Some(&first)).await, Ok(true));
+    assert_eq!(stands().await.as_ref(), Some(&second));
+    let third = owner("c", 3, 7, 102, 9);
+    for other in [
+        first,
+        Owner { node: "a".into(), ..second.clone() },
+        Owner { opening: OpeningId(4), ..second.clone() },
+        Owner { epoch: 5, ..second.clone() },
+        Owner { durable_lsn: Lsn(100), ..second.clone() },
+        Owner { claim: 8, ..second.clone() },
     ] {
-        let other = Claim::Other { row: owner("a", 6, 101), why: vec![contradiction] };
-        assert_eq!(database.claim(&claim).await, Ok(other));
+        assert_eq!(database.claim(&third, Some(&other)).await, Ok(false), "{other:?}");
+        assert_eq!(stands().await.as_ref(), Some(&second));
     }
-    // A store of another id has a row of its own.
-    let second = Owner { store: StoreId(store(seed).0 + 1), ..owner("z", 1, 1) };
-    assert_eq!(database.claim(&second).await, Ok(Claim::Ours));
-    // Until an operator says so.
-    let copy = owner("b", 2, 50);
-    assert_eq!(database.adopt(&copy).await, Ok(()));
-    assert_eq!(database.claim(&copy).await, Ok(Claim::Ours));
-    let refused = database.claim(&ours).await.expect("an answer");
-    let Claim::Other { row, why } = refused else { panic!("{refused:?}") };
-    assert_eq!((row, why), (copy, vec![Contradiction::Host]));
+    // Another shard, and a store of another id, have rows of their own.
+    let shard = Owner { shard: 1, ..third.clone() };
+    assert_eq!(database.claim(&shard, None).await, Ok(true));
+    let another = Owner { store: StoreId(store.0 + 1), ..third.clone() };
+    assert_eq!(database.claim(&another, None).await, Ok(true));
+    assert_eq!(stands().await.as_ref(), Some(&second));
+    // An operator says so.
+    assert_eq!(database.adopt(&third).await, Ok(()));
+    assert_eq!(stands().await, Some(third));
 }
 
 async fn the_identity_stays_while_the_server_does(fixture: &dyn Fixture) {

@@ -28,6 +28,7 @@ pub mod private;
 mod verdict;
 
 use async_trait::async_trait;
+use handfast_core::ids::StoreId;
 use handfast_core::input::Resolution;
 
 pub use application::ApplicationError;
@@ -35,18 +36,21 @@ pub use connect::{ConnectError, connect};
 pub use fault::Fault;
 pub use handfast_core::branch::{self, BranchId};
 pub use handfast_core::ids::Holder;
+pub use handfast_core::owner::{Contradiction, Owner};
 pub use home::{Home, Marker};
 pub use options::Options;
-pub use owner::{Claim, Contradiction, Owner};
+pub use owner::OwnerRow;
 pub use participant::{End, Finished, Identity, Kind, Outcome, Prepared};
 
 /// Most markers that one look for old ones gives.
 pub const OLD_MARKERS: usize = 1_000;
+/// Most markers that one look for new ones gives.
+pub const NEW_MARKERS: usize = 256;
 
-/// The bounds of a look for old markers: ids begin with the time at which their transaction began,
-/// so the oldest are the first, and end with what names the store and the database.
-fn old_markers_of(of: &BranchId, began_before_ms: u64) -> (String, String) {
-    let bound = handfast_core::ids::TransactionId(u128::from(began_before_ms) << 80);
+/// The bounds of a look for markers by time: ids begin with the time at which their transaction
+/// began, so the oldest are the first, and end with what names the store and the database.
+fn markers_of(of: &BranchId, unix_ms: u64) -> (String, String) {
+    let bound = handfast_core::ids::TransactionId(u128::from(unix_ms) << 80);
     let bound = BranchId { transaction: bound, store: 0, branch: 0 }.to_string();
     (bound, format!("{}.{:016x}.{:08x}", "_".repeat(32), of.store, of.branch))
 }
@@ -70,8 +74,8 @@ pub trait Database: Send + Sync {
 
     /// Ends a prepared branch as decided, or finds out that it has ended.
     ///
-    /// `holder` is the session that prepared a MariaDB branch. It is killed if it is still there,
-    /// and the branch is touched only after it is gone (MY3).
+    /// `holder` is the session that prepared a MariaDB branch. While the branch is listed the session is
+    /// killed if it is still there, and the branch is touched only after it is gone (MY3).
     async fn finish(&self, branch: &BranchId, end: End, holder: Option<Holder>) -> Finished;
 
     /// What the markers say, in the order asked, read in a new statement on the primary. A marker
@@ -104,23 +108,39 @@ pub trait Database: Send + Sync {
         began_before_ms: u64,
     ) -> Result<Vec<(BranchId, Outcome)>, Fault>;
 
+    /// Committed markers of the same store and registered database as `of`, whose transactions
+    /// began after a Unix time in milliseconds: the newest of them, at most [`NEW_MARKERS`].
+    ///
+    /// # Errors
+    /// [`Fault`]; nothing is known then.
+    async fn new_markers(&self, of: &BranchId, began_after_ms: u64)
+    -> Result<Vec<BranchId>, Fault>;
+
     /// Deletes markers, by id and never otherwise. Returns how many there were.
     ///
     /// # Errors
     /// [`Fault`]; some may be deleted.
     async fn forget(&self, branches: &[BranchId]) -> Result<u64, Fault>;
 
-    /// Raises this store's row in `handfast_owner` by compare-and-set, or says what stands there.
+    /// What `handfast_owner` says about a shard of a store; none: nothing.
     ///
     /// # Errors
-    /// [`Fault`]; the row may have been raised.
-    async fn claim(&self, owner: &Owner) -> Result<Claim, Fault>;
+    /// [`Fault`]; nothing is known then.
+    async fn owner(&self, store: StoreId, shard: u32) -> Result<Option<OwnerRow>, Fault>;
+
+    /// Compare-and-set: the row says what `ours` says if it still says what `before` does; none: if
+    /// there is none. False: it says something else by now, and was left as it is. What is true
+    /// when this returns is durable.
+    ///
+    /// # Errors
+    /// [`Fault`]; the row may say either.
+    async fn claim(&self, ours: &Owner, before: Option<&Owner>) -> Result<bool, Fault>;
 
     /// Makes the row ours whatever stands there: an operator's decision.
     ///
     /// # Errors
     /// [`Fault`]; it may have been done.
-    async fn adopt(&self, owner: &Owner) -> Result<(), Fault>;
+    async fn adopt(&self, ours: &Owner) -> Result<(), Fault>;
 
     /// Whether this database may be trusted, and with what. A database that does not answer is a
     /// finding, not an error.

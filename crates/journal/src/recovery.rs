@@ -44,6 +44,8 @@ pub struct Progress {
 pub struct Recovered {
     /// The store.
     pub store: StoreId,
+    /// The newest time in records or ids before this opening, Unix time in milliseconds; 0: none.
+    pub newest_ms: u64,
     /// The epoch of this opening, one higher than any before.
     pub epoch: u32,
     /// The place of the next record.
@@ -106,6 +108,7 @@ pub(crate) fn open(
     let (sealed, rebuilt_indexes) = older.complete(&*files, &pool)?;
 
     let place = active.1;
+    let newest_ms = newest.index.newest_ms().max(newest.scan.header.newest_ms);
     let record = Arc::new(Record::Opened(opened));
     newest.index.add(place, active.2, &record, &|lsn| bounds.holding(lsn));
     let mut recent = Recent::new(place.lsn, options.recent_bytes);
@@ -141,6 +144,7 @@ pub(crate) fn open(
     apply(place.lsn, record);
     let recovered = Recovered {
         store,
+        newest_ms,
         epoch: journal.epoch,
         next_lsn: journal.next,
         dropped_bytes: newest.dropped_bytes,

@@ -38,6 +38,7 @@ impl Bench {
         let mut bench = Self { core, now, log: Vec::new(), requests: 0 };
         bench.input(Input::Space { free: 1 << 30, low: false });
         bench.input(Input::Database { name: name("db"), up: true });
+        bench.input(Input::Claimed { name: name("db"), asked_ms: 1 });
         let settings = TopicSettings::default();
         bench.command(CLIENT, Command::CreateTopic { name: name("t"), settings });
         bench.settle();
@@ -96,6 +97,7 @@ impl Bench {
         let mut outputs = self.drain();
         outputs.extend(self.input(Input::Space { free: 1 << 30, low: false }));
         outputs.extend(self.input(Input::Database { name: name("db"), up: true }));
+        outputs.extend(self.input(Input::Claimed { name: name("db"), asked_ms: 1 }));
         outputs
     }
 }

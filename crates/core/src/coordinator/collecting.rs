@@ -235,7 +235,7 @@ impl Coordinator {
             let reason = Reason::new(ReasonCode::Incomplete, detail, true);
             return self.decide_abort(cx, id, reason);
         }
-        if tx.branches.iter().all(|b| b.vote.is_some()) {
+        if tx.branches.iter().all(|b| b.vote.is_some()) && !self.waits_for_claim(id) {
             self.decide_commit(cx, id);
         }
     }
@@ -286,6 +286,9 @@ pub(super) fn deadline_reason(tx: &Transaction) -> Reason {
     let never_sent = |b: &&Branch| b.is_service() && b.prepare_sent_ms.is_none();
     let first = silent.clone().next();
     let detail = match first {
+        None if tx.asked.is_some() => {
+            String::from("a database had not confirmed that it belongs to this server")
+        }
         None => String::from("commit was not asked in time"),
         Some(_) if unreached.any(|b| never_sent(&b)) => format!(
             "no instance was connected: {}",

@@ -4,13 +4,13 @@
 //! A client that holds the session of a branch finishes it there; its silence or the end of its
 //! stream hands the branch to the server. Both may act: every finish is idempotent.
 
-use alloc::collections::BTreeMap;
+use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 
 use crate::command::{Caller, CommitRequest, DatabaseVote};
-use crate::ids::{Holder, Name, SessionId, TransactionId};
+use crate::ids::{Holder, Name, Now, SessionId, TransactionId};
 use crate::input::{BranchReport, Found};
 use crate::output::{Output, Reply};
 use crate::record::{Participant, ParticipantKind, Reason, ReasonCode};
@@ -35,6 +35,26 @@ pub(super) struct Registered {
     local: Option<String>,
     /// Why it takes no part in distributed ones.
     distributed: Option<String>,
+    /// It has confirmed that it is this opening's, when it was asked at this time or later.
+    claimed_ms: Option<u64>,
+}
+
+/// Which databases have confirmed that they are this opening's, and what waits for them to.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Claims {
+    /// What was confirmed at this time or before counts no more.
+    since_ms: Option<u64>,
+    /// Every registered database has confirmed it: nothing has to be looked up.
+    complete: bool,
+    /// Transactions that are ready to be committed as soon as their databases have.
+    waiting: BTreeSet<TransactionId>,
+}
+
+impl Claims {
+    /// Decided otherwise, or gone.
+    pub(super) fn forget(&mut self, id: TransactionId) {
+        self.waiting.remove(&id);
+    }
 }
 
 impl Coordinator {
@@ -43,9 +63,50 @@ impl Coordinator {
         let registered = self.databases.entry(name.clone()).or_default();
         let was_up = core::mem::replace(&mut registered.up, up);
         registered.has_answered |= up;
+        self.count_claims();
         if up && !was_up {
             self.resume_database(cx, name);
         }
+    }
+
+    /// See [`crate::input::Input::Claimed`].
+    pub(crate) fn claimed(&mut self, cx: &mut Context<'_>, name: &Name, asked_ms: u64) {
+        let Some(registered) = self.databases.get_mut(name) else { return };
+        registered.claimed_ms = registered.claimed_ms.max(Some(asked_ms));
+        self.count_claims();
+        for id in core::mem::take(&mut self.claims.waiting) {
+            self.decide_if_ready(cx, id);
+            self.rearm(cx, id);
+        }
+    }
+
+    /// See [`crate::input::Input::Paused`].
+    pub(crate) fn paused(&mut self, now: Now) {
+        self.claims.since_ms = Some(now.mono_ms);
+        self.count_claims();
+    }
+
+    fn count_claims(&mut self) {
+        let since_ms = self.claims.since_ms;
+        self.claims.complete = self.databases.values().all(|d| d.claimed_ms > since_ms);
+    }
+
+    /// A COMMIT has to wait: a database with a branch of it has not confirmed that it is this
+    /// opening's. Another one may have taken over, and be about to roll the branch back.
+    pub(super) fn waits_for_claim(&mut self, id: TransactionId) -> bool {
+        if self.claims.complete {
+            return false;
+        }
+        let Some(tx) = self.transactions.get(&id) else { return false };
+        let is_claimed = |name: &Name| {
+            self.databases.get(name).is_some_and(|d| d.claimed_ms > self.claims.since_ms)
+        };
+        let mut databases = tx.branches.iter().filter(|b| !b.is_service());
+        let waits = databases.any(|b| !is_claimed(&b.participant.name));
+        if waits {
+            self.claims.waiting.insert(id);
+        }
+        waits
     }
 
     /// What a database may not be used for from now on. What is under way goes on.
@@ -57,11 +118,13 @@ impl Coordinator {
     ) {
         let registered = self.databases.entry(name).or_default();
         (registered.local, registered.distributed) = (local, distributed);
+        self.count_claims();
     }
 
     /// A database is registered no longer.
     pub(crate) fn database_gone(&mut self, name: &Name) {
         self.databases.remove(name);
+        self.count_claims();
     }
 
     /// Databases with branches that are not finished, and how many.

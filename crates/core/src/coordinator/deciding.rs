@@ -64,6 +64,7 @@ impl Coordinator {
         tx.decision = Some(Decided { abort: Some(reason), lsn, at: cx.now });
         tx.phase = Phase::Deciding;
         self.undecided.decided(tx);
+        self.claims.forget(id);
         tx.resolving = None;
         for branch in &mut tx.branches {
             branch.next_ms = None;
@@ -231,6 +232,7 @@ impl Coordinator {
         self.release_work(&tx);
         self.branches = self.branches.saturating_sub(tx.branches.len());
         self.undecided.decided(&mut tx);
+        self.claims.forget(id);
         if let Some(key) = &tx.begin.key {
             self.keys.remove(key, id);
         }

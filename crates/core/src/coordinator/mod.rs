@@ -77,6 +77,7 @@ pub(crate) struct Coordinator {
     services: Services,
     /// Registered databases.
     databases: BTreeMap<Name, Registered>,
+    claims: databases::Claims,
     keys: Keys,
     timers: Timers,
     /// When collected `forget`s are sent.

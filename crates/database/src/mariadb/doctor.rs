@@ -189,7 +189,8 @@ fn tables_there(complete: bool) -> Finding {
     Finding::bad(
         "tables",
         Grade::Fail,
-        "The tables handfast_branch and handfast_owner are not both there.",
+        "The tables handfast_branch and handfast_owner are not both there, or one of them has the \
+         shape of an earlier build.",
         "Run `handfast doctor --fix`, or sql/mariadb.sql as an administrator.",
     )
     .fixable()

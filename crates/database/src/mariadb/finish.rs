@@ -54,7 +54,11 @@ async fn after_ok(mut lease: Lease, branch: &BranchId, end: End) -> Result<Finis
 /// XAER_NOTA has three meanings (MY5): its session still lives, it has ended, or MariaDB hides it.
 /// The order list, marker, decide tells the first two apart; the lock on the marker's key tells
 /// the third, also after this server has restarted and forgotten what it saw.
-async fn after_nota(mut lease: Lease, branch: &BranchId, end: End) -> Result<Finished, Fault> {
+pub(super) async fn after_nota(
+    mut lease: Lease,
+    branch: &BranchId,
+    end: End,
+) -> Result<Finished, Fault> {
     if is_listed(&mut lease, branch).await? {
         return Ok(Finished::Unknown(
             "it is listed as prepared, and the session that prepared it still lives".to_owned(),
@@ -83,6 +87,23 @@ fn held() -> Finished {
         "MariaDB neither lists the branch nor has ended it, and keeps its locks until it restarts"
             .to_owned(),
     )
+}
+
+/// Whether a branch that was prepared has ended already: it is not listed, and its marker is what
+/// such an end leaves. Where that does not fit, its session is ended all the same.
+pub(super) async fn has_ended(
+    connection: &mut MySqlConnection,
+    branch: &BranchId,
+    end: End,
+) -> Result<bool, Fault> {
+    if is_listed(connection, branch).await? {
+        return Ok(false);
+    }
+    let marker = marker::read(connection, &[*branch]).await?;
+    Ok(match (marker.first(), end) {
+        (Some(Some(_)), _) | (_, End::Abort) => true,
+        (Some(None) | None, End::Commit) => false,
+    })
 }
 
 async fn is_listed(connection: &mut MySqlConnection, branch: &BranchId) -> Result<bool, Fault> {

@@ -8,6 +8,8 @@ use crate::errors::mariadb::fault;
 /// The shipped SQL, for administrators who run it themselves.
 const SQL: &str = include_str!("../../sql/mariadb.sql");
 
+const OUTDATED: &str = "Dropped the table handfast_owner, which had the shape of an earlier build: \
+                        its rows say nothing that this one can use.";
 const TABLES: [&str; 2] = ["handfast_branch", "handfast_owner"];
 
 pub(super) async fn install(
@@ -16,12 +18,22 @@ pub(super) async fn install(
 ) -> Result<Vec<String>, Fault> {
     let account = application_role.map(quoted).transpose()?;
     let before = tables(connection).await?;
+    let outdated = has_old_owner(connection).await?;
+    if outdated {
+        sqlx::raw_sql("DROP TABLE handfast_owner")
+            .execute(&mut *connection)
+            .await
+            .map_err(|error| fault(&error))?;
+    }
     sqlx::raw_sql(SQL).execute(&mut *connection).await.map_err(|error| fault(&error))?;
     let mut done: Vec<String> = TABLES
         .iter()
         .filter(|table| !before.iter().any(|there| there == *table))
         .map(|table| format!("Created the table {table}."))
         .collect();
+    if outdated {
+        done.insert(0, OUTDATED.to_owned());
+    }
     if let Some(account) = account {
         // Without a database's name the table of the current one is meant.
         let grant = format!("GRANT INSERT ON handfast_branch TO {account}");
@@ -34,11 +46,26 @@ pub(super) async fn install(
     Ok(done)
 }
 
-/// Which of our tables are there.
+/// The owner's table has the shape of an earlier build. Its rows are of stores that this build does
+/// not open.
+async fn has_old_owner(connection: &mut MySqlConnection) -> Result<bool, Fault> {
+    let there: i64 = sqlx::query_scalar(
+        "SELECT COUNT(*) FROM information_schema.TABLES \
+         WHERE TABLE_SCHEMA = DATABASE() AND TABLE_NAME = 'handfast_owner'",
+    )
+    .fetch_one(&mut *connection)
+    .await
+    .map_err(|error| fault(&error))?;
+    Ok(there > 0 && !tables(connection).await?.iter().any(|table| table == "handfast_owner"))
+}
+
+/// Which of our tables are there, in the shape of today.
 pub(super) async fn tables(connection: &mut MySqlConnection) -> Result<Vec<String>, Fault> {
     sqlx::query_scalar(
         "SELECT TABLE_NAME FROM information_schema.TABLES WHERE TABLE_SCHEMA = DATABASE() \
-         AND TABLE_NAME IN ('handfast_branch', 'handfast_owner')",
+         AND (TABLE_NAME = 'handfast_branch' OR (TABLE_NAME = 'handfast_owner' AND EXISTS \
+           (SELECT 1 FROM information_schema.COLUMNS c WHERE c.TABLE_SCHEMA = DATABASE() \
+             AND c.TABLE_NAME = 'handfast_owner' AND c.COLUMN_NAME = 'opening')))",
     )
     .fetch_all(connection)
     .await

@@ -9,7 +9,7 @@ use sqlx::{AssertSqlSafe, MySqlConnection, Row};
 use super::{Lease, finish};
 use crate::errors::mariadb::{DUPLICATE, LOCK_TIMEOUT, fault, meaning, number};
 use crate::errors::{Meaning, Step};
-use crate::{BranchId, Fault, OLD_MARKERS, Outcome, old_markers_of};
+use crate::{BranchId, Fault, NEW_MARKERS, OLD_MARKERS, Outcome, markers_of};
 
 /// Most ids in one statement.
 const CHUNK: usize = 1000;
@@ -124,7 +124,7 @@ pub(super) async fn old(
     of: &BranchId,
     began_before_ms: u64,
 ) -> Result<Vec<(BranchId, Outcome)>, Fault> {
-    let (bound, pattern) = old_markers_of(of, began_before_ms);
+    let (bound, pattern) = markers_of(of, began_before_ms);
     // Both have the fixed alphabet of ids, and `_`.
     let sql = format!(
         "SELECT id, CAST(outcome AS CHAR) FROM handfast_branch \
@@ -140,6 +140,30 @@ pub(super) async fn old(
         if let Ok(id) = id.parse() {
             found.push((id, finish::outcome(&outcome)?));
         }
+    }
+    Ok(found)
+}
+
+/// Committed ones only: a tombstone may stand for a transaction that was never begun.
+pub(super) async fn new(
+    connection: &mut MySqlConnection,
+    of: &BranchId,
+    began_after_ms: u64,
+) -> Result<Vec<BranchId>, Fault> {
+    let (bound, pattern) = markers_of(of, began_after_ms.saturating_add(1));
+    // Both have the fixed alphabet of ids, and `_`.
+    let sql = format!(
+        "SELECT id FROM handfast_branch WHERE id >= '{bound}' AND id LIKE '{pattern}' \
+         AND outcome = 'committed' ORDER BY id DESC LIMIT {NEW_MARKERS}"
+    );
+    let rows = sqlx::raw_sql(AssertSqlSafe(sql))
+        .fetch_all(connection)
+        .await
+        .map_err(|error| fault(&error))?;
+    let mut found = Vec::with_capacity(rows.len());
+    for row in rows {
+        let id: String = row.try_get(0).map_err(|error| fault(&error))?;
+        found.extend(id.parse::<BranchId>().ok());
     }
     Ok(found)
 }

@@ -16,6 +16,7 @@ use std::str::FromStr;
 use std::sync::Mutex;
 
 use async_trait::async_trait;
+use handfast_core::ids::StoreId;
 use handfast_core::input::Resolution;
 use sqlx::mysql::{MySqlConnectOptions, MySqlPool, MySqlPoolOptions};
 use sqlx::{AssertSqlSafe, Executor, MySqlConnection, Row};
@@ -24,8 +25,8 @@ use crate::doctor::Report;
 use crate::errors::mariadb::fault;
 use crate::pool::{self, within};
 use crate::{
-    BranchId, Claim, ConnectError, Database, End, Fault, Finished, Holder, Identity, Kind, Options,
-    Outcome, Owner, Prepared,
+    BranchId, ConnectError, Database, End, Fault, Finished, Holder, Identity, Kind, Options,
+    Outcome, Owner, OwnerRow, Prepared,
 };
 
 type Lease = pool::Lease<sqlx::MySql>;
@@ -130,6 +131,10 @@ impl Database for MariaDb {
             let mut lease = self.lease().await?;
             on_primary(&mut lease, self.expected_server()).await?;
             if let Some(holder) = holder {
+                if finish::has_ended(&mut lease, branch, end).await? {
+                    // Its session may serve another transaction by now: it is left alone.
+                    return finish::after_nota(lease, branch, end).await;
+                }
                 session::end(&mut lease, holder, self.options.session_gone_timeout).await?;
             }
             finish::finish(lease, branch, end).await
@@ -190,6 +195,21 @@ impl Database for MariaDb {
         .await
     }
 
+    async fn new_markers(
+        &self,
+        of: &BranchId,
+        began_after_ms: u64,
+    ) -> Result<Vec<BranchId>, Fault> {
+        self.within(async {
+            let mut lease = self.lease().await?;
+            on_primary(&mut lease, self.expected_server()).await?;
+            let found = marker::new(&mut lease, of, began_after_ms).await?;
+            lease.give_back();
+            Ok(found)
+        })
+        .await
+    }
+
     async fn forget(&self, branches: &[BranchId]) -> Result<u64, Fault> {
         self.within(async {
             let mut lease = self.lease().await?;
@@ -200,22 +220,33 @@ impl Database for MariaDb {
         .await
     }
 
-    async fn claim(&self, owner: &Owner) -> Result<Claim, Fault> {
+    async fn owner(&self, store: StoreId, shard: u32) -> Result<Option<OwnerRow>, Fault> {
         self.within(async {
             let mut lease = self.lease().await?;
             on_primary(&mut lease, self.expected_server()).await?;
-            let claim = owner::claim(&mut lease, owner).await?;
+            let row = owner::read(&mut lease, store, shard).await?;
             lease.give_back();
-            Ok(claim)
+            Ok(row)
         })
         .await
     }
 
-    async fn adopt(&self, owner: &Owner) -> Result<(), Fault> {
+    async fn claim(&self, ours: &Owner, before: Option<&Owner>) -> Result<bool, Fault> {
         self.within(async {
             let mut lease = self.lease().await?;
             on_primary(&mut lease, self.expected_server()).await?;
-            owner::adopt(&mut lease, owner).await?;
+            let claimed = owner::claim(&mut lease, ours, before).await?;
+            lease.give_back();
+            Ok(claimed)
+        })
+        .await
+    }
+
+    async fn adopt(&self, ours: &Owner) -> Result<(), Fault> {
+        self.within(async {
+            let mut lease = self.lease().await?;
+            on_primary(&mut lease, self.expected_server()).await?;
+            owner::adopt(&mut lease, ours).await?;
             lease.give_back();
             Ok(())
         })

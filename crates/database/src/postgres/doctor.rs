@@ -148,7 +148,8 @@ fn tables_there(complete: bool) -> Finding {
     Finding::bad(
         "tables",
         Grade::Fail,
-        "The tables public.handfast_branch and public.handfast_owner are not both there.",
+        "The tables public.handfast_branch and public.handfast_owner are not both there, or one of \
+         them has the shape of an earlier build.",
         "Run `handfast doctor --fix`, or sql/postgres.sql as an administrator.",
     )
     .fixable()

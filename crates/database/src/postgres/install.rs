@@ -8,6 +8,8 @@ use crate::errors::postgres::fault;
 /// The shipped SQL, for administrators who run it themselves.
 pub(super) const SQL: &str = include_str!("../../sql/postgres.sql");
 
+const OUTDATED: &str = "Dropped the table public.handfast_owner, which had the shape of an earlier \
+                        build: its rows say nothing that this one can use.";
 const TABLES: [&str; 2] = ["handfast_branch", "handfast_owner"];
 
 pub(super) async fn install(
@@ -16,6 +18,13 @@ pub(super) async fn install(
 ) -> Result<Vec<String>, Fault> {
     let role = application_role.map(quoted).transpose()?;
     let before = tables(connection).await?;
+    let outdated = has_old_owner(connection).await?;
+    if outdated {
+        sqlx::raw_sql("DROP TABLE public.handfast_owner")
+            .execute(&mut *connection)
+            .await
+            .map_err(|error| fault(&error))?;
+    }
     // Several statements in one message are one transaction.
     sqlx::raw_sql(SQL).execute(&mut *connection).await.map_err(|error| fault(&error))?;
     let mut done: Vec<String> = TABLES
@@ -23,6 +32,9 @@ pub(super) async fn install(
         .filter(|table| !before.iter().any(|there| there == *table))
         .map(|table| format!("Created the table public.{table}."))
         .collect();
+    if outdated {
+        done.insert(0, OUTDATED.to_owned());
+    }
     if let Some(role) = role {
         if application_role == Some(current_user(connection).await?.as_str()) {
             // Taking its other rights away would take them from the server.
@@ -49,11 +61,26 @@ async fn current_user(connection: &mut PgConnection) -> Result<String, Fault> {
         .map_err(|error| fault(&error))
 }
 
-/// Which of our tables are there.
+/// The owner's table has the shape of an earlier build. Its rows are of stores that this build does
+/// not open.
+async fn has_old_owner(connection: &mut PgConnection) -> Result<bool, Fault> {
+    let there: bool = sqlx::query_scalar(
+        "SELECT EXISTS (SELECT FROM pg_tables \
+         WHERE schemaname = 'public' AND tablename = 'handfast_owner')",
+    )
+    .fetch_one(&mut *connection)
+    .await
+    .map_err(|error| fault(&error))?;
+    Ok(there && !tables(connection).await?.iter().any(|table| table == "handfast_owner"))
+}
+
+/// Which of our tables are there, in the shape of today.
 pub(super) async fn tables(connection: &mut PgConnection) -> Result<Vec<String>, Fault> {
     sqlx::query_scalar(
         "SELECT tablename::text FROM pg_tables WHERE schemaname = 'public' \
-         AND tablename IN ('handfast_branch', 'handfast_owner')",
+         AND (tablename = 'handfast_branch' OR (tablename = 'handfast_owner' AND EXISTS \
+           (SELECT FROM pg_attribute WHERE attrelid = to_regclass('public.handfast_owner') \
+             AND attname = 'opening' AND NOT attisdropped)))",
     )
     .fetch_all(connection)
     .await

@@ -8,7 +8,7 @@ use sqlx::{PgConnection, Row};
 use super::Lease;
 use crate::errors::postgres::{fault, meaning};
 use crate::errors::{Meaning, Step};
-use crate::{BranchId, Fault, OLD_MARKERS, Outcome, old_markers_of};
+use crate::{BranchId, Fault, NEW_MARKERS, OLD_MARKERS, Outcome, markers_of};
 
 /// Most ids in one statement.
 const CHUNK: usize = 1000;
@@ -72,7 +72,7 @@ pub(super) async fn old(
     of: &BranchId,
     began_before_ms: u64,
 ) -> Result<Vec<(BranchId, Outcome)>, Fault> {
-    let (bound, pattern) = old_markers_of(of, began_before_ms);
+    let (bound, pattern) = markers_of(of, began_before_ms);
     let sql = "SELECT id, outcome FROM public.handfast_branch WHERE id < $1 AND id LIKE $2 \
                ORDER BY id LIMIT $3";
     let rows = sqlx::query(sql)
@@ -88,6 +88,25 @@ pub(super) async fn old(
         found.extend(id.parse().ok().zip(Outcome::parse(&outcome)));
     }
     Ok(found)
+}
+
+/// Committed ones only: a tombstone may stand for a transaction that was never begun.
+pub(super) async fn new(
+    connection: &mut PgConnection,
+    of: &BranchId,
+    began_after_ms: u64,
+) -> Result<Vec<BranchId>, Fault> {
+    let (bound, pattern) = markers_of(of, began_after_ms.saturating_add(1));
+    let sql = "SELECT id FROM public.handfast_branch \
+               WHERE id >= $1 AND id LIKE $2 AND outcome = 'committed' ORDER BY id DESC LIMIT $3";
+    let found: Vec<String> = sqlx::query_scalar(sql)
+        .bind(bound)
+        .bind(pattern)
+        .bind(i64::try_from(NEW_MARKERS).unwrap_or(i64::MAX))
+        .fetch_all(connection)
+        .await
+        .map_err(|error| fault(&error))?;
+    Ok(found.iter().filter_map(|id| id.parse().ok()).collect())
 }
 
 pub(super) async fn forget(

@@ -15,6 +15,7 @@ use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use handfast_core::ids::StoreId;
 use handfast_core::input::Resolution;
 use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
 use sqlx::{AssertSqlSafe, Executor, PgConnection, Row};
@@ -23,8 +24,8 @@ use crate::doctor::Report;
 use crate::errors::postgres::fault;
 use crate::pool::{self, within};
 use crate::{
-    BranchId, Claim, ConnectError, Database, End, Fault, Finished, Holder, Identity, Kind, Options,
-    Outcome, Owner, Prepared,
+    BranchId, ConnectError, Database, End, Fault, Finished, Holder, Identity, Kind, Options,
+    Outcome, Owner, OwnerRow, Prepared,
 };
 
 type Lease = pool::Lease<sqlx::Postgres>;
@@ -169,6 +170,21 @@ impl Database for Postgres {
         .await
     }
 
+    async fn new_markers(
+        &self,
+        of: &BranchId,
+        began_after_ms: u64,
+    ) -> Result<Vec<BranchId>, Fault> {
+        self.within(async {
+            let mut lease = self.lease().await?;
+            on_primary(&mut lease).await?;
+            let found = marker::new(&mut lease, of, began_after_ms).await?;
+            lease.give_back();
+            Ok(found)
+        })
+        .await
+    }
+
     async fn forget(&self, branches: &[BranchId]) -> Result<u64, Fault> {
         self.within(async {
             let mut lease = self.lease().await?;
@@ -179,20 +195,31 @@ impl Database for Postgres {
         .await
     }
 
-    async fn claim(&self, owner: &Owner) -> Result<Claim, Fault> {
+    async fn owner(&self, store: StoreId, shard: u32) -> Result<Option<OwnerRow>, Fault> {
         self.within(async {
             let mut lease = self.lease().await?;
-            let claim = owner::claim(&mut lease, owner).await?;
+            on_primary(&mut lease).await?;
+            let row = owner::read(&mut lease, store, shard).await?;
             lease.give_back();
-            Ok(claim)
+            Ok(row)
         })
         .await
     }
 
-    async fn adopt(&self, owner: &Owner) -> Result<(), Fault> {
+    async fn claim(&self, ours: &Owner, before: Option<&Owner>) -> Result<bool, Fault> {
         self.within(async {
             let mut lease = self.lease().await?;
-            owner::adopt(&mut lease, owner).await?;
+            let claimed = owner::claim(&mut lease, ours, before).await?;
+            lease.give_back();
+            Ok(claimed)
+        })
+        .await
+    }
+
+    async fn adopt(&self, ours: &Owner) -> Result<(), Fault> {
+        self.within(async {
+            let mut lease = self.lease().await?;
+            owner::adopt(&mut lease, ours).await?;
             lease.give_back();
             Ok(())
         })

@@ -1,58 +1,101 @@
 //! The row of `handfast_owner`, by compare-and-set.
 
-use handfast_core::ids::Lsn;
+use handfast_core::ids::{Lsn, StoreId};
+use handfast_core::owner::Owner;
+use sqlx::postgres::PgRow;
 use sqlx::{PgConnection, Row};
 
+use crate::Fault;
 use crate::errors::postgres::fault;
-use crate::owner::{loaded, stored};
-use crate::{Claim, Fault, Owner};
+use crate::owner::{OwnerRow, loaded, stored, stored_node};
 
-pub(super) async fn claim(connection: &mut PgConnection, owner: &Owner) -> Result<Claim, Fault> {
-    let raised = sqlx::query(
-        "INSERT INTO public.handfast_owner AS o (store_id, host, epoch, durable_lsn) \
-         VALUES ($1, $2, $3, $4) ON CONFLICT (store_id) DO UPDATE SET \
-           epoch = excluded.epoch, durable_lsn = excluded.durable_lsn, at = clock_timestamp() \
-         WHERE o.host = excluded.host AND o.epoch <= excluded.epoch \
-           AND o.durable_lsn <= excluded.durable_lsn",
-    )
-    .bind(owner.store.to_string())
-    .bind(owner.stored_host())
-    .bind(stored(owner.epoch))
-    .bind(stored(owner.durable_lsn.0))
-    .execute(&mut *connection)
-    .await
-    .map_err(|error| fault(&error))?;
-    if raised.rows_affected() == 1 {
-        return Ok(Claim::Ours);
-    }
+pub(super) async fn read(
+    connection: &mut PgConnection,
+    store: StoreId,
+    shard: u32,
+) -> Result<Option<OwnerRow>, Fault> {
     let row = sqlx::query(
-        "SELECT host, epoch, durable_lsn FROM public.handfast_owner WHERE store_id = $1",
+        "SELECT epoch, node, opening, durable_lsn, claim, \
+           (EXTRACT(EPOCH FROM at) * 1000)::bigint \
+         FROM public.handfast_owner WHERE store_id = $1 AND shard = $2",
     )
-    .bind(owner.store.to_string())
-    .fetch_one(connection)
+    .bind(store.to_string())
+    .bind(i64::from(shard))
+    .fetch_optional(connection)
     .await
-    .and_then(|row| {
-        Ok(Owner {
-            store: owner.store,
-            host: row.try_get(0)?,
-            epoch: loaded(row.try_get(1)?),
-            durable_lsn: Lsn(loaded(row.try_get(2)?)),
-        })
-    })
     .map_err(|error| fault(&error))?;
-    Ok(Claim::refused(owner, row))
+    row.map(|row| decode(&row, store, shard).map_err(|error| fault(&error))).transpose()
 }
 
-pub(super) async fn adopt(connection: &mut PgConnection, owner: &Owner) -> Result<(), Fault> {
+fn decode(row: &PgRow, store: StoreId, shard: u32) -> Result<OwnerRow, sqlx::Error> {
+    let opening: String = row.try_get(2)?;
+    let owner = Owner {
+        store,
+        shard,
+        epoch: loaded(row.try_get(0)?),
+        node: row.try_get(1)?,
+        // What is no opening at all is none that a log contains.
+        opening: opening.parse().unwrap_or_default(),
+        durable_lsn: Lsn(loaded(row.try_get(3)?)),
+        claim: loaded(row.try_get(4)?),
+    };
+    Ok(OwnerRow { owner, at_unix_ms: loaded(row.try_get(5)?) })
+}
+
+/// One statement, so that nobody comes between the look and the write.
+pub(super) async fn claim(
+    connection: &mut PgConnection,
+    ours: &Owner,
+    before: Option<&Owner>,
+) -> Result<bool, Fault> {
+    let query = match before {
+        None => sqlx::query(
+            "INSERT INTO public.handfast_owner \
+               (store_id, shard, epoch, node, opening, durable_lsn, claim) \
+             VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT (store_id, shard) DO NOTHING",
+        ),
+        Some(_) => sqlx::query(
+            "UPDATE public.handfast_owner SET epoch = $3, node = $4, opening = $5, \
+               durable_lsn = $6, claim = $7, at = clock_timestamp() \
+             WHERE store_id = $1 AND shard = $2 AND epoch = $8 AND node = $9 AND opening = $10 \
+               AND durable_lsn = $11 AND claim = $12",
+        ),
+    };
+    let mut query = query
+        .bind(ours.store.to_string())
+        .bind(i64::from(ours.shard))
+        .bind(stored(ours.epoch))
+        .bind(stored_node(&ours.node))
+        .bind(ours.opening.to_string())
+        .bind(stored(ours.durable_lsn.0))
+        .bind(stored(ours.claim));
+    if let Some(before) = before {
+        query = query
+            .bind(stored(before.epoch))
+            .bind(stored_node(&before.node))
+            .bind(before.opening.to_string())
+            .bind(stored(before.durable_lsn.0))
+            .bind(stored(before.claim));
+    }
+    let done = query.execute(connection).await.map_err(|error| fault(&error))?;
+    Ok(done.rows_affected() == 1)
+}
+
+pub(super) async fn adopt(connection: &mut PgConnection, ours: &Owner) -> Result<(), Fault> {
     sqlx::query(
-        "INSERT INTO public.handfast_owner (store_id, host, epoch, durable_lsn) \
-         VALUES ($1, $2, $3, $4) ON CONFLICT (store_id) DO UPDATE SET host = excluded.host, \
-           epoch = excluded.epoch, durable_lsn = excluded.durable_lsn, at = clock_timestamp()",
+        "INSERT INTO public.handfast_owner \
+           (store_id, shard, epoch, node, opening, durable_lsn, claim) \
+         VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT (store_id, shard) DO UPDATE SET \
+           epoch = excluded.epoch, node = excluded.node, opening = excluded.opening, \
+           durable_lsn = excluded.durable_lsn, claim = excluded.claim, at = clock_timestamp()",
     )
-    .bind(owner.store.to_string())
-    .bind(owner.stored_host())
-    .bind(stored(owner.epoch))
-    .bind(stored(owner.durable_lsn.0))
+    .bind(ours.store.to_string())
+    .bind(i64::from(ours.shard))
+    .bind(stored(ours.epoch))
+    .bind(stored_node(&ours.node))
+    .bind(ours.opening.to_string())
+    .bind(stored(ours.durable_lsn.0))
+    .bind(stored(ours.claim))
     .execute(connection)
     .await
     .map_err(|error| fault(&error))?;

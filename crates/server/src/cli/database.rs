@@ -13,18 +13,19 @@ use super::remote::{self, Server};
 use super::{Exit, Failure, parse};
 
 const LIST: &str = "Databases are registered in the configuration of the server and nowhere else.
-CONDITION: up; starting or down: it does not answer; refused: it may not be trusted; not_ours: its
-owner row, or a restored backup, says that it belongs to another life of the store.
+CONDITION: up; starting or down: it does not answer; refused: it may not be trusted; not_ours: it
+belongs to another life of the store, or this store was restored or is a copy. Beneath the table it
+says which life wrote the owner row: opening, epoch, node, place in the log, and when.
 IN DOUBT counts prepared transactions of this store at the last audit; - is not known.
 
 Examples:
   handfast database list
   handfast database list --json | jq '.databases[] | select(.condition != \"up\")'";
 const ADOPT: &str =
-    "Every database holds a row that says which store coordinates it. A store that finds the row of
-another host, a higher epoch or a later place in the log is a copy, or older than the database: it
-resolves nothing there. Adopting says that no other copy of the store is in use, and that database
-and store are of the same moment. If that is not so, transactions that another life of the store
+    "Every database holds a row that says which life of which store coordinates it. A store that finds a
+row of an opening that its log does not contain, or of another machine, is a copy, or older than the
+database: it resolves nothing there; nor does one that was restored or copied. Adopting says that no
+other copy of the store is in use, and that database and store are of the same moment. If that is not so, transactions that another life of the store
 has decided to commit may be rolled back here.
 
 Examples:

@@ -246,9 +246,9 @@ fn remedy(row: &PreparedTransaction, kind: &str) -> String {
             "it ends at its deadline at the latest; sooner with `handfast tx resolve {id} --abort`"
         ),
         "unknown" => format!(
-            "the log does not know its transaction; the server rolls it back while that is proof, \
-             an hour at most. After that find out how its other branches ended, then end it as \
-             they did, with {}",
+            "the log does not know its transaction; the server rolls it back within seconds if \
+             that is proof, and says in its log why it is none. If it stays, find out how its other \
+             branches ended, then end it as they did, with {}",
             statements(kind, &row.name, true)
         ),
         "elsewhere" => "another store, or another name here, coordinates it: see that one's \

@@ -11,7 +11,7 @@ use handfast_journal::{Error, Report, Snapshot, check};
 use super::output::{Output, size};
 use super::progress::Bar;
 use super::{Exit, Failure, store};
-use crate::databases::{RESTORED_FILE, RestoredMark};
+use crate::databases::{ADOPTION_FILE, AdoptionMark};
 
 const HELP: &str =
     "BACKUP is checked, copied into DIR, which has to be empty or missing, and checked there again.
@@ -111,9 +111,9 @@ fn copied(backup: &Directory, args: &Args, out: Output) -> Result<u64, Failure> 
     let snapshot = Snapshot::of(backup).map_err(|error| store::refused(&args.backup, &error))?;
     let to = Directory::open(data_dir).map_err(|error| failed(&error))?;
     let source = args.backup.canonicalize().unwrap_or_else(|_| args.backup.clone());
-    let mark = RestoredMark::new(&source).encode();
+    let mark = AdoptionMark::restored(&source).encode();
     let mut bar = Bar::new("copying", out.is_quiet);
-    let done = snapshot.copy_to(&to, &[(RESTORED_FILE, &mark)], &mut |progress| {
+    let done = snapshot.copy_to(&to, &[(ADOPTION_FILE, &mark)], &mut |progress| {
         bar.show(progress);
         true
     });

@@ -9,7 +9,7 @@ use handfast_core::output::{BranchDecision, Reply};
 use handfast_database::{End, Finished, Kind, Prepared};
 use tokio::time::sleep;
 
-use super::Shared;
+use super::{Condition, Shared, claims, rollback};
 
 /// An unknown branch is rolled back only when two scans, so far apart, both see it.
 const TWICE: Duration = Duration::from_secs(2);
@@ -71,7 +71,7 @@ pub(super) async fn audit(shared: &Shared) -> Result<(), String> {
         // that was prepared and never decided. It holds locks: it goes at once. MariaDB's wait for
         // the second look, because the session that prepared one may be ending just now (MY3).
         for (branch, commit) in seen.iter().filter_map(decided).filter(|(_, commit)| !commit) {
-            end(shared, branch, commit).await;
+            end_decided(shared, branch, commit).await;
         }
     }
     let strays = |seen: &[InDoubt]| -> Vec<BranchId> {
@@ -86,21 +86,15 @@ pub(super) async fn audit(shared: &Shared) -> Result<(), String> {
         let again = scan(shared).await?;
         for (branch, commit) in again.iter().filter_map(decided) {
             if before.contains(&(branch, commit)) {
-                end(shared, branch, commit).await;
+                end_decided(shared, branch, commit).await;
             }
         }
-        for branch in strays(&again) {
-            if unknown.contains(&branch) {
-                tracing::warn!(
-                    database = %shared.name,
-                    transaction = %branch.transaction,
-                    "rolls back a prepared branch that the log has never heard of"
-                );
-                end(shared, branch, false).await;
-            }
-        }
+        let mut twice = strays(&again);
+        twice.retain(|branch| unknown.contains(branch));
+        roll_back(shared, &twice).await?;
         seen = again;
     }
+    claims::raise(shared).await?;
     let mut status = shared.status();
     status.in_doubt = seen;
     status.audited = Some(SystemTime::now());
@@ -112,6 +106,46 @@ fn decided(row: &InDoubt) -> Option<(BranchId, bool)> {
         Label::Decided { commit } => row.prepared.branch.map(|branch| (branch, commit)),
         Label::Undecided | Label::Unknown | Label::Elsewhere | Label::Foreign => None,
     }
+}
+
+/// Rolls back branches that nobody has decided, as far as the log and the times go.
+async fn roll_back(shared: &Shared, strays: &[BranchId]) -> Result<(), String> {
+    if strays.is_empty() {
+        return Ok(());
+    }
+    // Whether the store is what it takes itself for is asked now, not remembered.
+    match claims::claim(shared).await {
+        Ok(Condition::Up) => {}
+        Ok(other) => return Err(other.why().unwrap_or_default().to_owned()),
+        Err(fault) => return Err(fault.to_string()),
+    }
+    for branch in strays {
+        let id = branch.transaction;
+        if let Some(why) = rollback::against(shared, id, false).await {
+            shared.leave(id, &why);
+            continue;
+        }
+        tracing::warn!(
+            database = %shared.name,
+            transaction = %id,
+            "rolls back a prepared branch that the log has never heard of"
+        );
+        end(shared, *branch, false).await;
+    }
+    Ok(())
+}
+
+/// Ends a branch as decided, unless it was aborted for want of a decision that another life of the
+/// store seems to have made.
+async fn end_decided(shared: &Shared, branch: BranchId, commit: bool) {
+    let id = branch.transaction;
+    if !commit
+        && rollback::is_of_earlier_life(shared, id)
+        && let Some(why) = rollback::against(shared, id, true).await
+    {
+        return shared.leave(id, &why);
+    }
+    end(shared, branch, commit).await;
 }
 
 /// Ends a branch as decided. Idempotent, so that the core may be doing the same.
@@ -129,14 +163,21 @@ async fn end(shared: &Shared, branch: BranchId, commit: bool) {
     }
 }
 
-/// "Never heard of it" proves that it was never decided: its id was made by this store, within the
-/// time for which outcomes are kept.
+/// "Never heard of it" proves that it was never decided, within the time for which outcomes are
+/// kept.
 fn is_provable(shared: &Shared, branch: &BranchId) -> bool {
-    let created = shared.node.info().store.unix_ms();
-    // The store that a backup was made of may have decided since.
-    let restored = shared.restored.as_ref().map_or(0, |restored| restored.at_unix_ms());
-    let begun = branch.transaction.unix_ms();
-    begun >= created.max(restored) && age(branch).is_some_and(|age| age < PROOF)
+    let id = branch.transaction;
+    let too_old = || {
+        let young = age(branch).is_some_and(|age| age < PROOF);
+        (!young).then(|| "it is older than what the log has to remember".to_owned())
+    };
+    match rollback::unproven(shared, id).or_else(too_old) {
+        None => true,
+        Some(why) => {
+            shared.leave(id, &why);
+            false
+        }
+    }
 }
 
 fn age(branch: &BranchId) -> Option<Duration> {
@@ -158,7 +199,7 @@ async fn scan(shared: &Shared) -> Result<Vec<InDoubt>, String> {
     Ok(rows)
 }
 
-async fn label(shared: &Shared, branch: &BranchId) -> Result<Label, String> {
+pub(super) async fn label(shared: &Shared, branch: &BranchId) -> Result<Label, String> {
     let id = branch.transaction;
     // The same server may be registered under two names, or by two stores.
     if *branch != BranchId::new(id, shared.node.info().store, &shared.name) {

@@ -18,7 +18,7 @@ pub enum Condition {
     Down(String),
     /// It answers, but may not be trusted.
     Refused(String),
-    /// Its owner row contradicts this store: nothing is resolved there.
+    /// Its owner row contradicts this store, or the store is a copy: nothing is resolved there.
     NotOurs(String),
 }
 

@@ -4,21 +4,26 @@
 //! here: the core says what is to be done and is told how it went; a database that does not answer,
 //! may not be trusted, or belongs to another store is asked nothing and answers "unknown".
 
+mod adoption;
 mod auditor;
+mod claims;
 mod condition;
+mod copied;
 mod places;
-mod restored;
+mod rollback;
 mod sweeper;
 mod worker;
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use handfast_core::command::{Act, Command};
-use handfast_core::ids::Name;
+use handfast_core::ids::{Lsn, Name, TransactionId};
 use handfast_core::input::Input;
 use handfast_core::output::Reply;
-use handfast_database::{Database, Fault, Identity, Kind, Options, Owner, connect};
+use handfast_core::owner::{Owner, SHARD};
+use handfast_database::{Database, Fault, Identity, Kind, Options, connect};
 use handfast_wire::Home;
 use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinHandle;
@@ -26,21 +31,27 @@ use tokio::task::JoinHandle;
 use crate::config::DatabaseConfig;
 use crate::node::{DatabaseJob, DatabaseJobs, Node, NodeStopped};
 
+use adoption::Adoption;
+pub(crate) use adoption::{FILE as ADOPTION_FILE, Mark as AdoptionMark};
 pub use auditor::{InDoubt, Label};
+use claims::{Against, Claims};
 pub use condition::{Condition, Status};
 use places::Places;
-use restored::Restored;
-pub(crate) use restored::{FILE as RESTORED_FILE, Mark as RestoredMark};
 
 /// All registered databases. Cheap to clone.
 #[derive(Clone)]
 pub struct Databases(Arc<Inner>);
 
+/// Transactions of which is remembered that something was told about them.
+const TOLD: usize = 4_096;
+
 struct Inner {
     node: Node,
-    host: String,
-    restored: Option<Arc<Restored>>,
+    machine: String,
+    adoption: Arc<Adoption>,
     places: Arc<Places>,
+    against: Arc<Against>,
+    claims: Arc<Claims>,
     entries: Mutex<BTreeMap<Name, Entry>>,
 }
 
@@ -55,11 +66,17 @@ struct Shared {
     name: Name,
     config: DatabaseConfig,
     node: Node,
-    host: String,
-    restored: Option<Arc<Restored>>,
+    machine: String,
+    adoption: Arc<Adoption>,
     places: Arc<Places>,
+    against: Arc<Against>,
+    claims: Arc<Claims>,
+    /// All databases, this one among them.
+    all: Weak<Inner>,
     database: Arc<dyn Database>,
     status: Mutex<Status>,
+    /// Transactions of which was told why a branch of them is left alone.
+    told: Mutex<HashSet<TransactionId>>,
     /// Look again, now.
     again: Notify,
 }
@@ -70,11 +87,10 @@ impl Shared {
         self.status.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A restored store remembers over its restarts what was adopted.
+    /// The store remembers over its restarts what was adopted, and when.
     async fn note_adopted(&self) -> Result<(), String> {
-        let Some(restored) = self.restored.clone() else { return Ok(()) };
-        let name = self.name.clone();
-        let noted = tokio::task::spawn_blocking(move || restored.adopt(&name)).await;
+        let (adoption, name) = (Arc::clone(&self.adoption), self.name.clone());
+        let noted = tokio::task::spawn_blocking(move || adoption.adopt(&name)).await;
         let noted = noted.map_err(|error| error.to_string())?;
         noted.map_err(|error| format!("cannot note it in the data directory: {error}"))
     }
@@ -84,14 +100,38 @@ impl Shared {
         self.node.homes().set(&self.name, home(identity));
     }
 
-    /// What the store says about itself in the database.
+    /// What the store says about itself in the database, this time.
     fn owner(&self) -> Owner {
         let info = self.node.info();
+        let opening = info.openings.current().map(|current| current.opening);
         Owner {
             store: info.store,
-            host: self.host.clone(),
+            shard: SHARD,
             epoch: u64::from(info.epoch),
-            durable_lsn: handfast_core::ids::Lsn(*self.node.durable_changed().borrow()),
+            node: self.machine.clone(),
+            opening: opening.unwrap_or_default(),
+            durable_lsn: Lsn(*self.node.durable_changed().borrow()),
+            claim: self.node.new_claim(),
+        }
+    }
+
+    /// The other databases that are registered.
+    fn peers(&self) -> Vec<Arc<Self>> {
+        let Some(all) = self.all.upgrade() else { return Vec::new() };
+        let entries = all.entries();
+        let others = entries.values().filter(|entry| entry.shared.name != self.name);
+        others.map(|entry| Arc::clone(&entry.shared)).collect()
+    }
+
+    /// Says, once, why a prepared branch is not rolled back although the log has no decision.
+    fn leave(&self, id: TransactionId, why: &str) {
+        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        if told.len() >= TOLD {
+            told.clear();
+        }
+        if told.insert(id) {
+            let database = &self.name;
+            tracing::warn!(%database, transaction = %id, "leaves a prepared branch alone: {why}");
         }
     }
 }
@@ -147,16 +187,18 @@ impl Databases {
     /// Registers the databases of a configuration and serves them. Needs a tokio runtime.
     ///
     /// # Errors
-    /// The first URL that cannot be one, with its database's name, or the mark of a restored
-    /// backup that cannot be read; nothing is registered then.
+    /// The first URL that cannot be one, with its database's name, or what cannot be read of where
+    /// the store was opened last; nothing is registered then.
     pub fn start(node: &Node, configs: &[DatabaseConfig]) -> Result<Self, String> {
-        let restored = match &node.info().data_dir {
-            Some(data_dir) => Restored::read(data_dir)?.map(Arc::new),
-            None => None,
+        let machine = machine();
+        let adoption = match &node.info().data_dir {
+            Some(data_dir) => Arc::new(settled(node, data_dir, &machine)?),
+            None => Arc::default(),
         };
         let entries = Mutex::new(BTreeMap::new());
-        let places = Arc::default();
-        let inner = Inner { node: node.clone(), host: host(), restored, places, entries };
+        let (places, against, claims) = (Arc::default(), Arc::default(), Arc::default());
+        let inner =
+            Inner { node: node.clone(), machine, adoption, places, against, claims, entries };
         let this = Self(Arc::new(inner));
         this.reload(configs)?;
         if let Some(jobs) = node.database_jobs() {
@@ -201,10 +243,14 @@ impl Databases {
             name: config.name.clone(),
             config: config.clone(),
             node: self.0.node.clone(),
-            host: self.0.host.clone(),
-            restored: self.0.restored.clone(),
+            machine: self.0.machine.clone(),
+            adoption: Arc::clone(&self.0.adoption),
             places: Arc::clone(&self.0.places),
+            against: Arc::clone(&self.0.against),
+            claims: Arc::clone(&self.0.claims),
+            all: Arc::downgrade(&self.0),
             status: Mutex::new(Status::new()),
+            told: Mutex::default(),
             database,
             again: Notify::new(),
         })
@@ -220,6 +266,7 @@ impl Databases {
         let known = Input::Database { name: name.clone(), up: false };
         self.0.places.leave(&name);
         self.0.node.homes().remove(&name);
+        self.0.claims.registered(&name);
         // A node that has stopped needs no databases.
         let _ = self.0.node.databases_said(vec![gone, known]);
         let task = tokio::spawn(worker::run(Arc::clone(&shared), inbox));
@@ -248,9 +295,14 @@ impl Databases {
     pub async fn adopt(&self, name: &Name) -> Result<(), AdoptError> {
         let shared = self.entries().get(name).map(|entry| Arc::clone(&entry.shared));
         let shared = shared.ok_or_else(|| AdoptError::Unknown(name.clone()))?;
-        let adopted = shared.database.adopt(&shared.owner()).await;
-        adopted.map_err(|fault| AdoptError::Fault(fault.to_string()))?;
+        // First: what is noted and not done is asked for again, and harmless.
         shared.note_adopted().await.map_err(AdoptError::Fault)?;
+        let ours = shared.owner();
+        shared.claims.written(name, ours.claim);
+        let adopted = shared.database.adopt(&ours).await;
+        adopted.map_err(|fault| AdoptError::Fault(fault.to_string()))?;
+        shared.claims.stands(name, &ours);
+        shared.against.settled(name);
         tracing::warn!(database = %name, "adopted by an operator");
         shared.again.notify_one();
         Ok(())
@@ -317,6 +369,7 @@ async fn let_go(inner: Arc<Inner>, names: Vec<Name>) {
             return;
         }
         inner.entries().remove(&name);
+        inner.against.settled(&name);
         inner.places.leave(&name);
         inner.node.homes().remove(&name);
         tracing::info!(database = %name, "is configured no longer");
@@ -361,8 +414,31 @@ pub async fn release(node: &Node, name: &Name) -> Result<(), NodeStopped> {
     }
 }
 
+/// What was restored, copied and adopted, after a look whether the data directory is a copy.
+fn settled(node: &Node, data_dir: &Path, machine: &str) -> Result<Adoption, String> {
+    let adoption = Adoption::read(data_dir)?;
+    let info = node.info();
+    let shown = data_dir.display();
+    let copied = copied::recognise(data_dir, &info.openings, machine);
+    let copied = copied.map_err(|error| format!("{shown}: {error}"))?;
+    // What was only just restored has no place yet, and is nobody's in any case.
+    if let Some(how) = copied.filter(|_| !adoption.is_untouched()) {
+        tracing::warn!("{shown} is a copy: {how}; its databases are left alone until adopted");
+        if let Err(error) = adoption.note_copied(how) {
+            // Found again at the next start, because the place is not noted either.
+            tracing::warn!("{shown}: cannot note that it is a copy: {error}");
+            return Ok(adoption);
+        }
+    }
+    let opening = info.openings.current().map(|current| current.opening).unwrap_or_default();
+    if let Err(error) = copied::note(data_dir, opening, machine) {
+        tracing::warn!("{shown}: cannot note where the store was opened: {error}");
+    }
+    Ok(adoption)
+}
+
 /// What tells this machine from another one on which the store might be copied.
-fn host() -> String {
+fn machine() -> String {
     let read = |path| std::fs::read_to_string(path).ok();
     let name = read("/etc/machine-id").or_else(|| read("/proc/sys/kernel/hostname"));
     name.map(|name| name.trim().to_owned()).filter(|name| !name.is_empty()).unwrap_or_else(|| {

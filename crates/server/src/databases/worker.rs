@@ -16,12 +16,12 @@ use handfast_core::branch::BranchId;
 use handfast_core::ids::{Name, TransactionId};
 use handfast_core::input::{BranchReport, Found, Input, Resolution};
 use handfast_database::doctor::{Grade, Report};
-use handfast_database::{Claim, End, Fault, Finished, Identity, Outcome};
+use handfast_database::{End, Fault, Finished, Identity, Outcome};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
 
 use super::condition::Condition;
-use super::{Shared, auditor, sweeper};
+use super::{Shared, auditor, claims, rollback, sweeper};
 use crate::node::DatabaseJob;
 
 /// Jobs that are under way at once; more connections than that are never of use.
@@ -30,7 +30,7 @@ const UNDER_WAY: usize = 64;
 const TOGETHER: usize = 256;
 /// Pauses before a database that is down is tried again: the first, doubling to the longest.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
-/// How often the owner row is raised, and the database checked again.
+/// How often the database is checked again, and claimed at the least.
 const CLAIM: Duration = Duration::from_secs(60);
 /// How often old markers are swept.
 const SWEEP: Duration = Duration::from_secs(600);
@@ -56,12 +56,14 @@ type Key = (TransactionId, bool);
 
 /// See the module. Never ends by itself.
 pub(super) async fn run(shared: Arc<Shared>, mut inbox: mpsc::UnboundedReceiver<DatabaseJob>) {
+    let mut paused = shared.node.paused();
     let mut worker = Worker {
         shared,
         running: FuturesUnordered::new(),
         waiting: VecDeque::new(),
         under_way: HashSet::new(),
         looking: false,
+        look_again: false,
         auditing: false,
         has_answered: false,
         pause: PAUSE.0,
@@ -86,6 +88,10 @@ pub(super) async fn run(shared: Arc<Shared>, mut inbox: mpsc::UnboundedReceiver<
             }
             () = sleep_until(next) => {}
             () = worker.shared.again.notified() => worker.next_look = Instant::now(),
+            Ok(()) = paused.changed() => {
+                worker.look_again = worker.looking;
+                worker.next_look = Instant::now();
+            }
         }
     }
 }
@@ -96,6 +102,8 @@ struct Worker {
     waiting: VecDeque<DatabaseJob>,
     under_way: HashSet<Key>,
     looking: bool,
+    /// What the look under way finds may be from before a pause.
+    look_again: bool,
     auditing: bool,
     /// It has answered since it was registered, whatever it said.
     has_answered: bool,
@@ -213,6 +221,9 @@ impl Worker {
                         inputs.extend(self.recognised(&identity));
                     }
                     inputs.extend(self.looked(condition, report));
+                    if std::mem::take(&mut self.look_again) {
+                        self.next_look = Instant::now();
+                    }
                 }
                 Done::Swept(result) => {
                     self.sweeping = false;
@@ -318,6 +329,15 @@ async fn finish(
     commit: bool,
     holder: Option<handfast_core::ids::Holder>,
 ) -> Done {
+    if !commit
+        && rollback::is_of_earlier_life(&shared, id)
+        && let Some(why) = rollback::against(&shared, id, true).await
+    {
+        shared.leave(id, &why);
+        let database = shared.name.clone();
+        let input = Input::BranchFinished { id, database, report: BranchReport::Unknown };
+        return Done::Said { inputs: vec![input], keys: vec![(id, true)], trouble: false };
+    }
     let end = if commit { End::Commit } else { End::Abort };
     let finished = shared.database.finish(&branch, end, holder).await;
     let trouble = match &finished {
@@ -398,25 +418,7 @@ async fn is_ours(shared: &Shared) -> Result<(Condition, Identity), Fault> {
     if let Some(first) = shared.places.take(&identity.database, &shared.name) {
         return Ok((Condition::Refused(twice(&first, &shared.name)), identity));
     }
-    if let Some(why) = shared.restored.as_ref().and_then(|restored| restored.why(&shared.name)) {
-        return Ok((Condition::NotOurs(why), identity));
-    }
-    let condition = match shared.database.claim(&shared.owner()).await? {
-        Claim::Ours => Condition::Up,
-        Claim::Other { row, why } => {
-            let why: Vec<String> = why.iter().map(ToString::to_string).collect();
-            Condition::NotOurs(format!(
-                "its owner row (host {}, epoch {}, durable to {}) is not this store's: {}; if this \
-                 is the only copy of the store, `handfast database adopt {}`",
-                row.host,
-                row.epoch,
-                row.durable_lsn,
-                why.join(", "),
-                shared.name
-            ))
-        }
-    };
-    Ok((condition, identity))
+    Ok((claims::claim(shared).await?, identity))
 }
 
 /// MY9: two branches of one transaction in one database would wait for each other's locks, and none

@@ -11,6 +11,7 @@ mod readers;
 mod requests;
 mod retention;
 mod session;
+mod stall;
 mod unread;
 mod writer;
 
@@ -28,6 +29,7 @@ use handfast_core::event::StoredEvent;
 use handfast_core::ids::{Lsn, Name, Offset, StoreId, TopicId, TransactionId};
 use handfast_core::input::Input;
 use handfast_core::limits::Limits;
+use handfast_core::openings::Openings;
 use handfast_core::output::{Fetch, Reply};
 use handfast_core::refusal::Refusal;
 use handfast_journal::files::{Directory, Files};
@@ -131,6 +133,12 @@ pub struct Info {
     pub store: StoreId,
     /// Raised by every opening.
     pub epoch: u32,
+    /// The openings that its log contains, this one last.
+    pub openings: Arc<Openings>,
+    /// When it was opened, Unix time in milliseconds.
+    pub opened_ms: u64,
+    /// The newest time that the log knew of before, Unix time in milliseconds; 0: none.
+    pub newest_ms: u64,
     /// Where it stores; none: in memory, in a test.
     pub data_dir: Option<PathBuf>,
     /// Bytes of a torn last commit group that were cut off at the opening. On a disk that keeps what
@@ -157,6 +165,8 @@ struct Shared {
     requests: Requests,
     all_unread: Arc<AllUnread>,
     durable: watch::Receiver<u64>,
+    paused: watch::Receiver<u64>,
+    clock: Clock,
     keys_since_ms: Arc<AtomicU64>,
     homes: Homes,
     database_jobs: Mutex<Option<DatabaseJobs>>,
@@ -195,6 +205,7 @@ impl Node {
         progress: &mut dyn FnMut(Progress),
     ) -> Result<Self, OpenError> {
         let clock = Clock::start();
+        let opened_ms = clock::wall_ms();
         let key_age_ms = options.limits.key_age_ms;
         let open_transactions = options.limits.open_transactions;
         let requests = Requests::new(&options.queues);
@@ -203,7 +214,7 @@ impl Node {
         let (journal, recovered) = Journal::open(
             files,
             options.journal,
-            clock::wall_ms(),
+            opened_ms,
             clock::store_id(),
             clock::opening_id(),
             progress,
@@ -218,6 +229,9 @@ impl Node {
         let info = Info {
             store: recovered.store,
             epoch: recovered.epoch,
+            openings: Arc::new(core.openings().clone()),
+            opened_ms,
+            newest_ms: recovered.newest_ms,
             data_dir,
             dropped_bytes: recovered.dropped_bytes,
         };
@@ -226,6 +240,7 @@ impl Node {
         let (durable, durable_seen) = watch::channel(core.durable().0);
         let (reader, is_over) = (journal.reader(), Arc::new(AtomicBool::new(false)));
         readers::start_check(reader.clone(), Arc::clone(&is_over)).map_err(OpenError::Thread)?;
+        let (paused, paused_seen) = watch::channel(0);
         let (space, retention) =
             (journal.space(), Retention::new(Segments::of(&journal), key_age_ms));
         let (read_jobs, reader_threads) =
@@ -240,6 +255,7 @@ impl Node {
             readers: read_jobs.clone(),
             databases,
             durable,
+            paused,
             keys_since_ms: Arc::clone(&keys_since_ms),
             space,
             open_transactions,
@@ -265,6 +281,8 @@ impl Node {
             requests,
             all_unread,
             durable: durable_seen,
+            paused: paused_seen,
+            clock,
             keys_since_ms,
             homes: Homes::new(),
             database_jobs: Mutex::new(Some(database_jobs)),
@@ -283,6 +301,12 @@ impl Node {
     #[must_use]
     pub fn new_transaction_id(&self) -> TransactionId {
         clock::transaction_id()
+    }
+
+    /// A new number for a claim of a database: random, below 2^63.
+    #[must_use]
+    pub fn new_claim(&self) -> u64 {
+        clock::claim()
     }
 
     /// Opens a session for one stream.
@@ -384,6 +408,19 @@ impl Node {
     #[must_use]
     pub fn durable_changed(&self) -> watch::Receiver<u64> {
         self.0.durable.clone()
+    }
+
+    /// Changes whenever the node finds that it stood still for a while ([`Input::Paused`]); the value
+    /// is how often it has.
+    #[must_use]
+    pub fn paused(&self) -> watch::Receiver<u64> {
+        self.0.paused.clone()
+    }
+
+    /// The monotonic time on which the core's deadlines are, in milliseconds.
+    #[must_use]
+    pub fn mono_ms(&self) -> u64 {
+        self.0.clock.now().mono_ms
     }
 
     /// Figures.

@@ -25,6 +25,7 @@ use super::readers::ReadJob;
 use super::requests::{Place, Room};
 use super::retention::Retention;
 use super::session::{Flushed, Item, Outbox, Outboxes, is_later};
+use super::stall::{LONGEST_WAIT, Stalls};
 use super::unread::AllUnread;
 use super::writer::{Groups, Keep, WriteJob, Written};
 
@@ -183,6 +184,8 @@ pub(crate) struct Ends {
     pub(crate) readers: channel::Sender<ReadJob>,
     pub(crate) databases: mpsc::UnboundedSender<(Name, DatabaseJob)>,
     pub(crate) durable: watch::Sender<u64>,
+    /// How often this stood still for a while.
+    pub(crate) paused: watch::Sender<u64>,
     pub(crate) keys_since_ms: Arc<AtomicU64>,
     pub(crate) space: Space,
     /// How many transactions may be open.
@@ -223,6 +226,7 @@ pub(crate) struct Pump {
     deferred: VecDeque<ToPump>,
     draining: Vec<oneshot::Sender<()>>,
     stopping: bool,
+    stalls: Stalls,
 }
 
 impl Pump {
@@ -250,6 +254,7 @@ impl Pump {
             deferred: VecDeque::new(),
             draining: Vec::new(),
             stopping: false,
+            stalls: Stalls::default(),
         }
     }
 
@@ -261,6 +266,7 @@ impl Pump {
         self.carry_out();
         loop {
             let Some(first) = self.next_message() else { return Ok(()) };
+            self.notice_stall();
             let mut inputs = 0;
             if let Some(message) = first {
                 inputs += self.take(message)?;
@@ -286,16 +292,26 @@ impl Pump {
 
     /// The next message, or nothing when the core's deadline comes first. None: everybody who
     /// could send one is gone.
-    fn next_message(&self) -> Option<Option<ToPump>> {
+    fn next_message(&mut self) -> Option<Option<ToPump>> {
         let house = self.retention.next_ms();
         let due = self.core.next_deadline().into_iter().chain(self.lazy_until).chain(self.look_at);
         let fetch = self.fetches.is_waiting().then(|| self.clock.now().mono_ms + fetches::PAUSE_MS);
         let at = due.chain(self.refused_until).chain(fetch).chain([house]).min().unwrap_or(house);
-        match self.ends.inbox.recv_timeout(self.clock.until(at)) {
+        let wait = self.clock.until(at).min(LONGEST_WAIT);
+        self.stalls.waits(wait);
+        match self.ends.inbox.recv_timeout(wait) {
             Ok(message) => Some(Some(message)),
             Err(channel::RecvTimeoutError::Timeout) => Some(None),
             Err(channel::RecvTimeoutError::Disconnected) => None,
         }
+    }
+
+    /// Whoever stood still does not know what has happened meanwhile: before anything else.
+    fn notice_stall(&mut self) {
+        let Some(stood) = self.stalls.is_over() else { return };
+        tracing::warn!("stood still for {stood:.1?}: databases are claimed anew");
+        self.core.handle(self.clock.now(), Input::Paused);
+        self.ends.paused.send_modify(|count| *count += 1);
     }
 
     /// Takes a message in; says how many inputs it was.

@@ -98,10 +98,11 @@ async fn a_backup_under_load_holds_what_was_acknowledged() {
         "{text}"
     );
     sound(&restored);
-    let mark = std::fs::read(restored.join("restored")).unwrap();
+    let mark = std::fs::read(restored.join("adoption")).unwrap();
     let mark: serde_json::Value = serde_json::from_slice(&mark).unwrap();
-    assert_eq!(mark["adopted"], json!([]));
-    assert_eq!(mark["source"].as_str().unwrap(), backup.canonicalize().unwrap().to_str().unwrap());
+    assert_eq!(mark["adopted"], json!({}));
+    let source = mark["cause"]["restored"].as_str().unwrap();
+    assert_eq!(source, backup.canonicalize().unwrap().to_str().unwrap());
 
     let server = Server::start(&restored, SMALL);
     let again = events(&server);

@@ -120,7 +120,7 @@ async fn the_doctor_mends_mariadb_too() {
     let marker = "INSERT INTO handfast_branch (id, outcome) VALUES ('x', 'committed')";
     sqlx::raw_sql(marker).execute(&mut app).await.unwrap();
     sqlx::raw_sql("SELECT id FROM handfast_branch").execute(&mut app).await.unwrap_err();
-    sqlx::raw_sql("SELECT host FROM handfast_owner").execute(&mut app).await.unwrap_err();
+    sqlx::raw_sql("SELECT node FROM handfast_owner").execute(&mut app).await.unwrap_err();
 
     // MY9: what tells two registrations of one database, by whatever address.
     let identity = |url: &str| report(&doctor(url, "--json"))["identity"].clone();
@@ -290,17 +290,17 @@ async fn databases_and_what_is_in_doubt() {
     drop(server);
 
     // Somebody else has had the store, or a copy of it.
-    sql(&url, "UPDATE handfast_owner SET epoch = 1000, host = 'elsewhere'");
+    sql(&url, "UPDATE handfast_owner SET epoch = 1000, node = 'elsewhere'");
     let server = Server::start(&store, &config);
     let other = condition(&server, "not_ours");
-    assert!(other["why"].as_str().unwrap().contains("host elsewhere, epoch 1000"), "{other}");
+    assert!(other["why"].as_str().unwrap().contains("epoch 1000, node elsewhere"), "{other}");
     let (status, error) = ask(&server, "database adopt ledger --json").error();
     assert_eq!((status, &error["code"]), (2, &json!("not_confirmed")));
     let text = ask(&server, "indoubt").text();
     assert!(text.contains("ledger is not_ours, so its list may be old"), "{text}");
     let adopted = ask(&server, "database adopt ledger --yes --json").json();
     assert_eq!((&adopted["name"], &adopted["condition"]), (&json!("ledger"), &json!("up")));
-    assert_eq!(sql(&url, "SELECT count(*) FROM handfast_owner WHERE host = 'elsewhere'"), "0");
+    assert_eq!(sql(&url, "SELECT count(*) FROM handfast_owner WHERE node = 'elsewhere'"), "0");
 }
 
 #[tokio::test(flavor = "multi_thread")]

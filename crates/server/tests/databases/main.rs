@@ -7,6 +7,7 @@
 mod application;
 mod audit;
 mod client;
+mod copies;
 mod demo;
 mod distributed;
 mod elsewhere;

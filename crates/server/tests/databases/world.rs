@@ -124,7 +124,15 @@ impl World {
 
     /// A server over these databases, whatever state they are in.
     pub(crate) fn start(databases: &[(&'static str, &str)]) -> Self {
-        let directory = tempfile::tempdir().unwrap();
+        Self::start_in(tempfile::tempdir().unwrap(), databases, |_| {})
+    }
+
+    fn start_in(
+        directory: TempDir,
+        databases: &[(&'static str, &str)],
+        furnish: impl FnOnce(&Path),
+    ) -> Self {
+        furnish(directory.path());
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap().to_string();
         drop(listener);
@@ -142,6 +150,41 @@ impl World {
             databases: DatabasesClient::new(channel.clone()),
             events: EventsClient::new(channel),
         }
+    }
+
+    /// Where the store is, as `store`, and whatever is beside it.
+    pub(crate) fn directory(&self) -> &Path {
+        self.directory.path()
+    }
+
+    /// Another server over the same databases, with the store that is beside this one's under a name.
+    pub(crate) fn beside(&self, name: &str) -> Self {
+        let urls: Vec<(&'static str, &str)> =
+            self.urls.iter().map(|(name, url)| (*name, url.as_str())).collect();
+        Self::start_in(tempfile::tempdir_in(self.directory.path()).unwrap(), &urls, |directory| {
+            let (from, to) = (self.directory.path().join(name), directory.join("store"));
+            std::fs::rename(from, to).unwrap();
+        })
+    }
+
+    /// Takes the store of the server that ran beside this one, and has ended.
+    pub(crate) fn take_store(&mut self, other: Self) {
+        let from = other.directory.path().join("store");
+        let mut other = other;
+        other.kill();
+        std::fs::rename(from, self.directory.path().join("store")).unwrap();
+    }
+
+    /// Runs a command of the program, which succeeds.
+    pub(crate) fn run(&self, arguments: &[&str]) {
+        let run = Command::new(env!("CARGO_BIN_EXE_handfast")).args(arguments).output().unwrap();
+        assert!(run.status.success(), "{}", String::from_utf8_lossy(&run.stderr));
+    }
+
+    /// Sends the server a signal.
+    pub(crate) fn signal(&self, signal: &str) {
+        let (signal, id) = (format!("-{signal}"), self.child.id().to_string());
+        assert!(Command::new("kill").args([&signal, &id]).status().unwrap().success());
     }
 
     pub(crate) fn url(&self) -> String {
@@ -176,8 +219,7 @@ impl World {
         let mut urls = self.urls.clone();
         urls.retain(|name, _| databases.contains(name));
         configure(self.directory.path(), &urls);
-        let id = self.child.id().to_string();
-        assert!(Command::new("kill").args(["-HUP", &id]).status().unwrap().success());
+        self.signal("HUP");
     }
 
     pub(crate) async fn list(&self) -> Vec<v1::RegisteredDatabase> {
@@ -225,6 +267,63 @@ impl World {
         let branches = names.iter().map(branch).collect();
         let request = raw::BeginRequest { branches, ..Default::default() };
         Ok(self.transactions.clone().begin(request).await?.into_inner().into())
+    }
+
+    /// The same with a deadline.
+    pub(crate) async fn begin_for(&self, names: &[&str], deadline: Duration) -> Begun {
+        let branch = |name: &&str| v1::Branch {
+            participant: (*name).to_owned(),
+            kind: v1::ParticipantKind::Database.into(),
+            work: None,
+        };
+        let request = raw::BeginRequest {
+            branches: names.iter().map(branch).collect(),
+            deadline_ms: u64::try_from(deadline.as_millis()).unwrap(),
+            ..Default::default()
+        };
+        self.transactions.clone().begin(request).await.unwrap().into_inner().into()
+    }
+
+    /// Publishes one event to `made`.
+    pub(crate) async fn publish(&self) {
+        let event = v1::Event {
+            id: "p".into(),
+            source: "/test".into(),
+            spec_version: "1.0".into(),
+            r#type: "made".into(),
+            ..Default::default()
+        };
+        let event = raw::NewEvent { topic: "made".into(), event: event.encode_to_vec().into() };
+        let producer = (u128::from(std::process::id()) << 64)
+            | u128::from(NUMBER.fetch_add(1, Ordering::Relaxed));
+        let request = raw::PublishRequest {
+            producer_id: producer.to_be_bytes().to_vec().into(),
+            sequence: 1,
+            events: vec![event],
+        };
+        self.events.clone().publish(request).await.unwrap();
+    }
+
+    /// An operator makes a database the store's own.
+    pub(crate) async fn adopt(&self, name: &str) {
+        let adopt = v1::AdoptRequest { database: name.to_owned() };
+        self.databases.clone().adopt(adopt).await.unwrap();
+    }
+
+    /// How far the store was durable when the owner rows were written.
+    pub(crate) async fn durable_in_rows(&self) -> (i64, i64) {
+        let sql = "SELECT durable_lsn FROM handfast_owner";
+        let orders: (i64,) =
+            sqlx::query_as(sql).fetch_one(&mut self.postgres().await).await.unwrap();
+        let ledger: (i64,) =
+            sqlx::query_as(sql).fetch_one(&mut self.mariadb().await).await.unwrap();
+        (orders.0, ledger.0)
+    }
+
+    /// Somebody rolls the branch in PostgreSQL back.
+    pub(crate) async fn roll_back_orders(&self, begun: &Begun) {
+        let sql = format!("ROLLBACK PREPARED '{}'", begun.branch("orders").gid());
+        sqlx::raw_sql(AssertSqlSafe(sql)).execute(&mut self.postgres().await).await.unwrap();
     }
 
     /// Begins a local transaction with one event.

@@ -61,6 +61,7 @@ impl World {
         for at in 0..self.databases.len() {
             let (name, up) = (self.databases[at].name.clone(), self.databases[at].up);
             self.feed(Input::Database { name, up });
+            self.claim(at);
         }
     }
 

@@ -161,5 +161,14 @@ impl World {
         }
         let (name, up) = (database.name.clone(), database.up);
         self.feed(Input::Database { name, up });
+        self.claim(at);
+    }
+
+    /// A database that answers confirms that it is this opening's.
+    pub(super) fn claim(&mut self, at: usize) {
+        if self.databases[at].up {
+            let name = self.databases[at].name.clone();
+            self.feed(Input::Claimed { name, asked_ms: self.now.mono_ms });
+        }
     }
 }

@@ -85,6 +85,7 @@ impl World {
         for at in 0..self.databases.len() {
             let name = self.databases[at].name.clone();
             self.feed(Input::Database { name, up: true });
+            self.claim(at);
         }
         let admin = SessionId(1_000_000);
         let mut commands = Vec::new();

@@ -102,6 +102,7 @@ impl Bench {
         let mut bench = Self { core, now, request: 0, log: Vec::new() };
         bench.input(Input::Space { free: 1 << 30, low: false });
         bench.input(Input::Database { name: name("db"), up: true });
+        bench.input(Input::Claimed { name: name("db"), asked_ms: 1 });
         for (session, service, state) in
             [(SERVICE_A, "a", 7), (SERVICE_B, "b", 8), (STRANGER, "c", 9)]
         {

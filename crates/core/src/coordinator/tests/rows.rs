@@ -7,7 +7,7 @@ use super::bench::{
     Bench, CLIENT, SERVICE_A, SERVICE_B, STRANGER, X, begin, begin_local, commit, event, name, no,
     service, text, vote_for,
 };
-use crate::command::{BranchRequest, Command, CommitRequest, Vote, Wait};
+use crate::command::{BeginRequest, BranchRequest, Command, CommitRequest, Vote, Wait};
 use crate::event::EventRequest;
 use crate::ids::{Lsn, StateId, TransactionId};
 use crate::input::{BranchReport, Chain, Input, Resolution};
@@ -82,6 +82,55 @@ fn c16_a_local_transaction_survives_the_restart() {
     again.settle();
     let commits = again.log.iter().filter(|(_, r)| matches!(r, Record::Commit(_)));
     assert_eq!(commits.map(|(_, r)| r.events().len()).collect::<Vec<_>>(), [1]);
+}
+
+/// C5, I1: a server that had stood still, or had only just started, decided to commit although another
+/// life of the store had taken its place meanwhile and rolled the branch back. Now the database has
+/// to confirm first; an answer to a question of before does not count.
+#[test]
+fn c5_a_commit_waits_until_its_databases_have_confirmed() {
+    let database = || super::bench::database("db");
+    let begun = |w: &mut Bench| {
+        let request = BeginRequest { branches: vec![database()], events: vec![], ..begin(X) };
+        w.command(CLIENT, Command::Begin(Box::new(request)));
+        w.settle();
+    };
+    let request = CommitRequest { votes: vec![vote_for("db")], ..commit(1, 0) };
+    let commit = || Command::Commit { id: X, request: request.clone() };
+    let claimed = |asked_ms| Input::Claimed { name: name("db"), asked_ms };
+
+    let mut w = Bench::new();
+    begun(&mut w);
+    w.pass(10);
+    let asked_ms = w.now.mono_ms;
+    w.pass(10);
+    w.input(Input::Paused);
+    assert_eq!(text(&w.command(CLIENT, commit())), "nothing");
+    assert_eq!(text(&w.input(claimed(asked_ms))), "nothing", "asked before it stood still");
+    assert_eq!(text(&w.input(claimed(w.now.mono_ms + 1))), "append COMMIT");
+    assert_eq!(text(&w.settle()), "commit in database");
+
+    // It is decided otherwise at its deadline, and the claim that comes later changes nothing.
+    let mut w = Bench::new();
+    begun(&mut w);
+    w.input(Input::Paused);
+    w.command(CLIENT, commit());
+    assert_eq!(text(&w.pass(30_000)), "append ABORT");
+    let outputs = w.settle();
+    assert_eq!(text(&outputs), "Failed (deadline_passed), roll back in database");
+    let detail = outputs.iter().find_map(|output| match output {
+        Output::Reply { reply: Reply::Outcome(outcome), .. } => outcome.reason.clone(),
+        _ => None,
+    });
+    assert!(detail.unwrap().detail.contains("had not confirmed"));
+    assert_eq!(text(&w.input(claimed(w.now.mono_ms + 1))), "nothing");
+
+    // After a restart nothing is confirmed yet; services do not wait for a database of others.
+    let (mut w, _) = Bench::new().restart();
+    w.input(Input::Database { name: name("db"), up: true });
+    begun(&mut w);
+    assert_eq!(text(&w.command(CLIENT, commit())), "nothing");
+    assert_eq!(text(&w.input(claimed(0))), "append COMMIT");
 }
 
 /// C2, C5: everything in one call, with nobody to ask, is decided at once.
@@ -399,7 +448,7 @@ fn c8_a_database_branch_is_finished_by_the_server() {
 fn p2_outcomes_are_kept_for_transactions_that_began_before() {
     let mut w = Bench::new();
     let (slow, ids) = (TransactionId(X.0 + 1), vec![X]);
-    let nobody_yet = crate::command::BeginRequest { branches: Vec::new(), ..begin(slow) };
+    let nobody_yet = BeginRequest { branches: Vec::new(), ..begin(slow) };
     w.command(CLIENT, Command::Begin(Box::new(nobody_yet)));
     run_of(&mut w, &["a"]);
     w.accept();
@@ -423,7 +472,7 @@ fn i15_limits_refuse_and_keep_what_is_there() {
     let refused = |outputs: Vec<Output>, code: &str| {
         assert_eq!(text(&outputs), format!("refused {code}"));
     };
-    let with = |change: &dyn Fn(&mut crate::command::BeginRequest)| {
+    let with = |change: &dyn Fn(&mut BeginRequest)| {
         let mut request = begin(TransactionId(5));
         change(&mut request);
         Command::Begin(Box::new(request))
@@ -441,7 +490,7 @@ fn i15_limits_refuse_and_keep_what_is_there() {
     let unknown = EventRequest { topic: name("nowhere"), ..event() };
     refused(w.command(CLIENT, with(&|r| r.events = vec![unknown.clone()])), "unknown_topic");
     refused(w.command(CLIENT, with(&|r| r.local = Some(name("db")))), "local_transaction");
-    let local = |r: &mut crate::command::BeginRequest| {
+    let local = |r: &mut BeginRequest| {
         r.local = Some(name("elsewhere"));
         r.branches = vec![];
     };

@@ -72,6 +72,11 @@ pub(super) const STATES: &[(&str, &str, Setup)] = &[
         let vote = DatabaseVote { vouched: false, ..vote_for("db") };
         w.command(CLIENT, Command::Commit { id: X, request: voting(vote) });
     }),
+    ("Collecting, ready, a database unconfirmed", "Collecting", |w| {
+        database_open(w);
+        w.input(Input::Paused);
+        w.command(CLIENT, Command::Commit { id: X, request: voting(vote_for("db")) });
+    }),
     ("Committing, a database", "Committing", |w| {
         database_open(w);
         w.command(CLIENT, Command::Commit { id: X, request: voting(vote_for("db")) });
@@ -243,6 +248,10 @@ const INPUTS: &[(&str, Step)] = &[
         w.input(Input::Database { name: name("db"), up: false });
         w.input(Input::Database { name: name("db"), up: true })
     }),
+    ("the database confirms that it is ours", |w| {
+        w.input(Input::Claimed { name: name("db"), asked_ms: 1_000_000 })
+    }),
+    ("the server stood still", |w| w.input(Input::Paused)),
     ("a vote for the database", |w| {
         w.command(CLIENT, Command::VoteFor { id: X, votes: vec![vote_for("db")] })
     }),

@@ -190,7 +190,7 @@ async fn marker_may_be_inserted_by_the_application_and_nothing_else() {
         "UPDATE handfast_branch SET outcome = 'aborted'",
         "DELETE FROM handfast_branch",
         "SELECT * FROM handfast_owner",
-        "INSERT INTO handfast_owner VALUES ('x', 'x', 1, 1, now())",
+        "INSERT INTO handfast_owner VALUES ('x', 0, 1, 'x', 'x', 1, 1, now())",
     ] {
         let answer = sqlx::raw_sql(denied).execute(&mut connection).await;
         assert!(answer.is_err(), "{denied}");

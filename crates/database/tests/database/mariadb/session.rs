@@ -67,6 +67,25 @@ async fn my3_a_session_that_lives_is_ended_first() {
     }
 }
 
+/// The client has finished the branch on its own session and uses it again; its report was lost, so
+/// the server comes to finish the branch. It had killed the session, and with it the transaction that
+/// the session was serving by then.
+#[tokio::test(flavor = "multi_thread")]
+async fn my3_a_session_whose_branch_has_ended_is_left_alone() {
+    let bench = Bench::new().await;
+    for end in [End::Commit, End::Abort] {
+        let id = branch();
+        let (mut connection, holder) = bench.prepare_and_hold(&id).await;
+        application::finish_own(&mut connection, &id, end).await.unwrap();
+        let next = branch();
+        work(&mut connection, &next).await;
+        assert_eq!(bench.database.finish(&id, end, Some(holder)).await, Finished::Done);
+        application::prepare(&mut connection, &next).await.unwrap();
+        application::finish_own(&mut connection, &next, End::Commit).await.unwrap();
+        assert!(bench.work_is_visible(&next).await, "{end:?}");
+    }
+}
+
 /// A session that takes its time to end, because it is busy with what cannot be interrupted: the
 /// branch is left alone until it is gone.
 #[tokio::test(flavor = "multi_thread")]

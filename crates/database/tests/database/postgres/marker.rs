@@ -177,7 +177,7 @@ async fn marker_may_be_inserted_by_the_application_and_nothing_else() {
         "DELETE FROM handfast_branch",
         "INSERT INTO handfast_branch VALUES ('x', 'committed') ON CONFLICT (id) DO NOTHING",
         "SELECT * FROM handfast_owner",
-        "INSERT INTO handfast_owner VALUES ('x', 'x', 1, 1)",
+        "INSERT INTO handfast_owner VALUES ('x', 0, 1, 'x', 'x', 1, 1)",
     ] {
         let answer = sqlx::raw_sql(denied).execute(&mut connection).await;
         assert!(answer.is_err(), "{denied}");

@@ -1,0 +1,230 @@
+//! Why databases are left alone until an operator adopts them, and when each was adopted: a file in
+//! the data directory.
+//!
+//! A restored backup and a copied data directory are older than the store was, or may be: their
+//! databases may know more than they do.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use handfast_core::ids::Name;
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+/// The file's name. To the journal it is nobody's.
+pub(crate) const FILE: &str = "adoption";
+
+/// What the file says.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Mark {
+    /// When it was made, for people.
+    at: String,
+    /// The same, Unix time in milliseconds.
+    at_unix_ms: u64,
+    /// What happened then.
+    cause: Cause,
+    /// Databases that an operator has adopted since: when, Unix time in milliseconds.
+    #[serde(default)]
+    adopted: BTreeMap<String, u64>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Cause {
+    /// The store was made of the backup in this directory.
+    Restored(String),
+    /// The data directory was found to be a copy, and by what.
+    Copied(String),
+    /// Nothing but adoptions.
+    Adopted,
+}
+
+impl Mark {
+    /// Restored now, from there.
+    pub(crate) fn restored(source: &Path) -> Self {
+        Self::new(Cause::Restored(source.to_string_lossy().into_owned()))
+    }
+
+    fn new(cause: Cause) -> Self {
+        let at = format!("{:.0}", Timestamp::now());
+        Self { at, at_unix_ms: now_ms(), cause, adopted: BTreeMap::new() }
+    }
+
+    /// The file's bytes.
+    pub(crate) fn encode(&self) -> Vec<u8> {
+        let mut bytes = serde_json::to_vec_pretty(self).expect("it has nothing but texts");
+        bytes.push(b'\n');
+        bytes
+    }
+}
+
+/// What is known about it.
+#[derive(Debug, Default)]
+pub(crate) struct Adoption {
+    /// None: a store in memory, which nobody copies.
+    data_dir: Option<PathBuf>,
+    mark: Mutex<Option<Mark>>,
+}
+
+impl Adoption {
+    /// Reads the file; without one, nothing was restored, copied or adopted.
+    ///
+    /// # Errors
+    /// It cannot be read. Nothing may be taken for granted then.
+    pub(crate) fn read(data_dir: &Path) -> Result<Self, String> {
+        let path = data_dir.join(FILE);
+        let failed = |problem: &dyn std::fmt::Display| format!("{}: {problem}", path.display());
+        let mark = match fs::read(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+            Err(error) => return Err(failed(&error)),
+            Ok(bytes) => Some(serde_json::from_slice(&bytes).map_err(|error| failed(&error))?),
+        };
+        Ok(Self { data_dir: Some(data_dir.to_path_buf()), mark: Mutex::new(mark) })
+    }
+
+    /// The store was restored, or found to be a copy, and nobody has adopted anything since.
+    pub(crate) fn is_untouched(&self) -> bool {
+        let mark = self.lock();
+        mark.as_ref().is_some_and(|mark| mark.cause != Cause::Adopted && mark.adopted.is_empty())
+    }
+
+    /// The data directory is a copy: from now on every database is left alone until it is adopted.
+    /// Blocks on the disk.
+    ///
+    /// # Errors
+    /// It is not noted durably, but known until the process ends.
+    pub(crate) fn note_copied(&self, how: String) -> io::Result<()> {
+        let mut mark = self.lock();
+        self.write(mark.insert(Mark::new(Cause::Copied(how))))
+    }
+
+    /// Why nothing is resolved in a database; none: there is no reason, or it was adopted.
+    pub(crate) fn why(&self, database: &Name) -> Option<String> {
+        let mark = self.lock();
+        let mark = mark.as_ref().filter(|mark| !mark.adopted.contains_key(database.as_str()))?;
+        let Mark { at, cause, .. } = mark;
+        match cause {
+            Cause::Restored(source) => Some(format!(
+                "this store was restored from the backup {source} at {at}; `handfast database \
+                 adopt {database}` if the databases were restored to the same moment too"
+            )),
+            Cause::Copied(how) => Some(format!(
+                "this data directory was found to be a copy at {at}: {how}; `handfast database \
+                 adopt {database}` if the original is gone or not in use any more"
+            )),
+            Cause::Adopted => None,
+        }
+    }
+
+    /// A transaction of this database that began before this may have been decided by another life
+    /// of the store, of which the log need not know.
+    pub(crate) fn unsure_before_ms(&self, database: &Name) -> u64 {
+        let mark = self.lock();
+        let Some(mark) = &*mark else { return 0 };
+        let adopted = mark.adopted.get(database.as_str()).copied().unwrap_or(0);
+        match mark.cause {
+            Cause::Restored(_) | Cause::Copied(_) => mark.at_unix_ms.max(adopted),
+            Cause::Adopted => adopted,
+        }
+    }
+
+    /// Notes durably that a database was adopted. Blocks on the disk.
+    ///
+    /// # Errors
+    /// It was not noted, or nobody knows whether it will be after a power cut.
+    pub(crate) fn adopt(&self, database: &Name) -> io::Result<()> {
+        let mut mark = self.lock();
+        let mut noted = mark.clone().unwrap_or_else(|| Mark::new(Cause::Adopted));
+        noted.adopted.insert(database.as_str().to_owned(), now_ms());
+        self.write(&noted)?;
+        *mark = Some(noted);
+        Ok(())
+    }
+
+    fn write(&self, mark: &Mark) -> io::Result<()> {
+        match &self.data_dir {
+            Some(data_dir) => write_durable(data_dir, FILE, &mark.encode()),
+            None => Ok(()),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<Mark>> {
+        // Whoever panicked while holding it has left a whole mark.
+        self.mark.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Writes a file that takes its name when it is durable.
+fn write_durable(directory: &Path, name: &str, bytes: &[u8]) -> io::Result<()> {
+    let unfinished = directory.join(format!("{name}.new"));
+    let mut file = File::create(&unfinished)?;
+    file.write_all(bytes)?;
+    file.sync_all()?;
+    fs::rename(&unfinished, directory.join(name))?;
+    File::open(directory)?.sync_all()
+}
+
+fn now_ms() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names() -> (Name, Name) {
+        (Name::new("ledger").expect("a name"), Name::new("stock").expect("a name"))
+    }
+
+    #[test]
+    fn what_was_adopted_is_remembered() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let (ledger, stock) = names();
+        let read = || Adoption::read(directory.path()).expect("readable");
+        assert_eq!((read().why(&ledger), read().is_untouched()), (None, false));
+        let mark = Mark::restored(Path::new("/backups/monday"));
+        fs::write(directory.path().join(FILE), mark.encode()).expect("written");
+        let restored = read();
+        assert!(restored.is_untouched());
+        let why = restored.why(&ledger).expect("not adopted");
+        assert!(why.contains("/backups/monday") && why.contains("adopt ledger"), "{why}");
+        restored.adopt(&ledger).expect("noted");
+        restored.adopt(&ledger).expect("noted");
+        for restored in [restored, read()] {
+            assert_eq!(restored.why(&ledger), None);
+            assert!(restored.why(&stock).is_some());
+            assert!(!restored.is_untouched());
+            assert!(restored.unsure_before_ms(&ledger) >= mark.at_unix_ms);
+            assert_eq!(restored.unsure_before_ms(&stock), mark.at_unix_ms);
+        }
+    }
+
+    /// Adopted, and then copied: the copy is nobody's.
+    #[test]
+    fn a_copy_takes_back_what_was_adopted() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let (ledger, stock) = names();
+        let adoption = Adoption::read(directory.path()).expect("readable");
+        adoption.adopt(&ledger).expect("noted");
+        assert!(adoption.unsure_before_ms(&ledger) > 0);
+        assert_eq!((adoption.why(&ledger), adoption.unsure_before_ms(&stock)), (None, 0));
+        adoption.note_copied("its files are others".into()).expect("noted");
+        for adoption in [adoption, Adoption::read(directory.path()).expect("readable")] {
+            let why = adoption.why(&ledger).expect("not adopted");
+            assert!(why.contains("its files are others"), "{why}");
+            assert!(adoption.unsure_before_ms(&stock) > 0);
+        }
+    }
+
+    #[test]
+    fn a_mark_that_cannot_be_read_is_not_passed_over() {
+        let directory = tempfile::tempdir().expect("a directory");
+        fs::write(directory.path().join(FILE), "{").expect("written");
+        assert!(Adoption::read(directory.path()).is_err());
+    }
+}
