@@ -10,7 +10,7 @@ use alloc::vec::Vec;
 use bytes::Bytes;
 
 use crate::event::{DeliveryRef, EventRequest};
-use crate::ids::{Holder, Name, Offset, ProducerId, SessionId, StateId, TransactionId};
+use crate::ids::{Digest, Holder, Name, Offset, ProducerId, SessionId, StateId, TransactionId};
 use crate::record::{IdempotencyKey, Participant, SubscriptionSettings, TopicSettings};
 
 /// Whom to answer: a stream and the number it gave to its request.
@@ -184,6 +184,8 @@ pub enum Command {
         producer: ProducerId,
         /// The producer's number of this batch, rising.
         sequence: u64,
+        /// Of what the batch says: the number stands for that and nothing else.
+        digest: Digest,
         /// The events, all or none.
         events: Vec<EventRequest>,
     },

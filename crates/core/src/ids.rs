@@ -53,6 +53,11 @@ number!(
     KeyHash(u64)
 );
 number!(
+    /// What a request says, as a number: made at the edge, compared here, looked into by nobody.
+    /// Two requests with the same digest are taken for the same.
+    Digest(u64)
+);
+number!(
     /// One attempt to deliver one event: unique over the life of the store (its high half is the
     /// epoch), so that an acknowledgement of an attempt that is over is recognised.
     DeliveryToken(u64)

@@ -31,6 +31,12 @@ pub const OPENINGS: usize = 1_024;
 /// Most credit that one subscriber's stream may hold.
 pub const CREDIT: u32 = 10_000;
 
+/// Most batches of one producer whose numbers are remembered. As many as one stream may have
+/// unanswered, so that all of them can be sent again.
+pub const PRODUCER_BATCHES: usize = 4_096;
+/// Most batches of all producers whose numbers are remembered, besides the last few of each.
+pub const REMEMBERED_BATCHES: usize = 1 << 20;
+
 /// Bytes of events and work that begins carry which wait for a place, at most, unless one waits
 /// alone.
 pub const WAITING_BYTES: usize = 8 << 20;

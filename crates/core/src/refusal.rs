@@ -71,6 +71,8 @@ codes! {
     Closed = "closed", final;
     /// The same idempotency key was used for another request.
     KeyConflict = "key_conflict", final;
+    /// The producer's number was used for another batch, or so long ago that nobody knows for which.
+    SequenceConflict = "sequence_conflict", final;
     /// The participant is not in the transaction.
     NotAParticipant = "not_a_participant", final;
     /// The participant is in the transaction already.

@@ -6,8 +6,8 @@
 use bytes::Bytes;
 use handfast_core::event::{Body, OffsetRange, PlacedEvent, StagedEvent};
 use handfast_core::ids::{
-    KeyHash, Lsn, Name, Offset, OpeningId, ProducerId, StateId, StoreId, SubscriptionId, TopicId,
-    TransactionId,
+    Digest, KeyHash, Lsn, Name, Offset, OpeningId, ProducerId, StateId, StoreId, SubscriptionId,
+    TopicId, TransactionId,
 };
 use handfast_core::record::{
     Abort, Acknowledged, Begin, CheckpointStart, Commit, DeadLettered, DeadLettersTaken, Decision,
@@ -69,9 +69,9 @@ fn transaction_record() -> BoxedStrategy<Record> {
 
 fn bus_record() -> BoxedStrategy<Record> {
     prop_oneof![
-        (producer(), number(), number(), placed()).prop_map(
-            |(producer, sequence, wall_ms, events)| {
-                Record::Published(Published { producer, sequence, wall_ms, events })
+        (producer(), number(), digest(), number(), placed()).prop_map(
+            |(producer, sequence, digest, wall_ms, events)| {
+                Record::Published(Published { producer, sequence, digest, wall_ms, events })
             }
         ),
         topic_created().prop_map(Record::TopicCreated),
@@ -387,13 +387,18 @@ fn dead() -> BoxedStrategy<DeadLettered> {
 }
 
 fn producer_restated() -> BoxedStrategy<ProducerRestated> {
-    (producer(), vec((number(), number()), 0..4), number())
-        .prop_map(|(producer, sequences, wall_ms)| ProducerRestated {
+    (producer(), number(), vec((number(), digest()), 0..4), number())
+        .prop_map(|(producer, floor, batches, wall_ms)| ProducerRestated {
             producer,
-            sequences,
+            floor,
+            batches,
             wall_ms,
         })
         .boxed()
+}
+
+fn digest() -> BoxedStrategy<Digest> {
+    any::<u64>().prop_map(Digest).boxed()
 }
 
 fn key_batch() -> BoxedStrategy<KeyBatch> {

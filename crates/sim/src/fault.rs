@@ -34,6 +34,8 @@ pub enum Fault {
     BytesChanged,
     /// A batch that is sent again is taken for a new one.
     DedupForgotten,
+    /// A number stands for whatever batch comes under it.
+    NumbersForAnything,
     /// A crash forgets the idempotency keys.
     KeysForgotten,
     /// A key finds the transaction of another key.
@@ -90,6 +92,7 @@ impl Fault {
         Self::TwoOfAKey,
         Self::BytesChanged,
         Self::DedupForgotten,
+        Self::NumbersForAnything,
         Self::KeysForgotten,
         Self::KeysMixedUp,
         Self::StaleStatus,

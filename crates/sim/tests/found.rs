@@ -8,7 +8,7 @@ use handfast_core::command::{
 };
 use handfast_core::event::{DeliveryRef, EventRequest, StoredEvent};
 use handfast_core::ids::{
-    KeyHash, Lsn, Name, Now, Offset, ProducerId, SessionId, StateId, TransactionId,
+    Digest, KeyHash, Lsn, Name, Now, Offset, ProducerId, SessionId, StateId, TransactionId,
 };
 use handfast_core::input::{Input, Resolution};
 use handfast_core::limits::Limits;
@@ -284,7 +284,8 @@ fn a_key_is_held_until_the_commit_is_durable_after_a_restart_too() {
     w.settle();
     w.command(subscriber, Command::Subscribe { subscription: name("s"), credit: 5 });
     let events = vec![event(b"first"), event(b"second")];
-    w.command(CLIENT, Command::Publish { producer: ProducerId(1), sequence: 1, events });
+    let (producer, digest) = (ProducerId(1), Digest(1));
+    w.command(CLIENT, Command::Publish { producer, sequence: 1, digest, events });
     let outputs = w.settle();
     let delivered = |outputs: &[Output]| -> Vec<DeliveryRef> {
         let delivery = |o: &Output| match o {

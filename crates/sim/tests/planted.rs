@@ -53,7 +53,8 @@ planted! {
     delivery_skipped: DeliverySkipped by ["I7"];
     two_of_a_key: TwoOfAKey by ["I11"];
     bytes_changed: BytesChanged by ["I8"];
-    dedup_forgotten: DedupForgotten by ["I9"];
+    dedup_forgotten: DedupForgotten by ["I9", "I5"];
+    numbers_for_anything: NumbersForAnything by ["I5"];
     keys_forgotten: KeysForgotten by ["I10", "I16"];
     keys_mixed_up: KeysMixedUp by ["I10"];
     stale_status: StaleStatus by ["I4"];

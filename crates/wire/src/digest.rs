@@ -1,12 +1,14 @@
 //! Stable hashes. Their values are written to the journal, so they must never change.
 //!
-//! The hash is FNV-1a with 64 bits (offset basis `cbf29ce484222325`, prime `100000001b3`), as in
-//! the IETF draft by Fowler, Noll, Vo and Eastlake. It does not withstand somebody who looks for
-//! collisions, and need not: a collision of keys costs a publisher some parallelism of his own
-//! events, and one of requests needs the same idempotency key too.
+//! Keys and requests are hashed by FNV-1a with 64 bits (offset basis `cbf29ce484222325`, prime
+//! `100000001b3`), as in the IETF draft by Fowler, Noll, Vo and Eastlake; what is in events by
+//! [`of_bytes`], which is faster. Neither withstands somebody who looks for collisions, and need
+//! not: a collision of keys costs a publisher some parallelism of his own events, one of requests
+//! needs the same idempotency key too, and one of batches the same producer and number.
 
 use handfast_core::command::BeginRequest;
-use handfast_core::ids::KeyHash;
+use handfast_core::event::EventRequest;
+use handfast_core::ids::{Digest, KeyHash};
 use handfast_core::record::ParticipantKind;
 
 use crate::event;
@@ -44,6 +46,41 @@ impl Fnv {
     }
 }
 
+/// What [`of_bytes`] starts from, and multiplies with: odd, and with bits all over.
+const SEED: u64 = 0xd6e8_feb8_6659_fd93;
+const MULTIPLIER: u64 = 0x9e37_79b9_7f4a_7c15;
+
+/// Takes another number into a hash.
+pub(crate) fn mix(hash: u64, number: u64) -> u64 {
+    let wide = u128::from(hash ^ number) * u128::from(MULTIPLIER);
+    wide as u64 ^ (wide >> 64) as u64
+}
+
+/// A hash of bytes, eight at a time: several times as fast as FNV, for what every publish has to be
+/// hashed for. `kind` keeps apart what the same bytes may stand for.
+pub(crate) fn of_bytes(kind: u32, bytes: &[u8]) -> u64 {
+    let mut hash = mix(SEED ^ u64::from(kind), bytes.len() as u64);
+    let (words, rest) = bytes.as_chunks::<8>();
+    for word in words {
+        hash = mix(hash, u64::from_le_bytes(*word));
+    }
+    let mut last = [0; 8];
+    last[..rest.len()].copy_from_slice(rest);
+    mix(hash, u64::from_le_bytes(last))
+}
+
+/// The digest of a batch for its producer's number: over its events in their order, with their
+/// topics. Of each event what [`event::digest`] takes.
+#[must_use]
+pub fn of_publish(events: &[EventRequest]) -> Digest {
+    let mut hash = mix(SEED, events.len() as u64);
+    for event in events {
+        hash = mix(hash, of_bytes(0, event.topic.as_str().as_bytes()));
+        hash = mix(hash, event::digest(&event.body));
+    }
+    Digest(hash)
+}
+
 /// The hash of an ordering key: FNV-1a 64 over its UTF-8 bytes.
 #[must_use]
 pub fn key_hash(key: &str) -> KeyHash {
@@ -55,7 +92,8 @@ pub fn key_hash(key: &str) -> KeyHash {
 /// with their topics, and the subscriptions and offsets of its acknowledgements.
 ///
 /// Left out is what a repetition may change: the id, the key itself, the deadline, what the caller
-/// waits for, `detached`, the attempts of deliveries, and the order of attributes in an event.
+/// waits for, `detached`, the attempts of deliveries, and of an event its `time` and the order of its
+/// attributes.
 #[must_use]
 pub fn of_begin(request: &BeginRequest) -> u64 {
     let mut hash = Fnv::new().text(b"handfast begin 1").number(u64::from(request.commit.is_some()));
@@ -96,5 +134,14 @@ mod tests {
         assert_eq!(key_hash(""), KeyHash(0xcbf2_9ce4_8422_2325));
         assert_eq!(key_hash("a"), KeyHash(0xaf63_dc4c_8601_ec8c));
         assert_eq!(key_hash("foobar"), KeyHash(0x8594_4171_f739_67e8));
+    }
+
+    /// As the same few lines in another language give them.
+    #[test]
+    fn the_hash_of_bytes_never_changes() {
+        assert_eq!(of_bytes(0, b""), 0xd79b_0957_4bb4_eca3);
+        assert_eq!(of_bytes(0, b"\0"), 0x515e_bb6d_4e54_ea37);
+        assert_eq!(of_bytes(7, b"foobar"), 0xd11a_264d_75f1_16a5);
+        assert_eq!(of_bytes(7, b"a batch of events"), 0x7bdf_12ac_abc9_2dfd);
     }
 }

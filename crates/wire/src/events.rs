@@ -11,7 +11,7 @@ use tonic::Status;
 
 use crate::v1::publish_reply::Result as PublishAnswer;
 use crate::v1::start::From as Place;
-use crate::{Malformed, event, ids, raw, status, v1};
+use crate::{Malformed, digest, event, ids, raw, status, v1};
 
 /// Where to start in a topic, as it was asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -195,8 +195,9 @@ pub fn publish(request: raw::PublishRequest) -> Result<Command, Refusal> {
         return Err(Malformed::missing("events").into());
     }
     ids::at_most("events", length, BATCH_ITEMS)?;
-    let events = request.events.into_iter().map(new_event).collect::<Result<_, _>>()?;
-    Ok(Command::Publish { producer, sequence: request.sequence, events })
+    let events: Vec<_> = request.events.into_iter().map(new_event).collect::<Result<_, _>>()?;
+    let digest = digest::of_publish(&events);
+    Ok(Command::Publish { producer, sequence: request.sequence, digest, events })
 }
 
 /// One batch of PublishStream; without one it is refused.

@@ -70,6 +70,7 @@ pub fn grpc_code(code: Code) -> tonic::Code {
         | Code::UnknownSubscription
         | Code::UnknownDeadLetter => tonic::Code::NotFound,
         Code::KeyConflict
+        | Code::SequenceConflict
         | Code::AlreadyEnlisted
         | Code::TopicExists
         | Code::SubscriptionExists => tonic::Code::AlreadyExists,

@@ -8,7 +8,9 @@ use handfast_core::command::{
     BeginRequest, BranchRequest, Caller, Command, CommitRequest, Start, Vote, Wait,
 };
 use handfast_core::event::{DeliveryRef, EventRequest, StoredEvent};
-use handfast_core::ids::{Name, Now, Offset, ProducerId, SessionId, StateId, TransactionId};
+use handfast_core::ids::{
+    Digest, Name, Now, Offset, ProducerId, SessionId, StateId, TransactionId,
+};
 use handfast_core::input::Input;
 use handfast_core::limits::Limits;
 use handfast_core::output::{Fetch, Output, ToService, Wanted};
@@ -122,7 +124,8 @@ impl World {
     pub(crate) fn publish(&mut self, count: usize) {
         let events = (0..count).map(|_| self.event()).collect();
         let (producer, sequence) = (ProducerId(1), self.next);
-        self.command(CLIENT, Command::Publish { producer, sequence, events });
+        let digest = Digest(sequence);
+        self.command(CLIENT, Command::Publish { producer, sequence, digest, events });
         self.settle();
     }
 

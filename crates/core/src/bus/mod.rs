@@ -260,8 +260,8 @@ impl Bus {
             Command::AlterTopic { name, settings } => self.alter_topic(call, name, settings)?,
             Command::DeleteTopic { name } => self.delete_topic(call, &name)?,
             Command::ListTopics => self.list_topics(call),
-            Command::Publish { producer, sequence, events } => {
-                self.publish(call, producer, sequence, events)?
+            Command::Publish { producer, sequence, digest, events } => {
+                self.publish(call, (producer, sequence), digest, events)?
             }
             Command::CreateSubscription { name, topic, start, settings } => {
                 self.create_subscription(call, &name, &topic, start, settings)?

@@ -1,22 +1,25 @@
-//! What is remembered of producers, so that a batch that is sent twice is published once.
+//! What is remembered of producers, so that a batch that is sent twice is published once, and so
+//! that a number stands for one batch only.
 
-use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
 use alloc::vec::Vec;
 
 use hashbrown::HashMap;
 
-use crate::ids::{Lsn, ProducerId};
-use crate::limits::Limits;
+use crate::ids::{Digest, Lsn, ProducerId};
+use crate::limits::{Limits, PRODUCER_BATCHES, REMEMBERED_BATCHES};
 use crate::record::{ProducerRestated, Published};
 
-/// Most runs of sequence numbers that are kept of one producer. Only refused batches make runs.
-const RUNS: usize = 1_024;
+/// Batches that are remembered of every producer, however much is remembered of others.
+const LEAST: usize = 16;
 
 /// One producer.
 #[derive(Clone, Debug, Default)]
 struct Producer {
-    /// First and last number of each run of accepted batches, ascending.
-    runs: Vec<(u64, u64)>,
+    /// Which of the numbers below this were used, and for what, is not known any more.
+    floor: u64,
+    /// Accepted batches from there on, ascending by number.
+    batches: VecDeque<(u64, Digest)>,
     /// Unix time in milliseconds of its last accepted batch.
     wall_ms: u64,
     /// When it is forgotten; none: it was only seen in the log so far.
@@ -27,31 +30,41 @@ struct Producer {
 #[derive(Clone, Debug, Default)]
 pub(super) struct Producers {
     known: BTreeMap<ProducerId, Producer>,
+    /// Batches that are remembered, of all of them.
+    batches: usize,
     /// When to forget whom.
     idle: BTreeSet<(u64, ProducerId)>,
     /// Seen in the log only: their time starts with the first tick.
     unseen: Vec<ProducerId>,
     /// Batches that are not durable yet. Only looked up.
-    under_way: HashMap<(ProducerId, u64), Lsn>,
+    under_way: HashMap<(ProducerId, u64), (Lsn, Digest)>,
 }
 
-/// What is known of a batch.
+/// What is known of a batch's number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Seen {
-    /// It is new.
+    /// It is free.
     New,
-    /// It was published by this record; zero: durable.
-    At(Lsn),
+    /// This very batch was published by this record; zero: durable.
+    Same(Lsn),
+    /// Another batch was published under it.
+    Other,
+    /// It is below all that are remembered: nobody knows what it stands for.
+    Forgotten,
 }
 
 impl Producers {
-    /// Whether a batch was published before.
-    pub(super) fn seen(&self, producer: ProducerId, sequence: u64) -> Seen {
-        if let Some(lsn) = self.under_way.get(&(producer, sequence)) {
-            return Seen::At(*lsn);
+    /// What a number stands for.
+    pub(super) fn seen(&self, producer: ProducerId, sequence: u64, digest: Digest) -> Seen {
+        let is = |lsn, known| if known == digest { Seen::Same(lsn) } else { Seen::Other };
+        if let Some((lsn, known)) = self.under_way.get(&(producer, sequence)) {
+            return is(*lsn, *known);
         }
-        let known = self.known.get(&producer).is_some_and(|p| p.contains(sequence));
-        if known { Seen::At(Lsn(0)) } else { Seen::New }
+        match self.known.get(&producer).map(|p| (p.find(sequence), sequence < p.floor)) {
+            Some((Some(known), _)) => is(Lsn(0), known),
+            Some((None, true)) => Seen::Forgotten,
+            Some((None, false)) | None => Seen::New,
+        }
     }
 
     /// Whether a batch of this producer can be remembered.
@@ -62,12 +75,12 @@ impl Producers {
     /// A batch was appended.
     pub(super) fn appended(
         &mut self,
-        producer: ProducerId,
-        sequence: u64,
+        (producer, sequence): (ProducerId, u64),
+        digest: Digest,
         lsn: Lsn,
         forget_ms: u64,
     ) {
-        self.under_way.insert((producer, sequence), lsn);
+        self.under_way.insert((producer, sequence), (lsn, digest));
         let known = self.known.entry(producer).or_default();
         if let Some(before) = known.forget_ms.replace(forget_ms) {
             self.idle.remove(&(before, producer));
@@ -77,18 +90,18 @@ impl Producers {
 
     /// The fold.
     pub(super) fn apply(&mut self, published: &Published) {
-        let producer = self.entry(published.producer);
-        producer.add((published.sequence, published.sequence));
-        producer.wall_ms = published.wall_ms;
+        self.add(published.producer, published.sequence, published.digest);
+        self.entry(published.producer).wall_ms = published.wall_ms;
     }
 
     /// The fold, of a checkpoint.
     pub(super) fn apply_restated(&mut self, restated: &ProducerRestated) {
-        let producer = self.entry(restated.producer);
-        for run in &restated.sequences {
-            producer.add(*run);
+        for (sequence, digest) in &restated.batches {
+            self.add(restated.producer, *sequence, *digest);
         }
+        let producer = self.entry(restated.producer);
         producer.wall_ms = producer.wall_ms.max(restated.wall_ms);
+        producer.floor = producer.floor.max(restated.floor);
     }
 
     /// A batch is durable.
@@ -103,7 +116,7 @@ impl Producers {
             && forget_ms <= now_ms
         {
             self.idle.remove(&(forget_ms, producer));
-            self.known.remove(&producer);
+            self.forget(producer);
         }
     }
 
@@ -114,10 +127,11 @@ impl Producers {
 
     /// The checkpoint's part.
     pub(super) fn restate(&self) -> Vec<ProducerRestated> {
-        let known = self.known.iter().filter(|(_, p)| !p.runs.is_empty());
+        let known = self.known.iter().filter(|(_, p)| !p.batches.is_empty());
         let restated = known.map(|(producer, p)| ProducerRestated {
             producer: *producer,
-            sequences: p.runs.clone(),
+            floor: p.floor,
+            batches: p.batches.iter().copied().collect(),
             wall_ms: p.wall_ms,
         });
         restated.collect()
@@ -131,7 +145,7 @@ impl Producers {
         unseen.sort_unstable_by_key(|id| (self.known.get(id).map_or(0, |p| p.wall_ms), *id));
         let over = self.known.len().saturating_sub(limits.producers).min(unseen.len());
         for producer in unseen.drain(..over) {
-            self.known.remove(&producer);
+            self.forget(producer);
         }
         let forget_ms = now_ms.saturating_add(limits.dedup_ms);
         for id in unseen {
@@ -148,25 +162,51 @@ impl Producers {
             Producer::default()
         })
     }
+
+    /// Remembers a batch. When there are too many the producer's own lowest number goes, so that
+    /// nobody who publishes much takes the memory of others.
+    fn add(&mut self, id: ProducerId, sequence: u64, digest: Digest) {
+        let room = self.batches < REMEMBERED_BATCHES;
+        let producer = self.entry(id);
+        let before = producer.batches.len();
+        producer.add(sequence, digest);
+        let most = if room { PRODUCER_BATCHES } else { before.clamp(LEAST, PRODUCER_BATCHES) };
+        producer.keep(most);
+        let after = producer.batches.len();
+        self.batches = self.batches + after - before;
+    }
+
+    fn forget(&mut self, id: ProducerId) {
+        if let Some(producer) = self.known.remove(&id) {
+            self.batches -= producer.batches.len();
+        }
+    }
 }
 
 impl Producer {
-    fn contains(&self, sequence: u64) -> bool {
-        let after = self.runs.partition_point(|(first, _)| *first <= sequence);
-        after > 0 && sequence <= self.runs[after - 1].1
+    /// What was published under a number.
+    fn find(&self, sequence: u64) -> Option<Digest> {
+        let at = self.batches.binary_search_by_key(&sequence, |(number, _)| *number).ok()?;
+        Some(self.batches[at].1)
     }
 
-    /// Adds a run and joins what touches it.
-    fn add(&mut self, (mut first, mut last): (u64, u64)) {
-        let from = self.runs.partition_point(|(_, l)| l.saturating_add(1) < first);
-        let to = self.runs.partition_point(|(f, _)| *f <= last.saturating_add(1));
-        if from < to {
-            first = first.min(self.runs[from].0);
-            last = last.max(self.runs[to - 1].1);
+    /// Numbers mostly rise, so its place is found from the end. What a number stands for never
+    /// changes.
+    fn add(&mut self, sequence: u64, digest: Digest) {
+        let higher = self.batches.iter().rev().take_while(|(number, _)| *number > sequence).count();
+        let at = self.batches.len() - higher;
+        let known = at.checked_sub(1).is_some_and(|before| self.batches[before].0 == sequence);
+        if !known && sequence >= self.floor {
+            self.batches.insert(at, (sequence, digest));
         }
-        self.runs.splice(from..to.max(from), [(first, last)]);
-        if self.runs.len() > RUNS {
-            self.runs.remove(0);
+    }
+
+    /// Forgets the lowest numbers beyond so many batches.
+    fn keep(&mut self, most: usize) {
+        while self.batches.len() > most {
+            if let Some((sequence, _)) = self.batches.pop_front() {
+                self.floor = sequence.saturating_add(1);
+            }
         }
     }
 }
@@ -175,22 +215,84 @@ impl Producer {
 mod tests {
     use super::*;
 
+    fn published(producer: u128, sequence: u64) -> Published {
+        Published {
+            producer: ProducerId(producer),
+            sequence,
+            digest: Digest(sequence * 3),
+            wall_ms: 0,
+            events: Vec::new(),
+        }
+    }
+
     #[test]
-    fn runs_join_and_the_oldest_go() {
-        let mut p = Producer::default();
-        for n in [5, 7, 6, 1, 9, 2] {
-            p.add((n, n));
+    fn a_number_stands_for_what_it_was_used_for() {
+        let mut all = Producers::default();
+        for n in [5, 7, 6, 1, 9, u64::MAX / 3] {
+            all.apply(&published(1, n));
         }
-        assert_eq!(p.runs, [(1, 2), (5, 7), (9, 9)]);
-        assert!(p.contains(6) && p.contains(1) && !p.contains(3) && !p.contains(8));
-        p.add((u64::MAX, u64::MAX));
-        p.add((0, 4));
-        assert_eq!(p.runs, [(0, 7), (9, 9), (u64::MAX, u64::MAX)]);
-        let mut p = Producer::default();
-        for n in 0..=RUNS as u64 {
-            p.add((2 * n, 2 * n));
+        let seen = |sequence, digest| all.seen(ProducerId(1), sequence, Digest(digest));
+        for n in [1, 5, 6, 7, 9, u64::MAX / 3] {
+            assert_eq!((seen(n, n * 3), seen(n, 2)), (Seen::Same(Lsn(0)), Seen::Other));
         }
-        assert_eq!(p.runs.len(), RUNS);
-        assert!(!p.contains(0) && p.contains(2));
+        // A gap is free, and so is what no higher number has pushed out.
+        for n in [0, 2, 4, 8, 10] {
+            assert_eq!(seen(n, n * 3), Seen::New);
+        }
+        assert_eq!(all.seen(ProducerId(2), 5, Digest(15)), Seen::New);
+        assert_eq!(all.batches, 6);
+    }
+
+    /// More than are remembered: the lowest numbers are refused from then on, used or not, because
+    /// "not known" is neither "published" nor "free".
+    #[test]
+    fn the_lowest_numbers_are_forgotten_and_never_free_again() {
+        let mut all = Producers::default();
+        for n in 0..PRODUCER_BATCHES as u64 + 10 {
+            all.apply(&published(1, 2 * n));
+        }
+        let seen = |sequence: u64| all.seen(ProducerId(1), sequence, Digest(sequence * 3));
+        assert_eq!(
+            (seen(0), seen(1), seen(18)),
+            (Seen::Forgotten, Seen::Forgotten, Seen::Forgotten)
+        );
+        assert_eq!((seen(20), seen(21)), (Seen::Same(Lsn(0)), Seen::New));
+        assert_eq!(all.batches, PRODUCER_BATCHES);
+        // A checkpoint says the same.
+        let mut again = Producers::default();
+        again.apply_restated(&all.restate()[0]);
+        assert_eq!(again.restate(), all.restate());
+        assert_eq!(again.batches, all.batches);
+        let seen = |sequence: u64| again.seen(ProducerId(1), sequence, Digest(sequence * 3));
+        assert_eq!(
+            (seen(17), seen(18), seen(20)),
+            (Seen::Forgotten, Seen::Forgotten, Seen::Same(Lsn(0)))
+        );
+    }
+
+    #[test]
+    fn all_together_are_bounded_and_each_keeps_a_few() {
+        let mut all = Producers::default();
+        let full = REMEMBERED_BATCHES / PRODUCER_BATCHES;
+        for producer in 0..full as u128 {
+            for n in 0..PRODUCER_BATCHES as u64 {
+                all.apply(&published(producer, n));
+            }
+        }
+        assert_eq!(all.batches, REMEMBERED_BATCHES);
+        let late = full as u128;
+        for n in 0..1_000 {
+            all.apply(&published(late, n));
+            all.apply(&published(0, PRODUCER_BATCHES as u64 + n));
+        }
+        assert_eq!(all.batches, REMEMBERED_BATCHES + LEAST);
+        assert_eq!(all.known[&ProducerId(late)].batches.len(), LEAST);
+        all.forget(ProducerId(1));
+        for n in 1_000..2_000 {
+            all.apply(&published(late, n));
+        }
+        assert_eq!(all.known[&ProducerId(late)].batches.len(), LEAST + 1_000);
+        let counted: usize = all.known.values().map(|p| p.batches.len()).sum();
+        assert_eq!(all.batches, counted);
     }
 }

@@ -8,8 +8,8 @@ use super::producers::Seen;
 use super::{Answer, Bus, Call};
 use crate::command::bytes_of_events;
 use crate::event::{Body, EventRequest, PlacedEvent};
-use crate::ids::{KeyHash, Offset, ProducerId, TopicId};
-use crate::limits::{BATCH_BYTES, BATCH_ITEMS, EVENT_BYTES};
+use crate::ids::{Digest, KeyHash, Offset, ProducerId, TopicId};
+use crate::limits::{BATCH_BYTES, BATCH_ITEMS, EVENT_BYTES, PRODUCER_BATCHES};
 use crate::output::Reply;
 use crate::record::{Published, Record};
 use crate::refusal::{Code, Refusal};
@@ -21,14 +21,26 @@ impl Bus {
     pub(super) fn publish(
         &mut self,
         call: &mut Call<'_>,
-        producer: ProducerId,
-        sequence: u64,
+        (producer, sequence): (ProducerId, u64),
+        digest: Digest,
         events: Vec<EventRequest>,
     ) -> Result<Answer, Refusal> {
-        match self.producers.seen(producer, sequence) {
-            Seen::At(lsn) => {
+        match self.producers.seen(producer, sequence, digest) {
+            Seen::Same(lsn) => {
                 let reply = Reply::Published { places: Vec::new(), repeated: true };
                 return Ok(Answer::after(lsn, reply));
+            }
+            // The refusal reveals the other batch, and waits for it like every refusal of the bus.
+            Seen::Other => {
+                let detail = format!("the number {sequence} was used for another batch");
+                return Err(Refusal::new(Code::SequenceConflict, detail));
+            }
+            Seen::Forgotten => {
+                let detail = format!(
+                    "the number {sequence} is below the last {PRODUCER_BATCHES} of this producer \
+                     that are remembered: it may have been used for this batch, another one or none"
+                );
+                return Err(Refusal::new(Code::SequenceConflict, detail));
             }
             Seen::New => {}
         }
@@ -60,10 +72,10 @@ impl Bus {
             .collect();
         let places = events.iter().map(|event| (event.topic, event.offset)).collect();
         let wall_ms = call.now.wall_ms;
-        let record = Record::Published(Published { producer, sequence, wall_ms, events });
+        let record = Record::Published(Published { producer, sequence, digest, wall_ms, events });
         let lsn = self.append(call.effects, record);
         let forget_ms = call.now.mono_ms.saturating_add(call.limits.dedup_ms);
-        self.producers.appended(producer, sequence, lsn, forget_ms);
+        self.producers.appended((producer, sequence), digest, lsn, forget_ms);
         Ok(Answer::after(lsn, Reply::Published { places, repeated: false }))
     }
 

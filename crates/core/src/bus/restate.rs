@@ -9,6 +9,8 @@ use crate::record::{Record, TopicRestated};
 
 /// Most producers in one record.
 const PRODUCERS: usize = 1_000;
+/// Most batches of producers in one record, unless one alone has more: about a megabyte.
+const BATCHES: usize = 65_536;
 
 impl Bus {
     /// The bus's part of a checkpoint: records that, applied to an empty bus, make it again
@@ -26,8 +28,22 @@ impl Bus {
         for subscription in self.subscriptions.values().filter(|s| s.exists) {
             out.push(Record::SubscriptionRestated(Box::new(subscription.facts.restate())));
         }
-        for producers in self.producers.restate().chunks(PRODUCERS) {
-            out.push(Record::ProducersRestated(producers.to_vec()));
+        self.restate_producers(out);
+    }
+
+    fn restate_producers(&self, out: &mut Vec<Record>) {
+        let (mut together, mut batches) = (Vec::new(), 0);
+        for producer in self.producers.restate() {
+            let more = producer.batches.len();
+            if together.len() == PRODUCERS || (batches + more > BATCHES && batches > 0) {
+                out.push(Record::ProducersRestated(core::mem::take(&mut together)));
+                batches = 0;
+            }
+            batches += more;
+            together.push(producer);
+        }
+        if !together.is_empty() {
+            out.push(Record::ProducersRestated(together));
         }
     }
 

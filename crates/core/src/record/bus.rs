@@ -6,7 +6,7 @@ use alloc::vec::Vec;
 #[cfg(doc)]
 use super::Record;
 use crate::event::{OffsetRange, PlacedEvent};
-use crate::ids::{Name, Offset, ProducerId, SubscriptionId, TopicId};
+use crate::ids::{Digest, Name, Offset, ProducerId, SubscriptionId, TopicId};
 
 /// See [`Record::Published`].
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -15,6 +15,8 @@ pub struct Published {
     pub producer: ProducerId,
     /// The producer's number of this batch.
     pub sequence: u64,
+    /// Of what the batch says; left out of it are the events' times (see `docs/format.md`).
+    pub digest: Digest,
     /// Unix time in milliseconds.
     pub wall_ms: u64,
     /// The events; their bytes are always here.

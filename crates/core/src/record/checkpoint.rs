@@ -8,7 +8,8 @@ use super::bus::{DeadLettered, SubscriptionCreated, TopicCreated};
 use super::transaction::{Begin, Decision, IdempotencyKey, Note, Updater};
 use crate::event::OffsetRange;
 use crate::ids::{
-    Lsn, Name, Offset, OpeningId, ProducerId, StoreId, SubscriptionId, TopicId, TransactionId,
+    Digest, Lsn, Name, Offset, OpeningId, ProducerId, StoreId, SubscriptionId, TopicId,
+    TransactionId,
 };
 
 /// See [`Record::CheckpointStart`].
@@ -110,8 +111,10 @@ pub struct TopicRestated {
 pub struct ProducerRestated {
     /// Who.
     pub producer: ProducerId,
-    /// Batches that were accepted: first and last number of each run, ascending.
-    pub sequences: Vec<(u64, u64)>,
+    /// What numbers below this stood for is not known any more.
+    pub floor: u64,
+    /// Batches that were accepted, ascending by number, each with its digest.
+    pub batches: Vec<(u64, Digest)>,
     /// Unix time in milliseconds of its last batch.
     pub wall_ms: u64,
 }

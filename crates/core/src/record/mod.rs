@@ -199,7 +199,7 @@ impl Record {
                     256 + r.acknowledged.len() as u64 * 24 + r.retried.len() as u64 * 10 + dead
                 }
                 Self::ProducersRestated(producers) => {
-                    producers.iter().map(|p| 64 + p.sequences.len() as u64 * 24).sum()
+                    producers.iter().map(|p| 64 + p.batches.len() as u64 * 24).sum()
                 }
                 Self::KeysEnded(keys) | Self::KeysRestated(keys) => {
                     keys.iter().map(|k| 64 + k.key.key.len() as u64).sum()

@@ -2,8 +2,8 @@
 
 use handfast_core::event::{Body, OffsetRange, PlacedEvent, StagedEvent};
 use handfast_core::ids::{
-    KeyHash, Lsn, Name, Offset, OpeningId, ProducerId, StateId, StoreId, SubscriptionId, TopicId,
-    TransactionId,
+    Digest, KeyHash, Lsn, Name, Offset, OpeningId, ProducerId, StateId, StoreId, SubscriptionId,
+    TopicId, TransactionId,
 };
 use handfast_core::record::{
     Decision, Finished, IdempotencyKey, LocalItems, Note, Participant, ParticipantKind, Reason,
@@ -68,7 +68,8 @@ wide_id!(
     OpeningId(u128),
     StateId(u128),
     ProducerId(u128),
-    KeyHash(u64)
+    KeyHash(u64),
+    Digest(u64)
 );
 
 impl Codec for Name {

@@ -73,7 +73,7 @@ fields!(Begin { id, wall_ms, deadline_ms, key, participants, local });
 fields!(Commit { id, previous, wall_ms, updaters, read_only, acknowledged, events });
 fields!(Abort { id, previous, wall_ms, reason });
 fields!(End { id, previous, wall_ms, committed, heuristic, finished });
-fields!(Published { producer, sequence, wall_ms, events });
+fields!(Published { producer, sequence, digest, wall_ms, events });
 fields!(TopicCreated { topic, name, settings, wall_ms });
 fields!(TopicAltered { topic, settings });
 fields!(TopicDeleted { topic, gone });
@@ -102,5 +102,5 @@ fields!(TransactionRestated {
 });
 fields!(SubscriptionRestated { created, deleting, acknowledged, gap, dead, retried });
 fields!(TopicRestated { created, deleting, start, end, bytes });
-fields!(ProducerRestated { producer, sequences, wall_ms });
+fields!(ProducerRestated { producer, floor, batches, wall_ms });
 fields!(KeyRestated { key, id, committed, wall_ms });

@@ -86,7 +86,7 @@ fn every_reason_code_has_its_own_number() {
 #[test]
 fn bodies_are_slices_of_what_was_read() {
     use handfast_core::event::{Body, PlacedEvent};
-    use handfast_core::ids::{Offset, ProducerId, TopicId};
+    use handfast_core::ids::{Digest, Offset, ProducerId, TopicId};
     use handfast_core::record::Published;
     let event = PlacedEvent {
         topic: TopicId(1),
@@ -94,8 +94,8 @@ fn bodies_are_slices_of_what_was_read() {
         key: None,
         body: Body::Here(Bytes::from_static(b"an event")),
     };
-    let record =
-        Published { producer: ProducerId(3), sequence: 4, wall_ms: 5, events: vec![event] };
+    let (producer, digest, events) = (ProducerId(3), Digest(6), vec![event]);
+    let record = Published { producer, sequence: 4, digest, wall_ms: 5, events };
     let bytes = Bytes::from(encoded(&Record::Published(record)));
     let Ok(Record::Published(read)) = decode(bytes.clone()) else { panic!("it was published") };
     let Body::Here(body) = &read.events[0].body else { panic!("the body is there") };

@@ -18,14 +18,17 @@ macro_rules! pages {
 }
 
 pages! {
-    "aborted" "already_enlisted" "arriving_bytes_full" "client_gone" "closed" "contradicting_outcome"
-    "contradicting_vote" "coordinator_restarted" "damaged" "database_refused" "deadline_passed" "deleting" "delivery_expired"
-    "delivery_staged" "draining" "incomplete" "invalid_argument" "invalid_deadline" "key_conflict"
-    "limit_reached" "local_transaction" "malformed" "marker_not_written" "no_space" "not_a_participant"
+    "aborted" "already_enlisted" "arriving_bytes_full" "client_gone" "closed"
+    "contradicting_outcome" "contradicting_vote" "coordinator_restarted" "damaged"
+    "database_refused" "deadline_passed" "deleting" "delivery_expired" "delivery_staged" "draining"
+    "incomplete" "invalid_argument" "invalid_deadline" "key_conflict" "limit_reached"
+    "local_transaction" "malformed" "marker_not_written" "no_space" "not_a_participant"
     "not_attached" "not_committed_locally" "not_subscribed" "not_supported" "offset_out_of_range"
-    "operator" "pending" "staged_bytes_full" "subscription_exists" "too_large" "too_many"
-    "too_many_calls" "too_many_producers" "too_many_streams" "too_many_transactions" "too_slow" "topic_exists" "topic_full" "unfinished" "unknown_database" "unknown_dead_letter"
-    "unknown_subscription" "unknown_topic" "unknown_transaction" "voted_no" "wrong_database" "wrong_state"
+    "operator" "pending" "sequence_conflict" "staged_bytes_full" "subscription_exists" "too_large"
+    "too_many" "too_many_calls" "too_many_producers" "too_many_streams" "too_many_transactions"
+    "too_slow" "topic_exists" "topic_full" "unfinished" "unknown_database" "unknown_dead_letter"
+    "unknown_subscription" "unknown_topic" "unknown_transaction" "voted_no" "wrong_database"
+    "wrong_state"
 }
 
 const HELP: &str =

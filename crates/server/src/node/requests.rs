@@ -100,14 +100,14 @@ mod tests {
     use bytes::Bytes;
     use futures_util::FutureExt;
     use handfast_core::event::EventRequest;
-    use handfast_core::ids::{Name, ProducerId};
+    use handfast_core::ids::{Digest, Name, ProducerId};
 
     use super::*;
 
     fn publish(bytes: usize) -> Command {
         let (topic, body) = (Name::new("t").expect("a name"), Bytes::from(vec![0; bytes]));
         let events = vec![EventRequest { topic, key: None, body }];
-        Command::Publish { producer: ProducerId(1), sequence: 1, events }
+        Command::Publish { producer: ProducerId(1), sequence: 1, digest: Digest(1), events }
     }
 
     #[test]

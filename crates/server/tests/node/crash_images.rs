@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
 use handfast_core::command::{Command, Wait};
-use handfast_core::ids::{Offset, ProducerId, TopicId, TransactionId};
+use handfast_core::ids::{Digest, Offset, ProducerId, TopicId, TransactionId};
 use handfast_core::output::{Fetch, PublicState, Reply, Wanted};
 use handfast_journal::Options;
 use handfast_journal::files::crash::{CrashDisk, Image, Snapshot};
@@ -72,6 +72,7 @@ async fn history() -> Vec<Cut> {
         let publish = Command::Publish {
             producer: ProducerId(1),
             sequence: start,
+            digest: Digest(start),
             events: vec![event("t", 1_000_000 + start)],
         };
         batch.push((1_000_000 + start, publish));

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use handfast_core::command::{Command, Start};
 use handfast_core::event::EventRequest;
-use handfast_core::ids::{Offset, ProducerId, TopicId};
+use handfast_core::ids::{Digest, Offset, ProducerId, TopicId};
 use handfast_core::output::{Fetch, Reply, Wanted};
 use handfast_core::record::SubscriptionSettings;
 use handfast_core::refusal::Code;
@@ -23,7 +23,8 @@ fn options() -> NodeOptions {
 
 async fn publish(node: &Node, topic: &str, sequence: u64) {
     let events = vec![EventRequest { body: vec![7; 20_000].into(), ..event(topic, sequence) }];
-    let command = Command::Publish { producer: ProducerId(9), sequence, events };
+    let (producer, digest) = (ProducerId(9), Digest(sequence));
+    let command = Command::Publish { producer, sequence, digest, events };
     let reply = call(node, command).await;
     assert!(matches!(reply, Reply::Published { .. }), "{reply:?}");
 }

@@ -4,7 +4,7 @@
 use bytes::Bytes;
 use handfast_core::command::{BeginRequest, Command, Start, Wait};
 use handfast_core::event::EventRequest;
-use handfast_core::ids::{ProducerId, StateId};
+use handfast_core::ids::{Digest, ProducerId, StateId};
 use handfast_core::limits::{EVENT_BYTES, Limits};
 use handfast_core::output::{Reply, ToService};
 use handfast_core::record::SubscriptionSettings;
@@ -31,7 +31,8 @@ async fn publishers_with_more_under_way_than_there_is_room_for_wait_and_are_not_
     let large = event(EVENT_BYTES, 0);
     let publish = |sequence| {
         let events = vec![large.clone(); 8];
-        (sequence, Command::Publish { producer: ProducerId(1), sequence, events })
+        let (producer, digest) = (ProducerId(1), Digest(sequence));
+        (sequence, Command::Publish { producer, sequence, digest, events })
     };
     // 240 MiB at once.
     sender.send((1..=BATCHES).map(publish).collect()).await.unwrap();
@@ -147,7 +148,8 @@ async fn a_subscriber_that_reads_nothing_holds_a_bounded_share_and_delays_nobody
     let mut seen = Vec::new();
     for number in 0..EVENTS {
         let events = vec![event(BYTES, number)];
-        let publish = Command::Publish { producer: ProducerId(1), sequence: number + 1, events };
+        let (producer, sequence, digest) = (ProducerId(1), number + 1, Digest(number));
+        let publish = Command::Publish { producer, sequence, digest, events };
         let reply = call(&node, publish).await;
         assert!(matches!(reply, Reply::Published { .. }), "{reply:?}");
         while seen.len() <= usize::try_from(number).unwrap() {

@@ -2,7 +2,7 @@
 //! what is needed, and what is needed stays readable.
 
 use handfast_core::command::{BeginRequest, BranchRequest, Command};
-use handfast_core::ids::{Offset, ProducerId};
+use handfast_core::ids::{Digest, Offset, ProducerId};
 use handfast_core::output::{Fetch, Reply, Wanted};
 use handfast_core::record::{Participant, ParticipantKind, TopicSettings};
 use handfast_core::view::TopicView;
@@ -29,7 +29,8 @@ async fn publish(node: &Node, topic: &str, sequence: u64, count: usize) {
     let mut large = event(topic, sequence);
     large.body = vec![7; EVENT_BYTES].into();
     let events = vec![large; count];
-    let command = Command::Publish { producer: ProducerId(9), sequence, events };
+    let (producer, digest) = (ProducerId(9), Digest(sequence));
+    let command = Command::Publish { producer, sequence, digest, events };
     let reply = call(node, command).await;
     assert!(matches!(reply, Reply::Published { .. }), "{reply:?}");
 }

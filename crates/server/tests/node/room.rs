@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use handfast_core::command::{Command, Start};
 use handfast_core::event::EventRequest;
-use handfast_core::ids::{Offset, ProducerId};
+use handfast_core::ids::{Digest, Offset, ProducerId};
 use handfast_core::output::Reply;
 use handfast_core::record::{SubscriptionSettings, TopicSettings};
 use handfast_core::refusal::Code;
@@ -25,7 +25,8 @@ fn event(topic: &str, bytes: usize) -> EventRequest {
 /// Publishes one event; says with what it was refused.
 async fn publish(node: &Node, topic: &str, sequence: u64, bytes: usize) -> Result<(), Code> {
     let events = vec![event(topic, bytes)];
-    match call(node, Command::Publish { producer: ProducerId(9), sequence, events }).await {
+    let (producer, digest) = (ProducerId(9), Digest(sequence));
+    match call(node, Command::Publish { producer, sequence, digest, events }).await {
         Reply::Published { .. } => Ok(()),
         Reply::Refused(refusal) => Err(refusal.code),
         other => panic!("{other:?}"),

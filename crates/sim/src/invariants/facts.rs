@@ -88,8 +88,8 @@ pub enum Asked {
     Extend(TransactionId),
     /// Commit, abort, status or show.
     About(TransactionId),
-    /// Publish.
-    Publish(u128, u64),
+    /// Publish: by whom, under which number, and what.
+    Publish(u128, u64, Vec<Bytes>),
     /// Acknowledge.
     Acknowledge(Vec<DeliveryRef>),
     /// Anything else.
@@ -123,8 +123,8 @@ pub struct Facts {
     pub truncated: BTreeMap<TopicId, Vec<(Lsn, Offset)>>,
     /// Transactions that were begun under each key.
     pub keys: BTreeMap<String, Vec<TransactionId>>,
-    /// Batches in the log.
-    pub batches: BTreeMap<(u128, u64), Lsn>,
+    /// Batches in the log, by their number. A number that is forgotten may be used again.
+    pub batches: BTreeMap<(u128, u64), Vec<Lsn>>,
     /// What was asked, by transaction. Only of this run of the server.
     pub intents: BTreeMap<TransactionId, Intent>,
     /// Transactions that were begun before the last restart.
@@ -163,6 +163,26 @@ impl Facts {
     pub fn record(&self, lsn: Lsn) -> Option<&Record> {
         let at = usize::try_from(lsn.0.checked_sub(1)?).ok()?;
         self.log.get(at).map(|record| &**record)
+    }
+
+    /// Where the batch with these events is that was published under a number.
+    #[must_use]
+    pub fn batch(&self, number: (u128, u64), bodies: &[Bytes]) -> Option<Lsn> {
+        let says = |lsn: &&Lsn| match self.record(**lsn) {
+            Some(Record::Published(published)) => {
+                let of = |body: &Body| match body {
+                    Body::Here(body) => Some(body.clone()),
+                    Body::InBegin { .. } => None,
+                };
+                published
+                    .events
+                    .iter()
+                    .map(|event| of(&event.body))
+                    .eq(bodies.iter().cloned().map(Some))
+            }
+            _ => false,
+        };
+        self.batches.get(&number)?.iter().rev().find(says).copied()
     }
 
     /// The decision that is on disk: true for COMMIT.
@@ -279,7 +299,8 @@ impl Facts {
                 chain.last = lsn;
             }
             Record::Published(published) => {
-                self.batches.insert((published.producer.0, published.sequence), lsn);
+                let number = (published.producer.0, published.sequence);
+                self.batches.entry(number).or_default().push(lsn);
                 for event in &published.events {
                     let Body::Here(body) = &event.body else { continue };
                     let (key, body) = (event.key, body.clone());
@@ -398,7 +419,10 @@ impl Facts {
             }
             Command::Extend { id, .. } => Asked::Extend(*id),
             Command::Status { id, .. } | Command::Show { id } => Asked::About(*id),
-            Command::Publish { producer, sequence, .. } => Asked::Publish(producer.0, *sequence),
+            Command::Publish { producer, sequence, events, .. } => {
+                let bodies = events.iter().map(|event| event.body.clone()).collect();
+                Asked::Publish(producer.0, *sequence, bodies)
+            }
             Command::Acknowledge { deliveries } => Asked::Acknowledge(deliveries.clone()),
             Command::Attach { service, state_id, .. } => {
                 self.attached.insert(caller.session, (service.clone(), *state_id));

@@ -19,7 +19,7 @@ use super::{Facts, Invariant, Seen, ensure};
 pub(super) struct Durability {
     committed: BTreeSet<TransactionId>,
     begun: BTreeSet<TransactionId>,
-    published: BTreeSet<(u128, u64)>,
+    published: BTreeSet<(u128, u64, Vec<Bytes>)>,
     acknowledged: BTreeSet<(SubscriptionId, Offset)>,
     delivered: BTreeMap<(TopicId, Offset), Bytes>,
 }
@@ -71,8 +71,12 @@ impl Durability {
                 {
                     self.begun.insert(*id);
                 }
-                (Some(Asked::Publish(producer, sequence)), Reply::Published { .. }) => {
-                    self.published.insert((*producer, *sequence));
+                (Some(Asked::Publish(producer, sequence, bodies)), Reply::Published { .. }) => {
+                    let number = (*producer, *sequence);
+                    ensure(facts.batch(number, bodies).is_some(), || {
+                        format!("batch {number:?} was acknowledged, and the log has another one")
+                    })?;
+                    self.published.insert((*producer, *sequence, bodies.clone()));
                 }
                 (Some(Asked::Acknowledge(all)), Reply::Acknowledged { refused }) => {
                     let refused: BTreeSet<_> = refused.iter().map(|(d, _)| *d).collect();
@@ -102,9 +106,9 @@ impl Durability {
             let begun = facts.chains.get(id).is_some_and(|chain| chain.begin.is_some());
             ensure(begun, || format!("BEGIN of {id} was told and is lost"))?;
         }
-        for batch in &self.published {
-            ensure(facts.batches.contains_key(batch), || {
-                format!("batch {batch:?} was acknowledged and is lost")
+        for (producer, sequence, bodies) in &self.published {
+            ensure(facts.batch((*producer, *sequence), bodies).is_some(), || {
+                format!("batch {sequence} of {producer} was acknowledged and is lost")
             })?;
         }
         for done in &self.acknowledged {

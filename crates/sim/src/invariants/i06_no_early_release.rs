@@ -128,10 +128,18 @@ fn reply_released(facts: &Facts, reply: &Reply, asked: Option<&Asked>) -> Result
                 begun.filter_map(|id| facts.chains.get(id)?.begin).any(|lsn| facts.is_durable(lsn));
             ensure(durable, || format!("a conflict of key {key} is told before it is durable"))
         }
-        (Some(Asked::Publish(producer, sequence)), Reply::Published { .. }) => {
-            let lsn = facts.batches.get(&(*producer, *sequence));
-            ensure(lsn.is_none_or(|lsn| facts.is_durable(*lsn)), || {
+        (Some(Asked::Publish(producer, sequence, bodies)), Reply::Published { .. }) => {
+            let lsn = facts.batch((*producer, *sequence), bodies);
+            ensure(lsn.is_none_or(|lsn| facts.is_durable(lsn)), || {
                 format!("batch {sequence} of {producer} is acknowledged before it is durable")
+            })
+        }
+        (Some(Asked::Publish(producer, sequence, _)), Reply::Refused(refusal))
+            if refusal.code == Code::SequenceConflict =>
+        {
+            let used = facts.batches.get(&(*producer, *sequence)).into_iter().flatten();
+            ensure(used.copied().any(|lsn| facts.is_durable(lsn)), || {
+                format!("a conflict of batch {sequence} of {producer} is told before it is durable")
             })
         }
         (Some(Asked::Acknowledge(all)), Reply::Acknowledged { refused }) => {

@@ -1,8 +1,9 @@
 //! Publishers: batches outside of transactions, sent again with the same number until answered.
+//! Now and then one takes a number that it has used for another batch.
 
 use handfast_core::command::Command;
 use handfast_core::event::EventRequest;
-use handfast_core::ids::{KeyHash, ProducerId, SessionId};
+use handfast_core::ids::{Digest, KeyHash, ProducerId, SessionId};
 use handfast_core::output::Reply;
 
 use super::{Down, Peer, World, numbered, setup};
@@ -60,7 +61,8 @@ impl World {
         let now_ms = self.now.mono_ms;
         if self.publishers[at].pending.is_none() && !self.healing {
             let events = self.new_events(2);
-            self.publishers[at].sequence += 1;
+            let is_mistaken = self.publishers[at].sequence > 0 && self.rng.percent(8);
+            self.publishers[at].sequence += u64::from(!is_mistaken);
             self.publishers[at].pending = Some((events, now_ms, None));
         }
         let publisher = &mut self.publishers[at];
@@ -71,8 +73,9 @@ impl World {
         }
         if request.is_none() {
             let (producer, sequence) = (publisher.producer, publisher.sequence);
-            let events = events.clone();
-            let request = self.send(session, Command::Publish { producer, sequence, events });
+            let (events, digest) = (events.clone(), digest(events));
+            let publish = Command::Publish { producer, sequence, digest, events };
+            let request = self.send(session, publish);
             if let Some(pending) = &mut self.publishers[at].pending {
                 pending.2 = Some(request);
             }
@@ -97,4 +100,10 @@ impl World {
             }
         }
     }
+}
+
+/// Of what a batch says; every event here has bytes of its own.
+fn digest(events: &[EventRequest]) -> Digest {
+    let bytes = events.iter().flat_map(|event| event.body.iter());
+    Digest(bytes.fold(1, |hash: u64, byte| hash.wrapping_mul(1_099_511_628_211) ^ u64::from(*byte)))
 }

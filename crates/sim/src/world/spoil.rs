@@ -3,7 +3,7 @@
 
 use handfast_core::command::{Caller, Command, Vote};
 use handfast_core::event::{Delivery, DeliveryRef};
-use handfast_core::ids::{DeliveryToken, Offset, SessionId, TransactionId};
+use handfast_core::ids::{DeliveryToken, Digest, Offset, SessionId, TransactionId};
 use handfast_core::input::Input;
 use handfast_core::output::{Output, PublicState, Reply, ToService};
 use handfast_core::refusal::{Code, Refusal};
@@ -23,7 +23,10 @@ impl World {
                     *vote = Vote::No { reason: "it was a YES".into(), retryable: true };
                 }
             }
-            Command::Publish { producer, sequence, .. } => {
+            Command::Publish { producer, sequence, digest, .. } => {
+                if fault == Fault::NumbersForAnything {
+                    *digest = Digest(0);
+                }
                 let again = !self.past.batches.insert((producer.0, *sequence));
                 if again && fault == Fault::DedupForgotten {
                     *sequence += 1_000_000 + self.inputs;

@@ -5,7 +5,7 @@ use alloc::vec::Vec;
 
 use super::world::{World, event, name};
 use crate::command::{Command, Start};
-use crate::ids::{Offset, ProducerId, SessionId, SubscriptionId};
+use crate::ids::{Digest, Offset, ProducerId, SessionId, SubscriptionId};
 use crate::limits::{CREDIT, WINDOW};
 use crate::output::Reply;
 use crate::record::{SubscriptionSettings, TopicSettings};
@@ -172,8 +172,8 @@ fn a_subscription_looks_a_window_ahead_and_not_further() {
     let batches = WINDOW / 1_000 + 2;
     for sequence in 0..batches {
         let events = batch.clone();
-        let producer = ProducerId(1);
-        world.send(1, Command::Publish { producer, sequence, events });
+        let (producer, digest) = (ProducerId(1), Digest(sequence));
+        world.send(1, Command::Publish { producer, sequence, digest, events });
         world.settle();
     }
     world.publish("t", 2, "beyond");

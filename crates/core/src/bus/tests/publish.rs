@@ -8,14 +8,17 @@ use bytes::Bytes;
 use super::world::{World, event, name};
 use crate::command::{Command, Start};
 use crate::event::EventRequest;
-use crate::ids::{Offset, ProducerId, TopicId};
-use crate::limits::{BATCH_ITEMS, EVENT_BYTES};
+use crate::ids::{Digest, Offset, ProducerId, TopicId};
+use crate::limits::{BATCH_ITEMS, EVENT_BYTES, PRODUCER_BATCHES};
 use crate::output::Reply;
 use crate::record::{SubscriptionSettings, TopicSettings};
 use crate::refusal::Code;
 
 fn publish(producer: u128, sequence: u64, events: Vec<EventRequest>) -> Command {
-    Command::Publish { producer: ProducerId(producer), sequence, events }
+    // Any digest will do that tells these batches apart.
+    let digest = events.iter().flat_map(|event| event.body.iter()).map(|b| u64::from(*b)).sum();
+    let digest = Digest(digest);
+    Command::Publish { producer: ProducerId(producer), sequence, digest, events }
 }
 
 fn one(producer: u128, sequence: u64) -> Command {
@@ -78,6 +81,64 @@ fn a_batch_that_comes_twice_is_published_once() {
     world.crash();
     assert_eq!(world.ask(2, one(1, 1)), repeated);
     assert_eq!(world.stored[&TopicId(0)].len(), 2);
+    world.check_fold();
+}
+
+/// A number stands for one batch, under way, durable and after a crash. (Whatever came under a
+/// number that was used was answered "repeated" and was gone without a word: every test sent again
+/// what it had sent before.)
+#[test]
+fn a_number_is_refused_for_another_batch() {
+    let mut world = world();
+    let other = || publish(1, 1, vec![event("t", 0, "y")]);
+    let first = world.send(1, one(1, 1));
+    let second = world.send(2, other());
+    world.accept();
+    assert!(!world.replies.contains_key(&second), "it tells of a batch that a crash may take back");
+    world.make_durable();
+    assert!(matches!(world.replies[&first], Reply::Published { repeated: false, .. }));
+    let Reply::Refused(refusal) = &world.replies[&second] else { panic!("it is another batch") };
+    assert_eq!(refusal.code, Code::SequenceConflict);
+    assert_eq!(world.refused(2, other()), Code::SequenceConflict);
+    world.crash();
+    assert_eq!(world.refused(2, other()), Code::SequenceConflict);
+    assert!(matches!(world.ask(1, one(1, 1)), Reply::Published { repeated: true, .. }));
+    assert_eq!(world.stored[&TopicId(0)].len(), 1);
+    // What was refused has not used the number.
+    assert_eq!(world.refused(1, publish(1, 2, vec![event("nowhere", 0, "x")])), Code::UnknownTopic);
+    world.ask(1, publish(1, 2, vec![event("t", 0, "z")]));
+    world.check_fold();
+}
+
+/// The number of a batch that a crash took is free, for another batch too.
+#[test]
+fn a_number_whose_batch_was_lost_is_free() {
+    let mut world = world();
+    world.send(1, one(1, 1));
+    world.accept();
+    world.crash();
+    let other = publish(1, 1, vec![event("t", 0, "y")]);
+    assert!(matches!(world.ask(1, other), Reply::Published { repeated: false, .. }));
+    assert_eq!(world.refused(1, one(1, 1)), Code::SequenceConflict);
+}
+
+/// More batches than are remembered: what a low number stood for is not known, so it is neither
+/// "repeated" nor published.
+#[test]
+fn a_number_that_is_forgotten_is_refused_and_a_gap_is_not() {
+    let mut world = world();
+    let most = PRODUCER_BATCHES as u64;
+    for n in 0..=most {
+        world.send(1, one(1, 2 * n + 1));
+    }
+    world.settle();
+    assert_eq!(world.refused(1, one(1, 1)), Code::SequenceConflict);
+    assert_eq!(world.refused(1, one(1, 0)), Code::SequenceConflict);
+    assert!(matches!(world.ask(1, one(1, 3)), Reply::Published { repeated: true, .. }));
+    assert!(matches!(world.ask(1, one(1, 4)), Reply::Published { repeated: false, .. }));
+    world.crash();
+    assert_eq!(world.refused(1, one(1, 1)), Code::SequenceConflict);
+    assert!(matches!(world.ask(1, one(1, 4)), Reply::Published { repeated: true, .. }));
     world.check_fold();
 }
 

@@ -10,7 +10,7 @@ use crate::bus::Staged;
 use crate::bus::window::Phase;
 use crate::command::{Command, Start};
 use crate::event::DeliveryRef;
-use crate::ids::{Offset, ProducerId, SubscriptionId, TopicId, TransactionId};
+use crate::ids::{Digest, Offset, ProducerId, SubscriptionId, TopicId, TransactionId};
 use crate::output::Reply;
 use crate::record::{Begin, Record, SubscriptionSettings, TopicSettings};
 
@@ -109,7 +109,8 @@ impl Schedule {
         let count = 1 + self.roll.below(4);
         let events = (0..count).map(|_| event("t", self.roll.below(5), "body")).collect();
         let (producer, sequence) = (ProducerId(1), self.sequence);
-        self.world.send(1, Command::Publish { producer, sequence, events });
+        let digest = Digest(sequence);
+        self.world.send(1, Command::Publish { producer, sequence, digest, events });
     }
 
     fn subscribe_or_credit(&mut self) {
@@ -216,7 +217,9 @@ impl Schedule {
                 let (producer, sequence) = (ProducerId(1), self.sequence);
                 let events = vec![event("t", 1, REPEAT)];
                 if sequence > 0 && !self.mix.crashes {
-                    self.world.send(1, Command::Publish { producer, sequence, events });
+                    // The same batch again, or another one under its number: never an event more.
+                    let digest = Digest(sequence + self.roll.below(2));
+                    self.world.send(1, Command::Publish { producer, sequence, digest, events });
                 }
             }
         }

@@ -5,7 +5,7 @@ use alloc::vec;
 use super::world::{World, event, name};
 use crate::command::{Command, Start};
 use crate::event::{OffsetRange, PlacedEvent};
-use crate::ids::{Lsn, Offset, ProducerId, SessionId, SubscriptionId, TopicId};
+use crate::ids::{Digest, Lsn, Offset, ProducerId, SessionId, SubscriptionId, TopicId};
 use crate::output::Reply;
 use crate::record::{Published, Record, SubscriptionSettings, TopicSettings};
 use crate::refusal::Code;
@@ -135,6 +135,7 @@ fn a_topic_with_staged_events_goes_when_they_are_decided() {
         let publish = Command::Publish {
             producer: ProducerId(1),
             sequence: 1,
+            digest: Digest(1),
             events: vec![event("t", 0, "x")],
         };
         assert_eq!(world.refused(1, publish), Code::Deleting);
@@ -200,6 +201,7 @@ fn holes_count_as_acknowledged() {
     world.effects.append(Record::Published(Published {
         producer: ProducerId(9),
         sequence: 1,
+        digest: Digest(1),
         wall_ms: 0,
         events: vec![placed],
     }));
@@ -248,6 +250,7 @@ fn what_makes_room_is_taken_while_there_is_none() {
     let publish = Command::Publish {
         producer: ProducerId(1),
         sequence: 1,
+        digest: Digest(1),
         events: vec![event("t", 0, "two")],
     };
     assert_eq!(world.refused(1, publish), Code::NoSpace);

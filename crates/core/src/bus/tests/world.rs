@@ -15,8 +15,8 @@ use crate::event::{
     Body, Delivery, DeliveryRef, EventRequest, OffsetRange, PlacedEvent, StoredEvent,
 };
 use crate::ids::{
-    DeliveryToken, KeyHash, Lsn, Name, Now, Offset, ProducerId, SessionId, SubscriptionId, TopicId,
-    TransactionId,
+    DeliveryToken, Digest, KeyHash, Lsn, Name, Now, Offset, ProducerId, SessionId, SubscriptionId,
+    TopicId, TransactionId,
 };
 use crate::limits::{Limits, UPKEEP_BYTES};
 use crate::output::{Fetch, Output, Reply};
@@ -151,7 +151,8 @@ impl World {
         let producer = ProducerId(0xffff);
         let events = alloc::vec![event(topic, key, body)];
         let sequence = self.next_request;
-        self.send(1, Command::Publish { producer, sequence, events });
+        let digest = Digest(sequence);
+        self.send(1, Command::Publish { producer, sequence, digest, events });
     }
 
     pub(super) fn subscribe(&mut self, session: u64, subscription: &str, credit: u32) {

@@ -3,7 +3,7 @@
 
 use handfast_core::event::{Body, OffsetRange, PlacedEvent, StagedEvent};
 use handfast_core::ids::{
-    KeyHash, Lsn, Name, Offset, ProducerId, StateId, SubscriptionId, TopicId, TransactionId,
+    Digest, KeyHash, Lsn, Name, Offset, ProducerId, StateId, SubscriptionId, TopicId, TransactionId,
 };
 use handfast_core::record::*;
 
@@ -152,6 +152,7 @@ pub(crate) fn every_record() -> Vec<Record> {
         Record::Published(Published {
             producer: ProducerId(0xbb),
             sequence: 1 << 40,
+            digest: Digest(0x0123_4567_89ab_cdef),
             wall_ms: 307,
             events: vec![PlacedEvent { topic: TopicId(202), ..placed }],
         }),
@@ -204,7 +205,8 @@ pub(crate) fn every_record() -> Vec<Record> {
         }),
         Record::ProducersRestated(vec![ProducerRestated {
             producer: ProducerId(0xbb),
-            sequences: vec![(1, 4), (6, 6)],
+            floor: 1,
+            batches: vec![(4, Digest(0xfedc_ba98_7654_3210)), (6, Digest(6))],
             wall_ms: 308,
         }]),
         Record::KeysEnded(vec![ended_key(x)]),

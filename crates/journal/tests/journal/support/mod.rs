@@ -8,7 +8,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 use handfast_core::event::{Body, PlacedEvent, StagedEvent, StoredEvent};
 use handfast_core::ids::{
-    KeyHash, Lsn, Offset, OpeningId, ProducerId, StoreId, SubscriptionId, TopicId, TransactionId,
+    Digest, KeyHash, Lsn, Offset, OpeningId, ProducerId, StoreId, SubscriptionId, TopicId,
+    TransactionId,
 };
 use handfast_core::output::{Fetch, Wanted};
 use handfast_core::record::{
@@ -73,6 +74,7 @@ pub(crate) fn published(wall_ms: u64, events: Vec<PlacedEvent>) -> Arc<Record> {
     Arc::new(Record::Published(Published {
         producer: ProducerId(9),
         sequence: wall_ms,
+        digest: Digest(wall_ms),
         wall_ms,
         events,
     }))

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use handfast::bytes::Bytes;
 use handfast_core::command::{BeginRequest, BranchRequest, Command, CommitRequest, Vote, Wait};
 use handfast_core::event::EventRequest;
-use handfast_core::ids::{Name, ProducerId, StateId};
+use handfast_core::ids::{Digest, Name, ProducerId, StateId};
 use handfast_core::limits::Limits;
 use handfast_core::output::{PublicState, Reply, ToService};
 use handfast_core::record::{Participant, ParticipantKind, TopicSettings};
@@ -173,7 +173,8 @@ async fn publish(node: &Node, plan: &Plan) -> Result<(u64, u64), PartError> {
         let body = Bytes::from_static(&EVENT);
         let event = || EventRequest { topic: topic.clone(), key: None, body: body.clone() };
         let events = (0..BATCH).map(|_| event()).collect();
-        (sequence, Command::Publish { producer: ProducerId(1), sequence, events })
+        let (producer, digest) = (ProducerId(1), Digest(sequence));
+        (sequence, Command::Publish { producer, sequence, digest, events })
     };
     let (mut sequence, mut done, mut refused) = (0, 0, 0);
     let mut last = Instant::now();
