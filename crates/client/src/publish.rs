@@ -64,10 +64,6 @@ impl Handfast {
             return Err(Refusal::local(Code::InvalidArgument, "`events`: is missing").into());
         }
         let bytes = check_events(&events)?;
-        for event in &events {
-            // Here, so that nobody's bad event is refused with those that go with it.
-            wire::check(&event.event).map_err(Refusal::core)?;
-        }
         let connection = Arc::clone(self.connection());
         // A number is remembered for a while only: no repeat may come after that.
         let remembered = self.server().map_or(connection.limit, |server| server.dedup / 2);
@@ -95,13 +91,15 @@ fn no_offset(found: usize) -> Error {
     crate::error::Fault::Failed(problem).into()
 }
 
-/// An event on its way, encoded by its caller and not by the task that all share.
+/// An event on its way, encoded and checked by its caller and not by the task that all share: so
+/// nobody's bad event is refused with those that go with it.
 pub(crate) fn new_event(topic: String, event: Event) -> Result<raw::NewEvent, Refusal> {
     let event = event.encode();
     if event.len() > EVENT_BYTES {
         let detail = format!("an event has at most {EVENT_BYTES} bytes, this has {}", event.len());
         return Err(Refusal::local(Code::TooLarge, detail));
     }
+    wire::check(&event).map_err(Refusal::core)?;
     Ok(raw::NewEvent { topic, event })
 }
 

@@ -4,7 +4,8 @@
 //! [`check`] promises that whatever it lets pass can be decoded by every reader of the contract:
 //! one bad event in a frame of a thousand would otherwise spoil the frame for its subscriber. So it
 //! is stricter than a decoder: unknown fields and fields given twice are refused, and so is what
-//! a decoder would take and a converter to JSON would not.
+//! a decoder would take and a converter to JSON would not, or what is no CloudEvent: the values of
+//! attributes are checked as the specification says (`attributes`).
 
 use bytes::Bytes;
 use handfast_core::ids::KeyHash;
@@ -12,6 +13,7 @@ use handfast_core::limits::EVENT_BYTES;
 use handfast_core::refusal::{Code, Refusal};
 use prost::Message;
 
+use crate::attributes::{self, Problem};
 use crate::digest;
 use crate::{Malformed, raw};
 
@@ -51,7 +53,11 @@ pub fn check(body: &[u8]) -> Result<EventFacts, Refusal> {
         let detail = format!("an event has at most {EVENT_BYTES} bytes, this has {}", body.len());
         return Err(Refusal::new(Code::TooLarge, detail));
     }
-    walk(body).map_err(|Wrong(what)| {
+    walk(body).map_err(|wrong| {
+        let what = match wrong {
+            Wrong::Form(what) => what.to_owned(),
+            Wrong::Value(name, what) => format!("`{name}` {what}"),
+        };
         Refusal::new(Code::InvalidArgument, format!("the event is not well-formed: {what}"))
     })
 }
@@ -102,9 +108,15 @@ fn name_of(entry: &[u8]) -> &[u8] {
 }
 
 /// What is wrong, for people.
-struct Wrong(&'static str);
+enum Wrong {
+    /// With the encoding, or with what there has to be.
+    Form(&'static str),
+    /// With the value of this attribute.
+    Value(String, Problem),
+}
 
 /// A field's value. Wire types for fixed numbers and groups do not occur in an event.
+#[derive(Clone, Copy)]
 enum Value<'a> {
     Varint(u64),
     Bytes(&'a [u8]),
@@ -114,18 +126,18 @@ impl<'a> Value<'a> {
     fn bytes(self) -> Result<&'a [u8], Wrong> {
         match self {
             Self::Bytes(bytes) => Ok(bytes),
-            Self::Varint(_) => Err(Wrong("a field has another wire type than it should")),
+            Self::Varint(_) => Err(Wrong::Form("a field has another wire type than it should")),
         }
     }
 
     fn text(self) -> Result<&'a str, Wrong> {
-        str::from_utf8(self.bytes()?).map_err(|_| Wrong("a text is not UTF-8"))
+        str::from_utf8(self.bytes()?).map_err(|_| Wrong::Form("a text is not UTF-8"))
     }
 
     fn varint(self) -> Result<u64, Wrong> {
         match self {
             Self::Varint(number) => Ok(number),
-            Self::Bytes(_) => Err(Wrong("a field has another wire type than it should")),
+            Self::Bytes(_) => Err(Wrong::Form("a field has another wire type than it should")),
         }
     }
 }
@@ -150,18 +162,18 @@ impl<'a> Iterator for Fields<'a> {
 
 impl<'a> Fields<'a> {
     fn field(&mut self) -> Result<(u32, Value<'a>), Wrong> {
-        let key =
-            u32::try_from(self.varint()?).map_err(|_| Wrong("a field's number is too high"))?;
+        let key = u32::try_from(self.varint()?)
+            .map_err(|_| Wrong::Form("a field's number is too high"))?;
         let value = match key & 7 {
             0 => Value::Varint(self.varint()?),
             2 => {
-                let cut = Wrong("it ends in the middle of a field");
+                let cut = Wrong::Form("it ends in the middle of a field");
                 let Ok(length) = usize::try_from(self.varint()?) else { return Err(cut) };
                 let Some((bytes, rest)) = self.0.split_at_checked(length) else { return Err(cut) };
                 self.0 = rest;
                 Value::Bytes(bytes)
             }
-            _ => return Err(Wrong("a field has a wire type that no event has")),
+            _ => return Err(Wrong::Form("a field has a wire type that no event has")),
         };
         Ok((key >> 3, value))
     }
@@ -170,7 +182,7 @@ impl<'a> Fields<'a> {
         let mut value = 0u64;
         for i in 0..10 {
             let Some((byte, rest)) = self.0.split_first() else {
-                return Err(Wrong("it ends in the middle of a number"));
+                return Err(Wrong::Form("it ends in the middle of a number"));
             };
             self.0 = rest;
             if i == 9 && *byte > 1 {
@@ -181,14 +193,14 @@ impl<'a> Fields<'a> {
                 return Ok(value);
             }
         }
-        Err(Wrong("a number is longer than 64 bits"))
+        Err(Wrong::Form("a number is longer than 64 bits"))
     }
 }
 
 /// Marks a field as seen; a second time is wrong.
 fn once(seen: &mut u32, field: u32) -> Result<(), Wrong> {
     if *seen & (1 << field) != 0 {
-        return Err(Wrong("a field is given twice"));
+        return Err(Wrong::Form("a field is given twice"));
     }
     *seen |= 1 << field;
     Ok(())
@@ -200,16 +212,16 @@ fn walk(body: &[u8]) -> Result<EventFacts, Wrong> {
     for field in Fields(body) {
         let (number, value) = field?;
         match number {
-            1 => required(&mut seen, 1, value, "`id` is empty")?,
-            2 => required(&mut seen, 2, value, "`source` is empty")?,
+            1 => required(&mut seen, 1, value, "id", attributes::string)?,
+            2 => required(&mut seen, 2, value, "source", attributes::uri_reference)?,
             3 => {
                 once(&mut seen, 3)?;
                 let version = value.text()?;
                 if !version.is_empty() && version != SPEC_VERSION {
-                    return Err(Wrong("`spec_version` is not 1.0"));
+                    return Err(Wrong::Form("`spec_version` is not 1.0"));
                 }
             }
-            4 => required(&mut seen, 4, value, "`type` is empty")?,
+            4 => required(&mut seen, 4, value, "type", attributes::string)?,
             5 => {
                 if let Some(text) = attribute(value.bytes()?)? {
                     once(&mut seen, 5)?;
@@ -225,12 +237,12 @@ fn walk(body: &[u8]) -> Result<EventFacts, Wrong> {
                     _ => any(value.bytes()?)?,
                 }
             }
-            _ => return Err(Wrong("it has a field that events do not have")),
+            _ => return Err(Wrong::Form("it has a field that events do not have")),
         }
     }
     for (field, wrong) in [(1, "`id` is empty"), (2, "`source` is empty"), (4, "`type` is empty")] {
         if seen & (1 << field) == 0 {
-            return Err(Wrong(wrong));
+            return Err(Wrong::Form(wrong));
         }
     }
     Ok(EventFacts { key })
@@ -240,17 +252,20 @@ fn required(
     seen: &mut u32,
     field: u32,
     value: Value<'_>,
-    wrong: &'static str,
+    name: &str,
+    check: fn(&str) -> Result<(), Problem>,
 ) -> Result<(), Wrong> {
     once(seen, field)?;
-    if value.text()?.is_empty() { Err(Wrong(wrong)) } else { Ok(()) }
+    let text = value.text()?;
+    let checked = if text.is_empty() { Err("is empty") } else { check(text) };
+    checked.map_err(|problem| Wrong::Value(name.to_owned(), problem))
 }
 
 /// Checks one entry of `attributes`; the ordering key, if it is that.
 fn attribute(entry: &[u8]) -> Result<Option<&str>, Wrong> {
     let mut seen = 0;
     let mut name = "";
-    let mut text = None;
+    let mut typed = None;
     for field in Fields(entry) {
         let (number, value) = field?;
         match number {
@@ -260,50 +275,94 @@ fn attribute(entry: &[u8]) -> Result<Option<&str>, Wrong> {
             }
             2 => {
                 once(&mut seen, 2)?;
-                text = attribute_value(value.bytes()?)?;
+                typed = Some(attribute_value(value.bytes()?)?);
             }
-            _ => return Err(Wrong("an attribute has a field that attributes do not have")),
+            _ => return Err(Wrong::Form("an attribute has a field that attributes do not have")),
         }
     }
     let fits = name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit());
     if name.is_empty() || name.len() > ATTRIBUTE_NAME_BYTES || !fits {
-        return Err(Wrong("an attribute's name is not 1 to 20 characters out of a-z 0-9"));
+        return Err(Wrong::Form("an attribute's name is not 1 to 20 characters out of a-z 0-9"));
     }
     if FIELDS.contains(&name) {
-        return Err(Wrong("`attributes` holds `id`, `source`, `specversion`, `type` or `data`"));
+        return Err(Wrong::Form(
+            "`attributes` holds `id`, `source`, `specversion`, `type` or `data`",
+        ));
     }
     if name.starts_with(RESERVED_PREFIX) {
-        return Err(Wrong("attributes that start with `handfast` are the server's"));
+        return Err(Wrong::Form("attributes that start with `handfast` are the server's"));
     }
-    if seen & (1 << 2) == 0 {
-        return Err(Wrong("an attribute has no value"));
-    }
-    if name != PARTITION_KEY {
-        return Ok(None);
-    }
-    match text {
-        Some(text) if !text.is_empty() => Ok(Some(text)),
-        _ => Err(Wrong("`partitionkey` is not a string, or empty")),
+    let Some(typed) = typed else {
+        return Err(Wrong::Form("an attribute has no value"));
+    };
+    check_value(name, &typed).map_err(|problem| Wrong::Value(name.to_owned(), problem))?;
+    match typed {
+        Typed::Text(text) if name == PARTITION_KEY => Ok(Some(text)),
+        _ => Ok(None),
     }
 }
 
-/// Checks the value of an attribute; its text, if it is a string.
-fn attribute_value(message: &[u8]) -> Result<Option<&str>, Wrong> {
+/// The value of an attribute, as far as it has to be looked at.
+enum Typed<'a> {
+    Text(&'a str),
+    Uri(&'a str),
+    UriReference(&'a str),
+    Time,
+    /// A boolean, an integer, or bytes.
+    Plain,
+}
+
+/// What CloudEvents says about the values of its own attributes, and of all others by their type.
+fn check_value(name: &str, typed: &Typed<'_>) -> Result<(), Problem> {
+    match (name, typed) {
+        // As text it stays the text that was received.
+        ("time", Typed::Text(text)) => attributes::time(text),
+        ("time", Typed::Time) => Ok(()),
+        ("time", _) => Err("is not a timestamp"),
+        ("dataschema", Typed::Uri(text) | Typed::Text(text)) => attributes::uri(text),
+        ("dataschema", _) => Err("is not an absolute URI"),
+        ("datacontenttype", Typed::Text(text)) => attributes::media_type(text),
+        ("datacontenttype", _) => Err("is not a string"),
+        ("subject" | PARTITION_KEY, Typed::Text(text)) if !text.is_empty() => {
+            attributes::string(text)
+        }
+        ("subject" | PARTITION_KEY, _) => Err("is not a string, or empty"),
+        (_, Typed::Text(text)) => attributes::string(text),
+        (_, Typed::Uri(text)) => attributes::uri(text),
+        (_, Typed::UriReference(text)) => attributes::uri_reference(text),
+        (_, Typed::Time | Typed::Plain) => Ok(()),
+    }
+}
+
+/// Reads the value of an attribute.
+fn attribute_value(message: &[u8]) -> Result<Typed<'_>, Wrong> {
     let mut seen = 0;
-    let mut text = None;
+    let mut typed = None;
     for field in Fields(message) {
         let (number, value) = field?;
         once(&mut seen, 1)?;
-        match number {
-            1 | 2 => drop(value.varint()?),
-            3 => text = Some(value.text()?),
-            4 => drop(value.bytes()?),
-            5 | 6 => drop(value.text()?),
-            7 => timestamp(value.bytes()?)?,
-            _ => return Err(Wrong("an attribute has a type that CloudEvents do not have")),
-        }
+        typed = Some(match number {
+            1 if value.varint()? <= 1 => Typed::Plain,
+            1 => return Err(Wrong::Form("a boolean is neither 0 nor 1")),
+            // A negative number is its two's complement with 64 bits; what a decoder would cut off
+            // was not meant.
+            2 if i32::try_from(value.varint()? as i64).is_ok() => Typed::Plain,
+            2 => return Err(Wrong::Form("an integer does not fit into 32 bits")),
+            3 => Typed::Text(value.text()?),
+            4 => {
+                value.bytes()?;
+                Typed::Plain
+            }
+            5 => Typed::Uri(value.text()?),
+            6 => Typed::UriReference(value.text()?),
+            7 => {
+                timestamp(value.bytes()?)?;
+                Typed::Time
+            }
+            _ => return Err(Wrong::Form("an attribute has a type that CloudEvents do not have")),
+        });
     }
-    if seen == 0 { Err(Wrong("an attribute has no value")) } else { Ok(text) }
+    typed.ok_or(Wrong::Form("an attribute has no value"))
 }
 
 fn timestamp(message: &[u8]) -> Result<(), Wrong> {
@@ -315,7 +374,7 @@ fn timestamp(message: &[u8]) -> Result<(), Wrong> {
         match number {
             1 if SECONDS.contains(&number_value) => once(&mut seen, 1)?,
             2 if (0..1_000_000_000).contains(&number_value) => once(&mut seen, 2)?,
-            _ => return Err(Wrong("a timestamp is outside of the years 1 to 9999")),
+            _ => return Err(Wrong::Form("a timestamp is outside of the years 1 to 9999")),
         }
     }
     Ok(())
@@ -334,7 +393,7 @@ fn any(message: &[u8]) -> Result<(), Wrong> {
                 once(&mut seen, 2)?;
                 value.bytes()?;
             }
-            _ => return Err(Wrong("`proto_data` has a field that Any does not have")),
+            _ => return Err(Wrong::Form("`proto_data` has a field that Any does not have")),
         }
     }
     Ok(())

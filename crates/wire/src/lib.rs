@@ -13,6 +13,7 @@
 //! [`Refusal`](handfast_core::refusal::Refusal), a *reply* that is not well-formed is
 //! [`Malformed`].
 
+mod attributes;
 pub mod bounded;
 pub mod digest;
 #[cfg(feature = "client")]
