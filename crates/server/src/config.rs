@@ -16,6 +16,7 @@ use serde::Deserialize;
 
 use crate::door::Options as DoorOptions;
 use crate::node::Queues;
+use crate::text::{self, Problem};
 
 /// A configuration file with every key, its documentation and its default.
 pub const EXAMPLE: &str = include_str!("../handfast.example.toml");
@@ -303,9 +304,13 @@ fn text(
 
 fn read(path: &Path) -> Result<File, Error> {
     let file = path.to_path_buf();
-    match fs::read_to_string(path) {
-        Ok(text) => parse(file, &text),
-        Err(source) => Err(Error::Unreadable { file, source }),
+    let bytes = match fs::read(path) {
+        Ok(bytes) => bytes,
+        Err(source) => return Err(Error::Unreadable { file, source }),
+    };
+    match text::whole(&bytes) {
+        Ok(text) => parse(file, text),
+        Err(Problem { line, what }) => Err(Error::Malformed { file, line, problem: what }),
     }
 }
 

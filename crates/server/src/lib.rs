@@ -14,6 +14,7 @@ pub mod grpc;
 pub mod health;
 pub mod http;
 pub mod node;
+mod text;
 mod torture;
 
 use axum::Router;

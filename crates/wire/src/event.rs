@@ -310,11 +310,14 @@ enum Typed<'a> {
     Time,
     /// A boolean, an integer, or bytes.
     Plain,
+    /// No value of its type.
+    Not(Problem),
 }
 
 /// What CloudEvents says about the values of its own attributes, and of all others by their type.
 fn check_value(name: &str, typed: &Typed<'_>) -> Result<(), Problem> {
     match (name, typed) {
+        (_, Typed::Not(problem)) => Err(problem),
         // As text it stays the text that was received.
         ("time", Typed::Text(text)) => attributes::time(text),
         ("time", Typed::Time) => Ok(()),
@@ -343,11 +346,11 @@ fn attribute_value(message: &[u8]) -> Result<Typed<'_>, Wrong> {
         once(&mut seen, 1)?;
         typed = Some(match number {
             1 if value.varint()? <= 1 => Typed::Plain,
-            1 => return Err(Wrong::Form("a boolean is neither 0 nor 1")),
+            1 => Typed::Not("is a boolean that is neither 0 nor 1"),
             // A negative number is its two's complement with 64 bits; what a decoder would cut off
             // was not meant.
             2 if i32::try_from(value.varint()? as i64).is_ok() => Typed::Plain,
-            2 => return Err(Wrong::Form("an integer does not fit into 32 bits")),
+            2 => Typed::Not("is an integer of more than 32 bits"),
             3 => Typed::Text(value.text()?),
             4 => {
                 value.bytes()?;

@@ -14,6 +14,7 @@ use tokio::sync::mpsc;
 use super::output::counted;
 use super::remote::{Progress, Server};
 use super::{Exit, Failure, parse};
+use crate::text::{self, Lines};
 
 /// More than an event may have: beyond it there is no need to read on.
 const MOST_BYTES: u64 = 1 << 20;
@@ -34,8 +35,9 @@ const NOT_ATTRIBUTES: [(&str, &str); 9] = [
 ];
 
 const HELP: &str = "Data that is UTF-8 is published as text, other data as bytes.
-With --lines each line is an event, an empty one an event with empty data; what was published
-before an error stays published, and the error says how many.
+With --lines each line of text is an event, an empty one an event with empty data. Windows' line
+ends and a byte order mark are no part of the data; a line that is not text is refused with its
+number. What was published before an error stays published, and the error says how many.
 
 Examples:
   handfast topic publish transfers --data '{\"amount\":100}' --content-type application/json
@@ -214,9 +216,10 @@ async fn lines(server: &Server, args: &Args) -> Result<(), Failure> {
 
 type Line = Result<Vec<u8>, Failure>;
 
-fn read_lines(mut input: impl BufRead, send: &mpsc::Sender<Line>) {
+fn read_lines(input: impl BufRead, send: &mpsc::Sender<Line>) {
+    let mut lines = Lines::new(input, MOST_BYTES as usize);
     loop {
-        let line = read_line(&mut input);
+        let line = read_line(&mut lines);
         let is_last = !matches!(line, Ok(Some(_)));
         if let Some(line) = line.transpose()
             && send.blocking_send(line).is_err()
@@ -229,19 +232,20 @@ fn read_lines(mut input: impl BufRead, send: &mpsc::Sender<Line>) {
     }
 }
 
-/// The next line without its end; none at the end.
-fn read_line(input: &mut impl BufRead) -> Result<Option<Vec<u8>>, Failure> {
-    let mut line = Vec::new();
-    let read = input.by_ref().take(MOST_BYTES + 1).read_until(b'\n', &mut line);
-    if read.map_err(|error| unread("standard input", &error))? == 0 {
-        return Ok(None);
-    }
-    if line.last() == Some(&b'\n') {
-        line.pop();
-    } else if line.len() as u64 > MOST_BYTES {
-        return Err(too_large("a line"));
-    }
-    Ok(Some(line))
+/// The next line; none at the end.
+fn read_line(lines: &mut Lines<impl BufRead>) -> Result<Option<Vec<u8>>, Failure> {
+    let line = lines.read().map_err(|error| match error {
+        text::Error::Io(error) => unread("standard input", &error),
+        text::Error::TooLong(line) => too_large(&format!("line {line} of standard input")),
+        text::Error::Not(problem) => {
+            let code = handfast::Code::InvalidArgument;
+            let message = format!("standard input, {problem} ({code})");
+            Failure::new(Exit::Failed, message)
+                .with_code(code.as_str())
+                .with_hint("--lines is for text; without it a file is published byte for byte")
+        }
+    })?;
+    Ok(line.map(String::into_bytes))
 }
 
 async fn publish_lines(
@@ -306,21 +310,17 @@ mod tests {
     }
 
     #[test]
-    fn lines_are_taken_without_their_ends() {
-        let mut input = io::Cursor::new(b"a\n\nb\r\nlast".to_vec());
-        let mut lines = Vec::new();
-        while let Some(line) = read_line(&mut input).expect("readable") {
-            lines.push(line);
-        }
-        assert_eq!(lines, [b"a".to_vec(), b"".to_vec(), b"b\r".to_vec(), b"last".to_vec()]);
-    }
-
-    #[test]
-    fn a_line_that_no_event_could_hold_is_not_read_to_its_end() {
-        let mut fits = vec![b'x'; MOST_BYTES as usize];
-        fits.push(b'\n');
-        assert!(read_line(&mut io::Cursor::new(fits)).is_ok());
-        assert!(read_line(&mut io::repeat(b'x').take(u64::MAX).into_buffered()).is_err());
+    fn a_line_that_cannot_be_meant_is_named() {
+        let mut lines = Lines::new(io::Cursor::new(b"a\r\n\xffb\n".to_vec()), 100);
+        assert_eq!(read_line(&mut lines).expect("text"), Some(b"a".to_vec()));
+        let failure = read_line(&mut lines).expect_err("no text");
+        assert!(
+            failure.to_string().contains("standard input, line 2: it is not UTF-8"),
+            "{failure}"
+        );
+        let mut lines = Lines::new(io::Cursor::new(vec![b'x'; 101]), 100);
+        let failure = read_line(&mut lines).expect_err("too long");
+        assert!(failure.to_string().starts_with("line 1 of standard input has more"), "{failure}");
     }
 
     #[test]
@@ -333,13 +333,4 @@ mod tests {
         assert_eq!(batch, [b"a".to_vec(), b"b".to_vec()]);
         assert!(failed.is_err());
     }
-
-    /// A reader with a buffer around it.
-    trait IntoBuffered: Read + Sized {
-        fn into_buffered(self) -> BufReader<Self> {
-            BufReader::new(self)
-        }
-    }
-
-    impl<R: Read> IntoBuffered for R {}
 }

@@ -9,6 +9,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use super::random::Random;
+use crate::text;
 
 /// Accounts on each side when the transfers come from a seed.
 const ACCOUNTS: u64 = 100;
@@ -115,16 +116,14 @@ impl Plan {
         Self::read(&text).map_err(|problem| format!("{}: {problem}", path.display()))
     }
 
-    fn read(text: &[u8]) -> Result<Self, String> {
+    fn read(bytes: &[u8]) -> Result<Self, String> {
+        let text = text::whole(bytes).map_err(|problem| problem.to_string())?.as_bytes();
+        if let Some(line) = open_quote(text) {
+            return Err(format!("line {line}: a quotation mark is not closed"));
+        }
         let mut reader = csv::ReaderBuilder::new().trim(csv::Trim::All).from_reader(text);
         let headers = reader.headers().map_err(|error| problem(text, &error))?.clone();
-        let column = |name: &str| headers.iter().position(|header| header == name);
-        let (Some(from), Some(to), Some(cents)) = (column("from"), column("to"), column("cents"))
-        else {
-            let found: Vec<_> = headers.iter().collect();
-            let found = found.join(",");
-            return Err(format!("line 1: the columns are from,to,cents, not {found:?}"));
-        };
+        let [from, to, cents] = columns(&headers)?;
         let mut plan = Self::default();
         let mut others = 0_usize;
         for row in reader.records() {
@@ -135,6 +134,9 @@ impl Plan {
                 if account.is_empty() || account.len() > NAME_BYTES {
                     let what = format!("`{name}` names an account, in 1 to {NAME_BYTES} bytes");
                     return Err(wrong(what));
+                }
+                if account.chars().any(char::is_control) {
+                    return Err(wrong(format!("`{name}` has a control character: {account:?}")));
                 }
             }
             if field(from) == field(to) {
@@ -178,6 +180,43 @@ impl Plan {
     pub(crate) fn money(&self) -> i64 {
         self.accounts.values().map(|account| account.start).sum()
     }
+}
+
+/// Where the columns from, to and cents are. Each is there once; others may be there and are not
+/// read, but have names of their own too.
+fn columns(headers: &csv::StringRecord) -> Result<[usize; 3], String> {
+    let found: Vec<&str> = headers.iter().collect();
+    let mut places = ["from", "to", "cents"].map(|name| found.iter().position(|h| *h == name));
+    let [Some(from), Some(to), Some(cents)] = &mut places else {
+        let found = found.join(",");
+        return Err(format!("line 1: the columns are from,to,cents, not {found:?}"));
+    };
+    for (at, name) in found.iter().enumerate() {
+        if name.is_empty() {
+            return Err(format!("line 1: column {} has no name", at + 1));
+        }
+        if found[..at].contains(name) {
+            return Err(format!("line 1: the column {name:?} is there twice"));
+        }
+    }
+    Ok([*from, *to, *cents])
+}
+
+/// The line of a quotation mark that begins a field and is closed by none. What follows it, to the
+/// end of the file, would be one field.
+fn open_quote(text: &[u8]) -> Option<usize> {
+    let (mut line, mut opened, mut starts_field) = (1, None, true);
+    for byte in text {
+        match (byte, opened) {
+            // A doubled one inside a field closes it and opens it again.
+            (b'"', Some(_)) => (opened, starts_field) = (None, true),
+            (b'"', None) if starts_field => opened = Some(line),
+            (byte, None) => starts_field = matches!(byte, b',' | b'\n' | b'\r'),
+            (_, Some(_)) => {}
+        }
+        line += usize::from(*byte == b'\n');
+    }
+    opened
 }
 
 fn problem(text: &[u8], error: &csv::Error) -> String {
@@ -243,6 +282,20 @@ mod tests {
         assert_eq!(plan.money(), 7 * START_OF_INPUT);
     }
 
+    /// K6: what a spreadsheet on another system writes is the same plan.
+    #[test]
+    fn a_file_of_another_system_is_the_same_plan() {
+        let plan = Plan::read(b"from,to,cents\na,b,1\nb,\"a\",2\n").expect("it is well-formed");
+        for text in [
+            "\u{feff}from,to,cents\r\na,b,1\r\nb,\"a\",2\r\n",
+            "from,to,cents\r\n\r\na,b,1\r\nb,a,2",
+            " from , to , cents \n a , b , 1\nb,a,2\n",
+            "from,note,to,cents\na,\"x, \"\"y\"\"\",b,1\nb,,a,2\n",
+        ] {
+            assert_eq!(Plan::read(text.as_bytes()).as_ref(), Ok(&plan), "{text:?}");
+        }
+    }
+
     #[test]
     fn a_bad_line_is_named() {
         for (text, wanted) in [
@@ -256,6 +309,14 @@ mod tests {
             ("from,to,cents\na,b,99999999999999999999\n", "line 2: `cents`"),
             ("from,to,cents\na,b,1\n\na,a,1\n", "line 4: `from` and `to` are both \"a\""),
             ("from,to,cents\n,b,1\n", "line 2: `from` names an account"),
+            ("from,to,cents,cents\na,b,1,2\n", "line 1: the column \"cents\" is there twice"),
+            ("from,note,to,note,cents\na,,b,,1\n", "line 1: the column \"note\" is there twice"),
+            ("from,to,cents,\na,b,1,\n", "line 1: column 4 has no name"),
+            ("From,To,Cents\na,b,1\n", "line 1: the columns are from,to,cents, not"),
+            ("from,to,cents\r\na,b,1\r\na\0,b,1\r\n", "line 3: it has a zero byte"),
+            ("from,to,cents\na,b,1\n\"a\tx\",b,1\n", "line 3: `from` has a control character"),
+            ("from,to,cents\na,b,1\n\"a,b,1\nc,d,2\n", "line 3: a quotation mark is not closed"),
+            ("from,to,cents\ra,b,1\r", "line 1: it has a carriage return"),
         ] {
             let problem = Plan::read(text.as_bytes()).expect_err(text);
             assert!(problem.starts_with(wanted), "{text:?}: {problem}");

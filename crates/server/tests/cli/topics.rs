@@ -125,6 +125,34 @@ fn publishing_and_tailing() {
     let none = ask_with_input(&server, "topic publish t - --lines", b"").text();
     assert_eq!(none, "Published 0 events.\n");
 
+    // Lines are text of people: what a program on another system adds is no part of them.
+    let windows = b"\xef\xbb\xbfalpha\r\n\r\nbeta\r\ngamma";
+    let published = ask_with_input(&server, line, windows).json();
+    let first = published["first_offset"].as_u64().unwrap();
+    let events = lines_of(&ask(&format!("topic tail t --from {first} --json")).text());
+    let data: Vec<&Value> = events.iter().map(|event| &event["data"]).collect();
+    assert_eq!(data, ["alpha", "", "beta", "gamma"]);
+    for (input, says) in [
+        (&b"a\nb\0\n"[..], "standard input, line 2: it has a zero byte"),
+        (b"a\n\xff\n", "standard input, line 2: it is not UTF-8"),
+    ] {
+        let (status, error) = ask_with_input(&server, line, input).error();
+        assert_eq!((status, &error["code"]), (1, &json!("invalid_argument")));
+        let message = error["message"].as_str().unwrap();
+        assert!(message.starts_with(says) && message.contains("1 event was"), "{message}");
+    }
+
+    // A value that its attribute cannot have is refused by its name, before anything is sent.
+    for (option, names) in [
+        ("--source /a|b", "`source`"),
+        ("--content-type json", "`datacontenttype`"),
+        ("--attribute dataschema=schemas/order", "`dataschema`"),
+    ] {
+        let (status, error) = ask(&format!("topic publish t --data x {option} --json")).error();
+        assert_eq!((status, &error["code"]), (1, &json!("invalid_argument")), "{option}");
+        assert!(error["message"].as_str().unwrap().contains(names), "{error}");
+    }
+
     // What came before an error stays published, and is told.
     let mut too_long = b"fits\n".to_vec();
     too_long.resize(5 + (2 << 20), b'x');
