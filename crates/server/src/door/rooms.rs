@@ -71,7 +71,11 @@ impl Rooms {
     /// Cancel safe.
     async fn for_frame(&self, connection: &Connection, bytes: usize) -> Room {
         let share = connection.leaving_most.min(self.most_leaving);
-        let own = take(&connection.leaving, share, bytes).await;
+        // A stream that is paused does not hold up the small answers of others on its connection.
+        let own = match bytes > SMALL_FRAME {
+            true => take(&connection.leaving, share, bytes).await,
+            false => take(&connection.leaving, 0, 0).await,
+        };
         let few = u32::try_from(bytes.clamp(1, share)).unwrap_or(u32::MAX);
         if let Ok(all) = Arc::clone(&self.leaving).try_acquire_many_owned(few) {
             return Room(vec![own, all]);
