@@ -132,7 +132,7 @@ async fn a_session_answers_each_request_once() {
     let (sending, stream) = Sending::new();
     let mut replies = world.transactions().session(stream).await.unwrap().into_inner();
 
-    let begins = (0..2_000).map(|n| request(n, Call::Begin(begin()))).collect();
+    let begins = (1..=2_000).map(|n| request(n, Call::Begin(begin()))).collect();
     sending.send(frame(begins)).await;
     let begun = answers(&mut replies, 2_000).await;
     let ids: Vec<_> = begun
@@ -142,11 +142,11 @@ async fn a_session_answers_each_request_once() {
             other => panic!("{other:?}"),
         })
         .collect();
-    let commits = ids.iter().zip(0..).map(|(id, n)| request(n, Call::Commit(commit(id, 0, 0))));
+    let commits = ids.iter().zip(1..).map(|(id, n)| request(n, Call::Commit(commit(id, 0, 0))));
     sending.send(frame(commits.collect())).await;
     let outcomes = answers(&mut replies, 2_000).await;
-    for (n, (request, answer)) in outcomes.iter().enumerate() {
-        assert_eq!(*request, n as u64);
+    for (n, (request, answer)) in (1..).zip(&outcomes) {
+        assert_eq!(*request, n);
         assert!(matches!(answer, Answer::Outcome(o) if o.state() == State::Committed));
     }
     drop(sending);
