@@ -66,10 +66,10 @@ fn rolling_seals_and_recovery_begins_with_the_newest_checkpoint() {
         all.extend(log.clone());
         since_checkpoint.extend(log);
     }
-    assert_eq!(journal.segments(), [1, 2, 3, 4, 5]);
+    assert_eq!(journal.segments(), [1, 2, 3, 4, 5, 6]);
     drop(journal);
     let Opening { journal, recovered, mut applied } = open(disk.clone()).unwrap();
-    assert_eq!(recovered.segments, [1, 2, 3, 4, 5]);
+    assert_eq!(recovered.segments, [1, 2, 3, 4, 5, 6]);
     assert!(recovered.rebuilt_indexes.is_empty());
     applied.pop();
     assert_eq!(applied, since_checkpoint);
