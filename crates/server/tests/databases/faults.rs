@@ -47,6 +47,7 @@ async fn a_database_that_is_down_at_start_is_shown_and_tried_again() {
     assert!(!down.url.contains(':') || !down.url.contains("password"), "{}", down.url);
     // Nobody knows whether it may be trusted, so nothing begins in it; later, yes.
     let second = Duration::from_secs(1);
+    world.make_topic().await;
     for begun in
         [world.begin_local("orders", second).await, world.begin(&["ledger", "orders"]).await]
     {

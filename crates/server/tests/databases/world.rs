@@ -107,8 +107,7 @@ impl World {
         let (postgres, mariadb) = databases(postgres, mariadb).await;
         let world = Self::start(&[("orders", &postgres), ("ledger", &mariadb)]);
         world.until_up(&["orders", "ledger"]).await;
-        let topic = v1::CreateTopicRequest { name: "made".into(), settings: None };
-        world.events.clone().create_topic(topic).await.unwrap();
+        world.make_topic().await;
         world
     }
 
@@ -117,12 +116,17 @@ impl World {
         let (postgres, _) = databases(postgres, &SERVERS.1.url()).await;
         let world = Self::start(&[("orders", &postgres)]);
         world.until_up(&["orders"]).await;
-        let topic = v1::CreateTopicRequest { name: "made".into(), settings: None };
-        world.events.clone().create_topic(topic).await.unwrap();
+        world.make_topic().await;
         world
     }
 
-    /// A server over these databases, whatever state they are in.
+    /// The topic `made`.
+    pub(crate) async fn make_topic(&self) {
+        let topic = v1::CreateTopicRequest { name: "made".into(), settings: None };
+        self.events.clone().create_topic(topic).await.unwrap();
+    }
+
+    /// A server over these databases, whatever state they are in, without a topic.
     pub(crate) fn start(databases: &[(&'static str, &str)]) -> Self {
         Self::start_in(tempfile::tempdir().unwrap(), databases, |_| {})
     }
