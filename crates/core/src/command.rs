@@ -10,7 +10,9 @@ use alloc::vec::Vec;
 use bytes::Bytes;
 
 use crate::event::{DeliveryRef, EventRequest};
-use crate::ids::{Digest, Holder, Name, Offset, ProducerId, SessionId, StateId, TransactionId};
+use crate::ids::{
+    Began, Digest, Holder, Name, Offset, ProducerId, SessionId, StateId, TransactionId,
+};
 use crate::record::{IdempotencyKey, Participant, SubscriptionSettings, TopicSettings};
 
 /// Whom to answer: a stream and the number it gave to its request.
@@ -152,8 +154,9 @@ pub enum Command {
     },
     /// A service asks which of these outcomes it may forget.
     MayForget {
-        /// The transactions.
-        ids: Vec<TransactionId>,
+        /// The transactions, and when each began, as its prepare said; none: an abort came, and no
+        /// prepare before it.
+        outcomes: Vec<(TransactionId, Option<Began>)>,
     },
     /// Services and their live instances.
     ListParticipants,

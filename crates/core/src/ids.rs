@@ -101,7 +101,7 @@ macro_rules! uuid {
 }
 
 uuid!(
-    /// A transaction's id: a UUIDv7 made by the server, so it also says when it began.
+    /// A transaction's id: a UUIDv7 made by the server, see [`TransactionId::new`].
     TransactionId
 );
 uuid!(
@@ -156,11 +156,95 @@ impl StoreId {
 }
 
 impl TransactionId {
-    /// Unix time in milliseconds at which the id was made (the first 48 bits of a UUIDv7).
+    /// An id as a UUIDv7: 48 bits of log time in milliseconds and a counter of 12 bits, which
+    /// together rise from id to id; then, where other UUIDs are random, 10 bits of the shard, 24
+    /// bits of the epoch in which it was made, and 28 bits that are random for each opening of a
+    /// store. So ids of one store differ whatever its clock did, and those of two copies of one
+    /// life differ but for one case in 2^28. Of each number only its low bits count.
+    #[must_use]
+    pub fn new(tick: Tick, shard: u16, epoch: u32, random: u32) -> Self {
+        const VERSION: u128 = 7 << 76;
+        const VARIANT: u128 = 2 << 62;
+        let (unix_ms, counter) = (tick.0 >> Tick::COUNTER_BITS, tick.0 & Tick::COUNTER);
+        let node = u128::from(shard & 0x3ff) << 52
+            | u128::from(epoch & Self::EPOCH) << 28
+            | u128::from(random & 0xfff_ffff);
+        Self(u128::from(unix_ms) << 80 | VERSION | u128::from(counter) << 64 | VARIANT | node)
+    }
+
+    /// Log time at which the id was made, Unix time in milliseconds.
     #[must_use]
     pub fn unix_ms(self) -> u64 {
         (self.0 >> 80) as u64
     }
+
+    /// The epoch in which the id was made, of which it has the low 24 bits.
+    #[must_use]
+    pub fn epoch(self) -> u32 {
+        (self.0 >> 28) as u32 & Self::EPOCH
+    }
+
+    const EPOCH: u32 = 0xff_ffff;
+}
+
+/// A moment of log time that no other id has: milliseconds, and a counter within them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Tick(pub u64);
+
+impl Tick {
+    const COUNTER_BITS: u32 = 12;
+    const COUNTER: u64 = (1 << Self::COUNTER_BITS) - 1;
+
+    /// The first of a millisecond.
+    #[must_use]
+    pub fn first_of(unix_ms: u64) -> Self {
+        Self(unix_ms << Self::COUNTER_BITS)
+    }
+
+    /// The millisecond.
+    #[must_use]
+    pub fn unix_ms(self) -> u64 {
+        self.0 >> Self::COUNTER_BITS
+    }
+}
+
+/// Where BEGIN of a transaction is in the log of its store: when it began, without a clock. Of two
+/// transactions of one store the one with the higher value began later. The epoch belongs to it,
+/// because the LSNs of a torn tail that an opening drops are given again in the next epoch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct Began {
+    /// The store. Places in the logs of two stores say nothing about each other.
+    pub store: StoreId,
+    /// The epoch in which it began.
+    pub epoch: u32,
+    /// The place of BEGIN.
+    pub lsn: Lsn,
+}
+
+impl Began {
+    /// Store, epoch and LSN, most significant byte first, so that the bytes of one store's
+    /// transactions sort as they began.
+    #[must_use]
+    pub fn to_bytes(self) -> [u8; Self::BYTES] {
+        let mut bytes = [0; Self::BYTES];
+        bytes[..16].copy_from_slice(&self.store.0.to_be_bytes());
+        bytes[16..20].copy_from_slice(&self.epoch.to_be_bytes());
+        bytes[20..].copy_from_slice(&self.lsn.0.to_be_bytes());
+        bytes
+    }
+
+    /// What [`Began::to_bytes`] made; none: of another length.
+    #[must_use]
+    pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        let (store, rest) = bytes.split_first_chunk()?;
+        let (epoch, rest) = rest.split_first_chunk()?;
+        let lsn = Lsn(u64::from_be_bytes(rest.try_into().ok()?));
+        let store = StoreId(u128::from_be_bytes(*store));
+        Some(Self { store, epoch: u32::from_be_bytes(*epoch), lsn })
+    }
+
+    /// Bytes of [`Began::to_bytes`].
+    pub const BYTES: usize = 28;
 }
 
 /// The text is not a UUID in its usual form of 8-4-4-4-12 hexadecimal digits.
@@ -261,8 +345,8 @@ impl core::error::Error for InvalidName {}
 pub struct Now {
     /// Milliseconds on a clock that never goes back; all deadlines are on it.
     pub mono_ms: u64,
-    /// Unix time in milliseconds, for people and for retention; nothing in the protocol is
-    /// decided by it.
+    /// Log time, Unix time in milliseconds: never before any time in the log. For people and for
+    /// retention; nothing in the protocol is decided by it.
     pub wall_ms: u64,
 }
 
@@ -279,6 +363,34 @@ mod tests {
         assert_eq!(id.unix_ms(), 0x0192_f0a1_b2c3);
         for bad in ["", "0192f0a1", "0192f0a1-b2c3-7d4e-8f90-a1b2c3d4e5fg"] {
             assert_eq!(bad.parse::<TransactionId>(), Err(InvalidUuid), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_transaction_id_is_a_uuid_of_version_7_that_rises_with_its_tick() {
+        let at = Tick::first_of(0x0192_f0a1_b2c3);
+        let id = TransactionId::new(Tick(at.0 + 5), 1, 0x0012_3456, 0x0abc_def0);
+        assert_eq!(id.to_string(), "0192f0a1-b2c3-7005-8011-23456abcdef0");
+        assert_eq!((id.unix_ms(), id.epoch()), (0x0192_f0a1_b2c3, 0x0012_3456));
+        // Nothing of a number that is too large reaches its neighbours.
+        let full = TransactionId::new(Tick(at.0 + 4_095), u16::MAX, u32::MAX, u32::MAX);
+        assert_eq!(full.to_string(), "0192f0a1-b2c3-7fff-bfff-ffffffffffff");
+        let next = TransactionId::new(Tick(at.0 + 4_096), 0, 0, 0);
+        assert_eq!((next.unix_ms(), full.unix_ms()), (at.unix_ms() + 1, at.unix_ms()));
+        assert!(id < full && full < next);
+    }
+
+    #[test]
+    fn places_sort_as_their_bytes_and_come_back() {
+        let began = |epoch, lsn| Began { store: StoreId(7), epoch, lsn: Lsn(lsn) };
+        let rising = [began(0, 0), began(1, u64::MAX), began(2, 1), began(2, 256), began(300, 2)];
+        for pair in rising.windows(2) {
+            assert!(pair[0] < pair[1] && pair[0].to_bytes() < pair[1].to_bytes(), "{pair:?}");
+        }
+        for began in rising {
+            let bytes = began.to_bytes();
+            assert_eq!(Began::from_bytes(&bytes), Some(began));
+            assert_eq!(Began::from_bytes(&bytes[1..]), None);
         }
     }
 

@@ -2,8 +2,8 @@
 //!
 //! [`Core`] is a pure state machine for many transactions, topics and subscriptions. Its contract:
 //!
-//! 1. call `handle(now, input)` for everything that happens, one at a time, with a `now` whose
-//!    monotonic part never goes back;
+//! 1. call `handle(now, input)` for everything that happens, one at a time, with a `now` of which
+//!    neither part ever goes back;
 //! 2. drain `poll_output()` and carry the outputs out in order;
 //! 3. send [`Input::Tick`](input::Input::Tick) when `next_deadline()` is reached.
 //!
@@ -15,6 +15,7 @@ extern crate alloc;
 #[cfg(test)]
 extern crate std;
 
+mod ages;
 pub mod branch;
 mod bus;
 pub mod command;
@@ -24,6 +25,7 @@ pub mod event;
 pub mod ids;
 pub mod input;
 pub mod limits;
+pub mod log_time;
 mod machine;
 pub mod openings;
 pub mod output;

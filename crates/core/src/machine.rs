@@ -5,6 +5,7 @@
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
+use crate::ages::Ages;
 use crate::bus::{Bus, Part, Room};
 use crate::command::Command;
 use crate::coordinator::{Context, Coordinator, Counters};
@@ -26,6 +27,7 @@ pub struct Core {
     coordinator: Coordinator,
     bus: Bus,
     effects: Effects,
+    ages: Ages,
     space: Space,
     draining: bool,
     now: Now,
@@ -57,6 +59,7 @@ impl Recovery {
             coordinator: Coordinator::default(),
             bus: Bus::default(),
             effects: Effects::default(),
+            ages: Ages::default(),
             space: Space::default(),
             draining: false,
             now: Now::default(),
@@ -93,9 +96,13 @@ impl Recovery {
     /// Everything was read and is durable: the core takes up what is open (C16).
     ///
     /// # Panics
-    /// If a record of [`Recovery::elsewhere`] was not given to [`Recovery::recall`].
+    /// If a record of [`Recovery::elsewhere`] was not given to [`Recovery::recall`], or the wall
+    /// time is before that of the opening.
     #[must_use]
     pub fn finish(mut self, now: Now) -> Core {
+        assert!(now.wall_ms >= self.core.now.wall_ms, "log time is behind the log");
+        self.core.now = now;
+        self.core.ages.start(now);
         self.core.effects = Effects::after(self.last);
         // What a restart has to append fits: its room was reserved when it was begun.
         self.core.with_coordinator(now, Coordinator::restart);
@@ -107,6 +114,7 @@ impl Core {
     /// Something happened.
     pub fn handle(&mut self, now: Now, input: Input) {
         assert!(now.mono_ms >= self.now.mono_ms, "the monotonic clock went back");
+        assert!(now.wall_ms >= self.now.wall_ms, "log time went back");
         self.now = now;
         match input {
             Input::Command { caller, command } => match command {
@@ -264,6 +272,7 @@ impl Core {
             segments,
             keys: self.coordinator.key_batches(),
             openings: self.openings.restate(),
+            away: self.ages.left(self.now),
         }));
         self.bus.restate(&mut records);
         self.coordinator.restate(&mut records);
@@ -339,6 +348,13 @@ impl Core {
         self.bus.dead_letters()
     }
 
+    /// What happened before this Unix time in milliseconds is older than that, and nothing else is.
+    /// Time in which no server ran counts only as fast as this one runs since.
+    #[must_use]
+    pub fn older_than(&self, now: Now, age_ms: u64) -> u64 {
+        self.ages.before(now, age_ms)
+    }
+
     /// Databases with branches that are not finished, and how many.
     #[must_use]
     pub fn open_databases(&self) -> Vec<(Name, usize)> {
@@ -397,6 +413,7 @@ impl Core {
             instances: self.coordinator.instances(),
             staged_bytes: self.bus.staged_bytes(),
             work_bytes: self.coordinator.work_bytes(),
+            uncounted_ms: self.ages.left_ms(self.now),
             counters: self.coordinator.counters(),
         }
     }
@@ -408,11 +425,14 @@ impl Core {
                 self.store = opened.store;
                 self.epoch = opened.epoch;
                 self.openings.opened(lsn, opened);
+                self.now.wall_ms = opened.wall_ms;
+                self.ages.apply_opened(opened);
             }
             Record::CheckpointStart(start) => {
                 self.store = start.store;
                 self.epoch = start.epoch;
                 self.openings = Openings::restated(&start.openings);
+                self.ages.apply_start(start);
             }
             _ => {}
         }
@@ -478,8 +498,9 @@ impl Core {
         step: impl FnOnce(&mut Coordinator, &mut Context<'_>) -> T,
     ) -> T {
         let room = self.room_left();
-        let Self { limits, coordinator, bus, effects, draining, .. } = self;
-        let mut cx = Context { now, limits, bus, effects, room, draining: *draining };
+        let Self { limits, store, epoch, coordinator, bus, effects, ages, draining, .. } = self;
+        let (life, draining) = ((*store, *epoch), *draining);
+        let mut cx = Context { now, life, ages, limits, bus, effects, room, draining };
         step(coordinator, &mut cx)
     }
 }
@@ -535,6 +556,8 @@ pub struct Stats {
     pub staged_bytes: usize,
     /// Bytes of work that wait for votes.
     pub work_bytes: usize,
+    /// Milliseconds in which no server ran and that do not count for ages yet.
+    pub uncounted_ms: u64,
     /// Counted since the start.
     pub counters: Counters,
 }

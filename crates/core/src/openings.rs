@@ -83,7 +83,7 @@ mod tests {
 
     fn open(openings: &mut Openings, number: u128, lsn: u64) {
         let (store, epoch) = (StoreId(1), number as u32);
-        let opened = Opened { store, epoch, opening: OpeningId(number), wall_ms: 0 };
+        let opened = Opened { store, epoch, opening: OpeningId(number), wall_ms: 0, newest_ms: 0 };
         openings.opened(Lsn(lsn), &opened);
     }
 

@@ -12,7 +12,9 @@ use bytes::Bytes;
 
 use crate::command::Caller;
 use crate::event::{Delivery, DeliveryRef, OffsetRange};
-use crate::ids::{Holder, Lsn, Name, Offset, SessionId, SubscriptionId, TopicId, TransactionId};
+use crate::ids::{
+    Began, Holder, Lsn, Name, Offset, SessionId, SubscriptionId, TopicId, TransactionId,
+};
 use crate::record::{DeadLettered, Reason, Record, SubscriptionSettings, TopicSettings};
 use crate::refusal::Refusal;
 use crate::view::{ParticipantView, SubscriptionView, TopicView, TransactionView};
@@ -160,6 +162,8 @@ pub enum ToService {
     Prepare {
         /// The transaction.
         id: TransactionId,
+        /// When it began.
+        began: Began,
         /// The work; none: vote about what you have been asked by other means.
         work: Option<Bytes>,
         /// Milliseconds until the transaction fails if it is not decided.

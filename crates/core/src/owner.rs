@@ -113,7 +113,7 @@ mod tests {
         let mut openings = Openings::default();
         for (number, lsn) in [(1, 3), (2, 10), (3, 20)] {
             let opening = OpeningId(u128::from(number));
-            let opened = Opened { store: STORE, epoch: number, opening, wall_ms: 0 };
+            let opened = Opened { store: STORE, epoch: number, opening, wall_ms: 0, newest_ms: 0 };
             openings.opened(Lsn(lsn), &opened);
         }
         openings

@@ -73,7 +73,7 @@ fn append(criterion: &mut Criterion) {
         let opened = Journal::open(
             files,
             Options::default().with_segment_bytes(4 << 30),
-            1_700_000_000_000,
+            &mut |_| 1_700_000_000_000,
             StoreId(1),
             OpeningId(1),
             &mut |_| {},

@@ -182,7 +182,9 @@ fn open(directory: &Path) -> Result<(Journal, u64), Failure> {
     let options = Options::default();
     let (store, opening) = (StoreId(1), OpeningId(1));
     let opened =
-        Journal::open(files, options, now, store, opening, &mut |_| {}, &mut |_, _| records += 1)?;
+        Journal::open(files, options, &mut |_| now, store, opening, &mut |_| {}, &mut |_, _| {
+            records += 1;
+        })?;
     Ok((opened.0, records))
 }
 
@@ -212,6 +214,7 @@ fn roll(journal: &mut Journal) -> Result<(), Failure> {
         segments: journal.segments(),
         keys: Vec::new(),
         openings: Vec::new(),
+        away: Vec::new(),
     });
     append(journal, vec![Arc::new(start), Arc::new(Record::CheckpointEnd)], true)
 }

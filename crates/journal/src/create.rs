@@ -63,6 +63,7 @@ fn first_segment(store: StoreId) -> Vec<u8> {
         segments: Vec::new(),
         keys: Vec::new(),
         openings: Vec::new(),
+        away: Vec::new(),
     };
     let records = [
         (Lsn(1), Arc::new(Record::CheckpointStart(start))),

@@ -112,13 +112,13 @@ impl Journal {
     pub fn open(
         files: Arc<dyn Files>,
         options: Options,
-        now_wall_ms: u64,
+        log_time: &mut dyn FnMut(u64) -> u64,
         new_store: StoreId,
         opening: OpeningId,
         progress: &mut dyn FnMut(Progress),
         apply: &mut dyn FnMut(Lsn, Arc<Record>),
     ) -> Result<(Self, Recovered), Error> {
-        recovery::open(files, options, now_wall_ms, new_store, opening, progress, apply)
+        recovery::open(files, options, log_time, new_store, opening, progress, apply)
     }
 
     /// Appends a group and returns when it is durable.

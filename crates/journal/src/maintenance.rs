@@ -10,7 +10,7 @@ use handfast_core::record::Record;
 use crate::damage::{Damage, cause};
 use crate::error::Error;
 use crate::files::File;
-use crate::index::{MemoryIndex, Tail, memory_newest_ms};
+use crate::index::{MemoryIndex, Tail};
 use crate::journal::Journal;
 use crate::layout::frame::{FrameBuilder, FrameContext, HEADER, Place};
 use crate::layout::header::{self, SegmentHeader};
@@ -216,7 +216,7 @@ impl Rewriting {
         // A restated transaction is a copy: its chain is elsewhere.
         let chain = !matches!(record, Record::TransactionRestated(_));
         if chain && record.transaction().is_some() {
-            self.header.removed_ms = self.header.removed_ms.max(memory_newest_ms(record));
+            self.header.removed_ms = self.header.removed_ms.max(record.newest_ms());
         }
     }
 

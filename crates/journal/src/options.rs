@@ -15,6 +15,9 @@ pub struct Options {
     pub recent_bytes: usize,
     /// Files of sealed segments that are open at a time, for readers. Default 64.
     pub open_files: usize,
+    /// So many epochs are left out by the opening: a copy of a store that goes on leaves out those
+    /// that the store itself may have had since. Default 0.
+    pub skipped_epochs: u32,
 }
 
 impl Default for Options {
@@ -25,6 +28,7 @@ impl Default for Options {
             max_store_bytes: None,
             recent_bytes: 4 << 20,
             open_files: 64,
+            skipped_epochs: 0,
         }
     }
 }
@@ -62,6 +66,13 @@ impl Options {
     #[must_use]
     pub fn with_recent_bytes(mut self, bytes: usize) -> Self {
         self.recent_bytes = bytes;
+        self
+    }
+
+    /// Sets [`Options::skipped_epochs`].
+    #[must_use]
+    pub fn with_skipped_epochs(mut self, epochs: u32) -> Self {
+        self.skipped_epochs = epochs;
         self
     }
 }

@@ -44,10 +44,12 @@ pub struct Progress {
 pub struct Recovered {
     /// The store.
     pub store: StoreId,
-    /// The newest time in records or ids before this opening, Unix time in milliseconds; 0: none.
-    pub newest_ms: u64,
     /// The epoch of this opening, one higher than any before.
     pub epoch: u32,
+    /// Log time at the opening: what `log_time` said, and never before the newest time in the log.
+    pub wall_ms: u64,
+    /// The newest time that was in the log, in records or in ids; 0: none was.
+    pub newest_ms: u64,
     /// The place of the next record.
     pub next_lsn: Lsn,
     /// Bytes of a torn last group that were dropped. On a disk that keeps what it was told to keep
@@ -72,7 +74,7 @@ type Apply<'a> = &'a mut dyn FnMut(Lsn, Arc<Record>);
 pub(crate) fn open(
     files: Arc<dyn Files>,
     options: Options,
-    now_wall_ms: u64,
+    log_time: &mut dyn FnMut(u64) -> u64,
     new_store: StoreId,
     opening: OpeningId,
     progress: &mut dyn FnMut(Progress),
@@ -99,7 +101,7 @@ pub(crate) fn open(
     }
     let older = Older::look(&*files, &pool, store, &newest)?;
 
-    let opened = newest.opened(now_wall_ms, opening)?;
+    let opened = newest.opened(&options, log_time, opening)?;
     for name in &inventory.unfinished {
         files.remove(name).map_err(Error::io("remove", name))?;
     }
@@ -108,7 +110,7 @@ pub(crate) fn open(
     let (sealed, rebuilt_indexes) = older.complete(&*files, &pool)?;
 
     let place = active.1;
-    let newest_ms = newest.index.newest_ms().max(newest.scan.header.newest_ms);
+    let Opened { epoch, wall_ms, newest_ms, .. } = opened;
     let record = Arc::new(Record::Opened(opened));
     newest.index.add(place, active.2, &record, &|lsn| bounds.holding(lsn));
     let mut recent = Recent::new(place.lsn, options.recent_bytes);
@@ -130,7 +132,7 @@ pub(crate) fn open(
     let journal = Journal {
         shared: Arc::new(Shared::new(files, pool, store, view)),
         options,
-        epoch: newest.scan.epoch + 1,
+        epoch,
         active,
         next: Lsn(place.lsn.0 + 1),
         dropped: BTreeSet::new(),
@@ -144,8 +146,9 @@ pub(crate) fn open(
     apply(place.lsn, record);
     let recovered = Recovered {
         store,
-        newest_ms,
         epoch: journal.epoch,
+        wall_ms,
+        newest_ms,
         next_lsn: journal.next,
         dropped_bytes: newest.dropped_bytes,
         segments: journal.segments(),
@@ -239,10 +242,18 @@ impl Newest {
         Ok(())
     }
 
-    fn opened(&self, wall_ms: u64, opening: OpeningId) -> Result<Opened, Error> {
+    fn opened(
+        &self,
+        options: &Options,
+        log_time: &mut dyn FnMut(u64) -> u64,
+        opening: OpeningId,
+    ) -> Result<Opened, Error> {
         let epoch = self.scan.epoch.checked_add(1);
+        let epoch = epoch.and_then(|epoch| epoch.checked_add(options.skipped_epochs));
         let epoch = epoch.ok_or_else(|| self.scan.corrupt(self.scan.at, "no epochs are left"))?;
-        Ok(Opened { store: self.scan.header.store, epoch, opening, wall_ms })
+        let newest_ms = self.scan.header.newest_ms.max(self.index.newest_ms());
+        let wall_ms = log_time(newest_ms).max(newest_ms);
+        Ok(Opened { store: self.scan.header.store, epoch, opening, wall_ms, newest_ms })
     }
 
     /// Makes what is valid durable, with the record of this opening behind it: in a copy, or in its

@@ -10,12 +10,13 @@ use handfast_core::ids::{
     TopicId, TransactionId,
 };
 use handfast_core::record::{
-    Abort, Acknowledged, Begin, CheckpointStart, Commit, DeadLettered, DeadLettersTaken, Decision,
-    End, Finished, GapAcknowledged, IdempotencyKey, KeyBatch, KeyRestated, LocalItems, Note,
-    Opened, OpeningRestated, Operated, Participant, ParticipantKind, ProducerRestated, Published,
-    Reason, ReasonCode, Record, SegmentDropped, SubscriptionCreated, SubscriptionDeleted,
-    SubscriptionRestated, SubscriptionSettings, SubscriptionSought, TopicAltered, TopicCreated,
-    TopicDeleted, TopicRestated, TopicSettings, TopicTruncated, TransactionRestated, Updater,
+    Abort, Acknowledged, Away, Begin, CheckpointStart, Commit, DeadLettered, DeadLettersTaken,
+    Decision, End, Finished, GapAcknowledged, IdempotencyKey, KeyBatch, KeyRestated, LocalItems,
+    Note, Opened, OpeningRestated, Operated, Participant, ParticipantKind, ProducerRestated,
+    Published, Reason, ReasonCode, Record, SegmentDropped, SubscriptionCreated,
+    SubscriptionDeleted, SubscriptionRestated, SubscriptionSettings, SubscriptionSought,
+    TopicAltered, TopicCreated, TopicDeleted, TopicRestated, TopicSettings, TopicTruncated,
+    TransactionRestated, Updater,
 };
 use proptest::collection::vec;
 use proptest::option;
@@ -27,9 +28,9 @@ pub fn any_record() -> BoxedStrategy<Record> {
         transaction_record(),
         bus_record(),
         checkpoint_record(),
-        (store(), any::<u32>(), opening(), number()).prop_map(
-            |(store, epoch, opening, wall_ms)| {
-                Record::Opened(Opened { store, epoch, opening, wall_ms })
+        (store(), any::<u32>(), opening(), number(), number()).prop_map(
+            |(store, epoch, opening, wall_ms, newest_ms)| {
+                Record::Opened(Opened { store, epoch, opening, wall_ms, newest_ms })
             }
         ),
         number().prop_map(|segment| Record::SegmentDropped(SegmentDropped { segment })),
@@ -114,10 +115,11 @@ fn checkpoint_record() -> BoxedStrategy<Record> {
             subscription(),
             vec(number(), 0..5),
             vec(key_batch(), 0..3),
-            vec((opening(), any::<u32>(), lsn()), 0..3)
+            vec((opening(), any::<u32>(), lsn()), 0..3),
+            vec(away(), 0..3)
         )
             .prop_map(
-                |(store, epoch, next_topic, next_subscription, segments, keys, openings)| {
+                |(store, epoch, next_topic, next_subscription, segments, keys, openings, away)| {
                     let restated = |(opening, epoch, lsn)| OpeningRestated { opening, epoch, lsn };
                     Record::CheckpointStart(CheckpointStart {
                         store,
@@ -127,6 +129,7 @@ fn checkpoint_record() -> BoxedStrategy<Record> {
                         segments,
                         keys,
                         openings: openings.into_iter().map(restated).collect(),
+                        away,
                     })
                 }
             ),
@@ -399,6 +402,12 @@ fn producer_restated() -> BoxedStrategy<ProducerRestated> {
 
 fn digest() -> BoxedStrategy<Digest> {
     any::<u64>().prop_map(Digest).boxed()
+}
+
+fn away() -> BoxedStrategy<Away> {
+    (number(), number())
+        .prop_map(|(until_ms, uncounted_ms)| Away { until_ms, uncounted_ms })
+        .boxed()
 }
 
 fn key_batch() -> BoxedStrategy<KeyBatch> {

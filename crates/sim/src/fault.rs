@@ -72,6 +72,12 @@ pub enum Fault {
     AttemptsCountedAtStreamEnd,
     /// The end of a lease counts as an attempt of what waited in the stream.
     AttemptsCountedUnread,
+    /// An opening takes the machine's clock as it is, whatever times are in the log.
+    ClockTrusted,
+    /// The time before an opening counts for ages at once.
+    AbsenceBelieved,
+    /// A service compares the times in ids to find out whether an outcome may be forgotten.
+    HorizonByClock,
 }
 
 impl Fault {
@@ -111,5 +117,8 @@ impl Fault {
         Self::RecordSkippedInRecovery,
         Self::AttemptsCountedAtStreamEnd,
         Self::AttemptsCountedUnread,
+        Self::ClockTrusted,
+        Self::AbsenceBelieved,
+        Self::HorizonByClock,
     ];
 }

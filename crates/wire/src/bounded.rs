@@ -47,6 +47,7 @@ enum Field {
     /// Text.
     Text,
     /// A list of text or bytes.
+    #[expect(dead_code, reason = "no request has a list of bytes or text just now")]
     Texts,
     /// A list of numbers, packed or not.
     Numbers,
@@ -266,11 +267,11 @@ mod tests {
         looked_through_bytes::<raw::PublishFrame>(&bytes).expect_err("a frame of batches");
         looked_through_bytes::<v1::FromParticipantFrame>(&bytes).expect_err("of messages");
         looked_through_bytes::<v1::FromSubscriberFrame>(&bytes).expect_err("of messages");
-        let transaction_ids = vec![Bytes::new(); REQUESTS];
-        let forget = From::MayForget(v1::MayForget { transaction_ids });
+        let outcomes = vec![v1::KeptOutcome::default(); REQUESTS / 8];
+        let forget = From::MayForget(v1::MayForget { outcomes });
         let message = v1::FromParticipant { request: 1, message: Some(forget) };
         let frame = v1::FromParticipantFrame { messages: vec![message] };
-        looked_through(&frame).expect_err("a list of bytes");
+        looked_through(&frame).expect_err("a list of outcomes");
         let offsets = vec![1; REQUESTS];
         let take = v1::TakeDeadLettersRequest { offsets, ..Default::default() };
         looked_through(&take).expect_err("a list of numbers");
@@ -319,7 +320,9 @@ mod tests {
         let offsets = (0..crate::LIST_ITEMS as u64).collect();
         let take = v1::TakeDeadLettersRequest { offsets, ..Default::default() };
         assert_eq!(looked_through(&take), Ok(()));
-        let forget = v1::MayForget { transaction_ids: vec![id(); crate::LIST_ITEMS] };
+        let began = Some(v1::Began { store_id: id(), epoch: 7, lsn: 1 << 40 });
+        let kept = v1::KeptOutcome { transaction_id: id(), began };
+        let forget = v1::MayForget { outcomes: vec![kept; crate::LIST_ITEMS] };
         let message = Some(From::MayForget(forget));
         let message = v1::FromParticipant { request: 1, message };
         assert_eq!(looked_through(&v1::FromParticipantFrame { messages: vec![message] }), Ok(()));

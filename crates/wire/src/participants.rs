@@ -1,7 +1,7 @@
 //! The participant's stream, both ways, and the list of participants.
 
 use handfast_core::command::{Command, Vote};
-use handfast_core::ids::{Name, StateId, TransactionId};
+use handfast_core::ids::{Began, Lsn, Name, StateId, StoreId, TransactionId};
 use handfast_core::output::{Reply, ToService};
 use handfast_core::refusal::Refusal;
 use tonic::Status;
@@ -56,11 +56,29 @@ pub fn command(message: v1::FromParticipant) -> Result<(About, Command), Refusal
             (About::Transaction(id), Command::Inquire { id })
         }
         FromMessage::MayForget(message) => {
-            ids::at_most("transaction_ids", message.transaction_ids.len(), LIST_ITEMS)?;
-            let ids = ids::transaction_ids("transaction_ids", &message.transaction_ids)?;
-            (About::Other, Command::MayForget { ids })
+            ids::at_most("outcomes", message.outcomes.len(), LIST_ITEMS)?;
+            let outcomes = message.outcomes.into_iter().map(kept).collect::<Result<_, _>>()?;
+            (About::Other, Command::MayForget { outcomes })
         }
     })
+}
+
+fn kept(kept: v1::KeptOutcome) -> Result<(TransactionId, Option<Began>), Malformed> {
+    let began = |began: v1::Began| -> Result<Began, Malformed> {
+        let store = ids::store_id("store_id", &began.store_id)?;
+        Ok(Began { store, epoch: began.epoch, lsn: Lsn(began.lsn) })
+    };
+    let id = ids::transaction_id("transaction_id", &kept.transaction_id)?;
+    Ok((id, kept.began.map(began).transpose()?))
+}
+
+fn kept_message((id, began): (TransactionId, Option<Began>)) -> v1::KeptOutcome {
+    let began = began.map(|began| v1::Began {
+        store_id: ids::store_bytes(began.store),
+        epoch: began.epoch,
+        lsn: began.lsn.0,
+    });
+    v1::KeptOutcome { transaction_id: ids::transaction_bytes(id), began }
 }
 
 /// The first message of an instance, in the client.
@@ -97,8 +115,8 @@ pub fn message(request: u64, command: Command) -> Option<v1::FromParticipant> {
         Command::Inquire { id } => {
             FromMessage::Inquire(v1::Inquire { transaction_id: transaction_id(id) })
         }
-        Command::MayForget { ids } => FromMessage::MayForget(v1::MayForget {
-            transaction_ids: ids.into_iter().map(transaction_id).collect(),
+        Command::MayForget { outcomes } => FromMessage::MayForget(v1::MayForget {
+            outcomes: outcomes.into_iter().map(kept_message).collect(),
         }),
         _ => return None,
     };
@@ -132,15 +150,22 @@ impl TryFrom<v1::Vote> for (TransactionId, Vote) {
     }
 }
 
-/// The answer to a message of an instance; none where the contract has no answer, which is the
+/// The answer of a store to a message of an instance; none where the contract has no answer, which is the
 /// success of everything but `attach` and `may_forget`.
 ///
 /// # Panics
 /// When the reply is not one to a command of a participant.
 #[must_use]
-pub fn reply(request: u64, about: About, reply: Reply) -> Option<v1::ToParticipant> {
+pub fn reply(
+    store: StoreId,
+    request: u64,
+    about: About,
+    reply: Reply,
+) -> Option<v1::ToParticipant> {
     let message = match (reply, about) {
-        (Reply::Done, About::Attach) => To::Attached(v1::Attached {}),
+        (Reply::Done, About::Attach) => {
+            To::Attached(v1::Attached { store_id: ids::store_bytes(store) })
+        }
         (Reply::Done, About::Transaction(_) | About::Other) => return None,
         (Reply::Forget(ids), _) => forget(ids),
         (Reply::Refused(refusal), about) => return Some(refused(request, about, refusal)),
@@ -174,9 +199,13 @@ fn forget(ids: Vec<TransactionId>) -> To {
 fn to_service(message: ToService) -> To {
     let transaction_id = ids::transaction_bytes;
     match message {
-        ToService::Prepare { id, work, remaining_ms } => {
-            To::Prepare(v1::Prepare { transaction_id: transaction_id(id), work, remaining_ms })
-        }
+        ToService::Prepare { id, began, work, remaining_ms } => To::Prepare(v1::Prepare {
+            transaction_id: transaction_id(id),
+            work,
+            remaining_ms,
+            epoch: began.epoch,
+            lsn: began.lsn.0,
+        }),
         ToService::Commit { id } => {
             To::Commit(v1::CommitBranch { transaction_id: transaction_id(id) })
         }
@@ -193,8 +222,8 @@ fn to_service(message: ToService) -> To {
 /// What an instance receives, in the client.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Received {
-    /// The stream is attached.
-    Attached,
+    /// The stream is attached, to the server of this store.
+    Attached(StoreId),
     /// The coordinator says something.
     Said(ToService),
     /// A message was refused.
@@ -208,15 +237,18 @@ pub enum Received {
     },
 }
 
-impl TryFrom<v1::ToParticipant> for Received {
-    type Error = Malformed;
-
-    /// Fails also for a message that only a newer server has.
-    fn try_from(message: v1::ToParticipant) -> Result<Self, Malformed> {
+impl Received {
+    /// A message on a stream that is attached to this store; before it is, whatever store.
+    ///
+    /// # Errors
+    /// It is malformed, or one that only a newer server has.
+    pub fn read(store: StoreId, message: v1::ToParticipant) -> Result<Self, Malformed> {
         let request = message.request;
         let id = |bytes: &[u8]| ids::transaction_id("transaction_id", bytes);
         let said = match message.message.ok_or_else(|| Malformed::missing("message"))? {
-            To::Attached(v1::Attached {}) => return Ok(Self::Attached),
+            To::Attached(attached) => {
+                return Ok(Self::Attached(ids::store_id("store_id", &attached.store_id)?));
+            }
             To::Refused(refused) => {
                 let id = ids::transaction_id_or_none("transaction_id", &refused.transaction_id)?;
                 let refusal = refused.refusal.ok_or_else(|| Malformed::missing("refusal"))?;
@@ -224,6 +256,7 @@ impl TryFrom<v1::ToParticipant> for Received {
             }
             To::Prepare(prepare) => ToService::Prepare {
                 id: id(&prepare.transaction_id)?,
+                began: Began { store, epoch: prepare.epoch, lsn: Lsn(prepare.lsn) },
                 work: prepare.work,
                 remaining_ms: prepare.remaining_ms,
             },
@@ -264,6 +297,8 @@ mod tests {
 
     use super::*;
 
+    const STORE: StoreId = StoreId(0x0192_f0a1_b2c3_7d4e_8f90_a1b2_c3d4_0001);
+    const BEGAN: Began = Began { store: STORE, epoch: 3, lsn: Lsn(1 << 40) };
     const ID: TransactionId = TransactionId(0x0192_f0a1_b2c3_7d4e_8f90_a1b2_c3d4_e5f6);
 
     #[test]
@@ -280,7 +315,7 @@ mod tests {
             Command::Finished { id: ID, committed: false },
             Command::NotKnown { id: ID },
             Command::Inquire { id: ID },
-            Command::MayForget { ids: vec![ID, TransactionId(1)] },
+            Command::MayForget { outcomes: vec![(ID, Some(BEGAN)), (TransactionId(1), None)] },
         ];
         for said in said {
             let sent = message(7, said.clone()).expect("participants send it");
@@ -300,36 +335,42 @@ mod tests {
     fn what_the_coordinator_says_arrives_as_it_was() {
         let work = Some(bytes::Bytes::from_static(b"charge 5"));
         let said = [
-            ToService::Prepare { id: ID, work, remaining_ms: 1 },
-            ToService::Prepare { id: ID, work: None, remaining_ms: 0 },
-            ToService::Prepare { id: ID, work: Some(bytes::Bytes::new()), remaining_ms: 0 },
+            ToService::Prepare { id: ID, began: BEGAN, work, remaining_ms: 1 },
+            ToService::Prepare { id: ID, began: BEGAN, work: None, remaining_ms: 0 },
+            ToService::Prepare {
+                id: ID,
+                began: BEGAN,
+                work: Some(bytes::Bytes::new()),
+                remaining_ms: 0,
+            },
             ToService::Commit { id: ID },
             ToService::Abort { id: ID },
             ToService::Pending { id: ID, retry_after_ms: 5_000 },
             ToService::Forget { ids: vec![ID] },
         ];
         for said in said {
-            let received = Received::try_from(to_participant(said.clone()));
+            let received = Received::read(STORE, to_participant(said.clone()));
             assert_eq!(received, Ok(Received::Said(said)));
         }
     }
 
     #[test]
     fn only_attach_and_may_forget_are_answered_when_all_is_well() {
-        let attached = reply(1, About::Attach, Reply::Done).expect("an answer");
-        assert_eq!(Received::try_from(attached), Ok(Received::Attached));
-        assert_eq!(reply(2, About::Transaction(ID), Reply::Done), None);
-        let forget = reply(3, About::Other, Reply::Forget(vec![ID])).expect("an answer");
+        let other = StoreId(1);
+        let attached = reply(STORE, 1, About::Attach, Reply::Done).expect("an answer");
+        assert_eq!(Received::read(other, attached), Ok(Received::Attached(STORE)));
+        assert_eq!(reply(STORE, 2, About::Transaction(ID), Reply::Done), None);
+        let forget = reply(STORE, 3, About::Other, Reply::Forget(vec![ID])).expect("an answer");
         assert_eq!(forget.request, 3);
         let said = Received::Said(ToService::Forget { ids: vec![ID] });
-        assert_eq!(Received::try_from(forget), Ok(said));
+        assert_eq!(Received::read(STORE, forget), Ok(said));
     }
 
     #[test]
     fn a_refusal_says_what_it_was_about() {
         let refusal = Refusal::new(Code::WrongState, "bound to another state");
-        let sent = reply(4, About::Transaction(ID), Reply::Refused(refusal.clone()));
-        let received = Received::try_from(sent.expect("an answer"));
+        let sent = reply(STORE, 4, About::Transaction(ID), Reply::Refused(refusal.clone()));
+        let received = Received::read(STORE, sent.expect("an answer"));
         let refusal = refusal.into();
         assert_eq!(received, Ok(Received::Refused { request: 4, id: Some(ID), refusal }));
     }
@@ -345,8 +386,8 @@ mod tests {
         assert!(refused(Some(FromMessage::Vote(vote))).detail.contains("`vote`"));
         let inquire = v1::Inquire { transaction_id: bytes::Bytes::from_static(b"short") };
         assert!(refused(Some(FromMessage::Inquire(inquire))).detail.contains("`transaction_id`"));
-        let transaction_ids = vec![ids::transaction_bytes(ID); LIST_ITEMS + 1];
-        let many = FromMessage::MayForget(v1::MayForget { transaction_ids });
+        let outcomes = vec![kept_message((ID, Some(BEGAN))); LIST_ITEMS + 1];
+        let many = FromMessage::MayForget(v1::MayForget { outcomes });
         assert_eq!(refused(Some(many)).code, Code::TooMany);
     }
 }

@@ -5,10 +5,10 @@
 use std::collections::BTreeSet;
 use std::thread;
 
-use handfast_core::ids::{StateId, TransactionId};
+use handfast_core::ids::{Began, Lsn, StateId, StoreId, TransactionId};
 
 use super::handler::No;
-use super::store::{Branch, OutcomeKey, Recorded, ServiceStore, StoreStep};
+use super::store::{Branch, Outcome, OutcomeKey, Recorded, ServiceStore, StoreStep};
 
 type Store<T> = <T as Subject>::Store;
 type Db<T> = <Store<T> as ServiceStore>::Db;
@@ -57,7 +57,11 @@ fn what_is_saved_is_loaded<T: Subject>(subject: &T) {
         prepared(b""),
         prepared(b"\0\xffwork"),
         prepared(&vec![7; 1 << 20]),
-        Branch { recorded: Recorded::Committed, at_unix_ms: 0 },
+        Branch {
+            recorded: Recorded::Committed,
+            began: Some(began(1, u32::MAX, u64::MAX)),
+            at_unix_ms: 0,
+        },
         aborted(1, None),
         aborted(u64::from(u32::MAX), Some(No::new(""))),
         aborted(1 << 47, Some(No::retryable("zu wenig, \u{1f4b6} \0 fehlt"))),
@@ -78,12 +82,13 @@ fn a_dropped_step_leaves_nothing<T: Subject>(subject: &T) {
         let mut step = store.open_step().expect("a step");
         add::<T>(&mut step);
         step.save(x(1), &prepared(b"lost")).expect("saved");
-        step.raise_horizon(5).expect("raised");
+        step.raise_horizon(began(1, 1, 5)).expect("raised");
     }
     for mut store in [store, subject.open()] {
         let mut step = store.open_step().expect("a step after one that was dropped");
         assert_eq!(step.load(x(1)).expect("loaded"), None, "a step was kept without commit");
-        assert_eq!(step.horizon_ms().expect("read"), None, "a step was kept without commit");
+        let horizon = step.horizon(StoreId(1)).expect("read");
+        assert_eq!(horizon, None, "a step was kept without commit");
         assert_eq!(number::<T>(&mut step), 0, "a handler's change was kept without commit");
     }
 }
@@ -114,14 +119,14 @@ fn a_step_reads_its_own_writes<T: Subject>(subject: &T) {
         step.save(x(2), &aborted(10, None))?;
         assert_eq!(step.load(x(1))?, Some(prepared(b"1")));
         assert_eq!(step.prepared(None, 10)?, [x(1)]);
-        assert_eq!(step.outcomes(11, None, 10)?, [OutcomeKey { at_unix_ms: 10, id: x(2) }]);
-        step.save(x(1), &Branch { recorded: Recorded::Committed, at_unix_ms: 3 })?;
+        assert_eq!(step.outcomes(11, None, 10)?, [outcome(10, 2)]);
+        step.save(x(1), &committed(3))?;
         assert_eq!(step.prepared(None, 10)?, []);
         assert_eq!(step.outcomes(11, None, 10)?.len(), 2);
         step.forget(x(1))?;
         assert_eq!(step.load(x(1))?, None);
-        step.raise_horizon(4)?;
-        assert_eq!(step.horizon_ms()?, Some(4));
+        step.raise_horizon(began(1, 1, 4))?;
+        assert_eq!(step.horizon(StoreId(1))?, Some(began(1, 1, 4)));
         Ok(())
     });
 }
@@ -133,7 +138,7 @@ fn prepared_branches_are_listed_in_pages<T: Subject>(subject: &T) {
             step.save(id, &prepared(b""))?;
         }
         step.save(x(77), &aborted(1, None))?;
-        step.save(x(78), &Branch { recorded: Recorded::Committed, at_unix_ms: 1 })
+        step.save(x(78), &committed(1))
     });
     for limit in 1..=ids.len() + 1 {
         let (mut found, mut after) = (Vec::new(), None);
@@ -159,7 +164,8 @@ fn outcomes_are_listed_in_pages<T: Subject>(subject: &T) {
                 0 => Recorded::Committed,
                 _ => Recorded::Aborted { no: None },
             };
-            step.save(key.id, &Branch { recorded, at_unix_ms: key.at_unix_ms })?;
+            let began = place(*key);
+            step.save(key.id, &Branch { recorded, began, at_unix_ms: key.at_unix_ms })?;
         }
         step.save(x(99), &prepared(b"not an outcome"))
     });
@@ -170,18 +176,19 @@ fn outcomes_are_listed_in_pages<T: Subject>(subject: &T) {
             let page = step(subject, |step| step.outcomes(before, after, limit));
             assert!(page.len() <= limit as usize, "a page is over its limit");
             let Some(last) = page.last().copied() else { break };
-            assert!(after < Some(last), "pages do not advance");
-            after = Some(last);
+            assert!(after < Some(last.key), "pages do not advance");
+            after = Some(last.key);
             found.extend(page);
         }
         let older = keys.iter().copied().filter(|key| key.at_unix_ms < before);
+        let older = older.map(|key| Outcome { key, began: place(key) });
         assert_eq!(found, older.collect::<Vec<_>>(), "before {before}, {limit} at a time");
     }
 }
 
 fn forgotten_is_gone_and_the_horizon_never_falls<T: Subject>(subject: &T) {
     step(subject, |step| {
-        step.save(x(1), &Branch { recorded: Recorded::Committed, at_unix_ms: 1 })?;
+        step.save(x(1), &committed(1))?;
         step.save(x(2), &aborted(1, None))
     });
     step(subject, |step| step.forget(x(1)));
@@ -189,16 +196,26 @@ fn forgotten_is_gone_and_the_horizon_never_falls<T: Subject>(subject: &T) {
     step(subject, |step| {
         assert_eq!(step.load(x(1))?, None);
         assert_eq!(step.load(x(2))?, Some(aborted(1, None)));
-        assert_eq!(step.outcomes(9, None, 9)?, [key(1, 2)]);
-        assert_eq!(step.horizon_ms()?, None);
+        assert_eq!(step.outcomes(9, None, 9)?, [outcome(1, 2)]);
+        assert_eq!(step.horizon(StoreId(1))?, None);
         Ok(())
     });
     let mut highest = None;
-    for raised in [0, 5, 3, 1 << 47, 0] {
+    let places = [(1, 0), (1, 500), (1, 3), (2, 4), (1, 1 << 47), (300, 1), (2, u64::MAX), (0, 7)];
+    for raised in places.map(|(epoch, lsn)| began(1, epoch, lsn)) {
         step(subject, |step| step.raise_horizon(raised));
         highest = highest.max(Some(raised));
-        assert_eq!(step(subject, |step| step.horizon_ms()), highest, "raised to {raised}");
+        let horizon = step(subject, |step| step.horizon(StoreId(1)));
+        assert_eq!(horizon, highest, "raised to {raised:?}");
     }
+    // Each store has its own.
+    for store in [0, 2, u128::MAX] {
+        assert_eq!(step(subject, |step| step.horizon(StoreId(store))), None);
+        step(subject, |step| step.raise_horizon(began(store, 1, 9)));
+        let horizon = step(subject, |step| step.horizon(StoreId(store)));
+        assert_eq!(horizon, Some(began(store, 1, 9)));
+    }
+    assert_eq!(step(subject, |step| step.horizon(StoreId(1))), highest);
 }
 
 fn two_stores_see_each_others_steps<T: Subject>(subject: &T) {
@@ -213,7 +230,7 @@ fn two_stores_see_each_others_steps<T: Subject>(subject: &T) {
         in_step(reader, |step| {
             assert_eq!(number::<T>(step), u64::try_from(round).expect("a small number") + 1);
             assert_eq!(step.load(x(round))?, Some(prepared(b"shared")));
-            step.save(x(round), &Branch { recorded: Recorded::Committed, at_unix_ms: 1 })
+            step.save(x(round), &committed(1))
         });
         in_step(writer, |step| {
             assert_eq!(step.prepared(None, 10)?, [], "another store's step was not seen");
@@ -237,8 +254,8 @@ fn steps_take_turns<T: Subject>(subject: &T) {
                         let counted = step.load(x(1))?.map_or(0, |branch| branch.at_unix_ms);
                         thread::yield_now();
                         add::<T>(step);
-                        let recorded = Recorded::Prepared { work: Vec::new() };
-                        step.save(x(1), &Branch { recorded, at_unix_ms: counted + 1 })
+                        let branch = Branch { at_unix_ms: counted + 1, ..prepared(b"") };
+                        step.save(x(1), &branch)
                     });
                 }
                 store.state_id()
@@ -292,11 +309,29 @@ fn number<T: Subject>(step: &mut impl StoreStep<Db = Db<T>, Error = ErrorOf<Stor
 }
 
 fn prepared(work: &[u8]) -> Branch {
-    Branch { recorded: Recorded::Prepared { work: work.to_vec() }, at_unix_ms: 1_700_000_000_000 }
+    let recorded = Recorded::Prepared { work: work.to_vec() };
+    Branch { recorded, began: Some(began(1, 2, 3)), at_unix_ms: 1_700_000_000_000 }
+}
+
+fn committed(at_unix_ms: u64) -> Branch {
+    Branch { recorded: Recorded::Committed, began: None, at_unix_ms }
 }
 
 fn aborted(at_unix_ms: u64, no: Option<No>) -> Branch {
-    Branch { recorded: Recorded::Aborted { no }, at_unix_ms }
+    Branch { recorded: Recorded::Aborted { no }, began: None, at_unix_ms }
+}
+
+fn began(store: u128, epoch: u32, lsn: u64) -> Began {
+    Began { store: StoreId(store), epoch, lsn: Lsn(lsn) }
+}
+
+fn outcome(at_unix_ms: u64, id: u128) -> Outcome {
+    Outcome { key: key(at_unix_ms, id), began: None }
+}
+
+/// Some have a place, some have none.
+fn place(key: OutcomeKey) -> Option<Began> {
+    key.id.0.is_multiple_of(2).then(|| began(1, 1, key.at_unix_ms))
 }
 
 fn key(at_unix_ms: u64, id: u128) -> OutcomeKey {

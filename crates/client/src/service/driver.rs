@@ -183,8 +183,8 @@ where
         if let Some(outcomes) = outcomes {
             self.schedule.asked_to_forget(&outcomes, page, now.mono_ms);
             if !outcomes.is_empty() {
-                let ids = outcomes.iter().map(|outcome| outcome.id).collect();
-                commands.push(Command::MayForget { ids });
+                let outcomes = outcomes.iter().map(|o| (o.key.id, o.began)).collect();
+                commands.push(Command::MayForget { outcomes });
             }
         }
         Ok(commands)

@@ -32,4 +32,4 @@ pub use report::Report;
 pub use run::{Service, ServiceError};
 #[cfg(feature = "sqlite")]
 pub use sqlite::SqliteStore;
-pub use store::{Branch, CommitError, OutcomeKey, Recorded, ServiceStore, StoreStep};
+pub use store::{Branch, CommitError, Outcome, OutcomeKey, Recorded, ServiceStore, StoreStep};

@@ -4,15 +4,15 @@
 //! be scheduled and reported is noted, and answers are held back, until the step is committed.
 
 use std::any::Any;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use handfast_core::command::{Command, Vote};
-use handfast_core::ids::{Now, TransactionId};
+use handfast_core::ids::{Began, Now, StoreId, TransactionId};
 use handfast_core::limits::REASON_BYTES;
 use handfast_core::output::ToService;
 use handfast_core::participant::{
-    Answer, BranchInput, BranchState, Durable, Held, Row, Step, Work, step,
+    Answer, BranchInput, BranchState, Durable, Held, Row, Step, Work, maybe_forgotten, step,
 };
 
 use super::handler::{Handler, No, Prepared};
@@ -27,8 +27,8 @@ pub(super) struct Pass<'a, St, H> {
     now: Now,
     /// Present: handlers are not called; each call counts as failed, for this reason.
     veto: Option<&'a str>,
-    /// Read once.
-    horizon_ms: Option<Option<u64>>,
+    /// Read once, of the store that the messages are of.
+    horizon: Option<(StoreId, Option<Began>)>,
     /// Finishes that failed in this very step.
     failed: BTreeSet<TransactionId>,
     held: Vec<HeldFor>,
@@ -91,7 +91,7 @@ where
             schedule,
             now,
             veto: None,
-            horizon_ms: None,
+            horizon: None,
             failed: BTreeSet::new(),
             held: Vec::new(),
             notes: Vec::new(),
@@ -106,7 +106,9 @@ where
     /// Takes in one message of the coordinator.
     pub(super) fn message(&mut self, message: &ToService) -> Result<(), St::Error> {
         match message {
-            ToService::Prepare { id, work, remaining_ms: _ } => self.prepare(*id, work.as_deref()),
+            ToService::Prepare { id, began, work, remaining_ms: _ } => {
+                self.prepare(*id, *began, work.as_deref())
+            }
             ToService::Commit { id } => self.decided(*id, true),
             ToService::Abort { id } => self.decided(*id, false),
             ToService::Pending { id, retry_after_ms } => {
@@ -137,15 +139,20 @@ where
         Ok(Done { commands: self.held.into_iter().map(release).collect(), notes: self.notes })
     }
 
-    fn prepare(&mut self, id: TransactionId, work: Option<&[u8]>) -> Result<(), St::Error> {
+    fn prepare(
+        &mut self,
+        id: TransactionId,
+        began: Began,
+        work: Option<&[u8]>,
+    ) -> Result<(), St::Error> {
         let known = self.step.load(id)?;
         let state = state_of(known.as_ref());
-        let maybe_forgotten = known.is_none() && self.maybe_forgotten(id)?;
+        let maybe_forgotten = known.is_none() && self.maybe_forgotten(began)?;
         let input = BranchInput::Prepare { has_work: work.is_some(), maybe_forgotten };
         let taken = step(state, input);
         let work = work.unwrap_or_default();
         match taken.work {
-            None => self.carry_out(id, taken, known, work, None),
+            None => self.carry_out(id, Some(began), taken, known, work, None),
             Some(Work::Do | Work::Finish) => {
                 let ended = self.do_work(id, work)?;
                 let no = match &ended {
@@ -154,7 +161,7 @@ where
                     }
                     _ => None,
                 };
-                self.carry_out(id, step(taken.next, ended), known, work, no)
+                self.carry_out(id, Some(began), step(taken.next, ended), known, work, no)
             }
         }
     }
@@ -163,26 +170,30 @@ where
         let known = self.step.load(id)?;
         let input = if commit { BranchInput::Commit } else { BranchInput::Abort };
         let taken = step(state_of(known.as_ref()), input);
-        self.carry_out(id, taken, known, &[], None)
+        self.carry_out(id, None, taken, known, &[], None)
     }
 
     fn forget(&mut self, ids: &[TransactionId]) -> Result<(), St::Error> {
-        let mut horizon_ms = None;
+        // The latest of each store; there is hardly ever more than one.
+        let mut horizons: BTreeMap<StoreId, Began> = BTreeMap::new();
         let mut forgot = false;
         for id in ids {
-            let state = state_of(self.step.load(*id)?.as_ref());
+            let known = self.step.load(*id)?;
+            let state = state_of(known.as_ref());
             let taken = step(state, BranchInput::Forget);
             if taken.durable == Some(Durable::Forget) {
                 self.step.forget(*id)?;
                 forgot = true;
-                if state == BranchState::Committed {
-                    horizon_ms = horizon_ms.max(Some(id.unix_ms()));
+                let began = known.and_then(|branch| branch.began);
+                if let (BranchState::Committed, Some(began)) = (state, began) {
+                    let horizon = horizons.entry(began.store).or_insert(began);
+                    *horizon = began.max(*horizon);
                 }
             }
         }
-        if let Some(began_unix_ms) = horizon_ms {
-            self.step.raise_horizon(began_unix_ms)?;
-            self.horizon_ms = None;
+        for horizon in horizons.into_values() {
+            self.step.raise_horizon(horizon)?;
+            self.horizon = None;
         }
         if forgot {
             self.notes.push(Note::Forgot);
@@ -192,13 +203,13 @@ where
 
     /// A commit was forgotten of a transaction that began no earlier than this one. So this one
     /// may have been committed and forgotten as well, and to do its work could be to do it twice.
-    fn maybe_forgotten(&mut self, id: TransactionId) -> Result<bool, St::Error> {
-        let horizon_ms = match self.horizon_ms {
-            Some(read) => read,
-            None => self.step.horizon_ms()?,
+    fn maybe_forgotten(&mut self, began: Began) -> Result<bool, St::Error> {
+        let horizon = match self.horizon {
+            Some((store, read)) if store == began.store => read,
+            _ => self.step.horizon(began.store)?,
         };
-        self.horizon_ms = Some(horizon_ms);
-        Ok(horizon_ms.is_some_and(|horizon_ms| id.unix_ms() <= horizon_ms))
+        self.horizon = Some((began.store, horizon));
+        Ok(maybe_forgotten(began, horizon))
     }
 
     /// Lets the handler prepare, and says how that ended.
@@ -228,11 +239,12 @@ where
         })
     }
 
-    /// Does what the protocol says, in its order. If a decision cannot be carried out, its step
+    /// Does what the protocol says, in its order. `began` comes with a prepare. If a decision cannot be carried out, its step
     /// is dropped as a whole: the branch stays as it is and nothing is answered.
     fn carry_out(
         &mut self,
         id: TransactionId,
+        began: Option<Began>,
         taken: Step,
         known: Option<Branch>,
         work: &[u8],
@@ -262,7 +274,8 @@ where
         let known = match recorded {
             None => known,
             Some(recorded) => {
-                let branch = Branch { recorded, at_unix_ms: self.now.wall_ms };
+                let began = known.and_then(|branch| branch.began).or(began);
+                let branch = Branch { recorded, began, at_unix_ms: self.now.wall_ms };
                 self.step.save(id, &branch)?;
                 Some(branch)
             }

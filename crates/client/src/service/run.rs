@@ -10,11 +10,11 @@ use std::thread;
 use std::time::{Duration, SystemTime};
 
 use handfast_core::command::Command;
-use handfast_core::ids::{Name, Now, StateId};
+use handfast_core::ids::{Name, Now, StateId, StoreId};
 use handfast_core::output::ToService;
 use handfast_core::refusal::Code;
 use handfast_wire::participants::{Received, attach, message};
-use handfast_wire::{LIST_ITEMS, Malformed, v1};
+use handfast_wire::{LIST_ITEMS, v1};
 use thiserror::Error as ThisError;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
@@ -291,6 +291,8 @@ struct Running {
 
 /// A stream that is attached.
 struct Open {
+    /// Of the server.
+    store: StoreId,
     frames: mpsc::Sender<v1::FromParticipantFrame>,
     messages: Streaming<v1::ToParticipantFrame>,
     /// What came with the first answer.
@@ -318,19 +320,21 @@ impl Running {
                 let Some(frame) = messages.message().await.map_err(broken)? else {
                     return Err(unreachable("the server ended the stream"));
                 };
-                let mut attached = false;
+                let mut attached = None;
                 let mut early = Vec::new();
-                for message in received(frame) {
-                    match message? {
-                        Received::Attached => attached = true,
-                        Received::Said(said) => early.push(said),
+                for message in frame.messages {
+                    match Received::read(attached.unwrap_or_default(), message)? {
+                        Received::Attached(store) => attached = Some(store),
+                        // What comes before it is of no known store. It is repeated.
+                        Received::Said(said) if attached.is_some() => early.push(said),
+                        Received::Said(_) => {}
                         Received::Refused { refusal, .. } => {
                             return Err(Refusal::from(refusal).into());
                         }
                     }
                 }
-                if attached {
-                    return Ok(Open { frames, messages, early });
+                if let Some(store) = attached {
+                    return Ok(Open { store, frames, messages, early });
                 }
             }
         };
@@ -345,7 +349,7 @@ impl Running {
         open: Open,
         mut shutdown: std::pin::Pin<&mut impl Future<Output = ()>>,
     ) -> Result<Option<Error>, ServiceError> {
-        let Open { frames, mut messages, early } = open;
+        let Open { store, frames, mut messages, early } = open;
         let mut inbox = early;
         let mut next_due = Instant::now();
         let mut stopping: Option<Instant> = None;
@@ -378,7 +382,7 @@ impl Running {
                 }
                 frame = messages.message(), if inbox.len() < LIST_ITEMS && stopping.is_none() => {
                     match frame {
-                        Ok(Some(frame)) => take(frame, &mut inbox).err(),
+                        Ok(Some(frame)) => take(store, frame, &mut inbox).err(),
                         Ok(None) => {
                             let problem = "the server ended the stream".to_owned();
                             Some(Fault::Lost { problem }.into())
@@ -438,17 +442,15 @@ impl Running {
     }
 }
 
-fn received(
+fn take(
+    store: StoreId,
     frame: v1::ToParticipantFrame,
-) -> impl Iterator<Item = Result<Received, Malformed>> + Send {
-    frame.messages.into_iter().map(Received::try_from)
-}
-
-fn take(frame: v1::ToParticipantFrame, inbox: &mut Vec<ToService>) -> Result<(), Error> {
-    for message in received(frame) {
-        match message {
+    inbox: &mut Vec<ToService>,
+) -> Result<(), Error> {
+    for message in frame.messages {
+        match Received::read(store, message) {
             Ok(Received::Said(said)) => inbox.push(said),
-            Ok(Received::Attached) => {}
+            Ok(Received::Attached(_)) => {}
             // A vote or report that the coordinator cannot use: it says what stands by itself.
             Ok(Received::Refused { id, refusal, .. }) => {
                 let refusal = Refusal::from(refusal);

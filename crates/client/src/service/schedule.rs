@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use handfast_core::ids::TransactionId;
 use handfast_core::participant::inquiry_pause_ms;
 
-use super::store::OutcomeKey;
+use super::store::{Outcome, OutcomeKey};
 
 /// Pause between two looks at all prepared branches of the store.
 const SWEEP_MS: u64 = 30_000;
@@ -134,12 +134,12 @@ impl Schedule {
     }
 
     /// A page of the walk over all outcomes was asked about; `limit` is the size of a full one.
-    pub(super) fn asked_to_forget(&mut self, page: &[OutcomeKey], limit: usize, now_ms: u64) {
+    pub(super) fn asked_to_forget(&mut self, page: &[Outcome], limit: usize, now_ms: u64) {
         if page.len() < limit {
             self.forget = Forget { due_ms: now_ms + FORGET_MS, after: None };
         } else {
             self.forget =
-                Forget { due_ms: now_ms + FORGET_UNANSWERED_MS, after: page.last().copied() };
+                Forget { due_ms: now_ms + FORGET_UNANSWERED_MS, after: page.last().map(|o| o.key) };
         }
     }
 

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use handfast_core::ids::{StateId, TransactionId};
+use handfast_core::ids::{Began, StateId, StoreId, TransactionId};
 use handfast_core::participant::Synced;
 use rusqlite::hooks::{AuthAction, AuthContext, Authorization};
 use rusqlite::types::Type;
@@ -21,10 +21,10 @@ use rusqlite::{
 };
 
 use super::handler::No;
-use super::store::{Branch, CommitError, OutcomeKey, Recorded, ServiceStore, StoreStep};
+use super::store::{Branch, CommitError, Outcome, OutcomeKey, Recorded, ServiceStore, StoreStep};
 
-/// The layout of the tables. A store with a higher one is not opened.
-const LAYOUT: i64 = 1;
+/// The layout of the tables. A store with another one is not opened.
+const LAYOUT: i64 = 2;
 /// How long a step waits for its turn, unless told otherwise.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
 /// Pause between two tries to turn WAL mode on, which SQLite does not wait for by itself.
@@ -40,13 +40,12 @@ const COMMITTED: i64 = 2;
 const ABORTED: i64 = 3;
 
 /// Times are Unix milliseconds; ids are 16 bytes, most significant first, so that they sort as
-/// they do everywhere else. `horizon_ms`: see [`StoreStep::horizon_ms`].
+/// they do everywhere else. `began`: [`Began::to_bytes`].
 const TABLES: &str = "
     CREATE TABLE handfast_state (
         one        INTEGER PRIMARY KEY CHECK (one = 1),
         state_id   BLOB    NOT NULL CHECK (length(state_id) = 16),
         layout     INTEGER NOT NULL,
-        horizon_ms INTEGER,
         openings   INTEGER NOT NULL DEFAULT 0
     ) STRICT;
     CREATE TABLE handfast_branch (
@@ -55,7 +54,12 @@ const TABLES: &str = "
         work           BLOB    CHECK ((work IS NOT NULL) = (state = 1)),
         reason         TEXT    CHECK (reason IS NULL OR state = 3),
         retryable      INTEGER CHECK ((retryable IS NULL) = (reason IS NULL)),
+        began          BLOB    CHECK (length(began) = 28),
         at_unix_ms     INTEGER NOT NULL
+    ) STRICT;
+    CREATE TABLE handfast_horizon (
+        store_id BLOB NOT NULL PRIMARY KEY CHECK (length(store_id) = 16),
+        began    BLOB NOT NULL CHECK (length(began) = 28)
     ) STRICT;
     CREATE INDEX handfast_prepared
         ON handfast_branch (transaction_id) WHERE state = 1;
@@ -83,9 +87,9 @@ pub enum Error {
         /// The mode it stays in.
         mode: String,
     },
-    /// A newer version has made the tables.
-    #[error("the tables have layout {found}, this version knows layouts up to {LAYOUT}")]
-    NewerLayout {
+    /// Another version has made the tables.
+    #[error("the tables have layout {found}, this version knows only {LAYOUT}")]
+    OtherLayout {
         /// The layout of the tables.
         found: i64,
     },
@@ -236,7 +240,7 @@ impl StoreStep for SqliteStep<'_> {
 
     fn load(&mut self, id: TransactionId) -> Result<Option<Branch>, Error> {
         let mut statement = self.transaction.prepare_cached(
-            "SELECT state, work, reason, retryable, at_unix_ms FROM handfast_branch \
+            "SELECT state, work, reason, retryable, began, at_unix_ms FROM handfast_branch \
              WHERE transaction_id = ?1",
         )?;
         Ok(statement.query_row([id.0.to_be_bytes()], branch).optional()?)
@@ -250,17 +254,18 @@ impl StoreStep for SqliteStep<'_> {
         };
         self.execute(
             "INSERT INTO handfast_branch \
-             (transaction_id, state, work, reason, retryable, at_unix_ms) \
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6) \
+             (transaction_id, state, work, reason, retryable, began, at_unix_ms) \
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7) \
              ON CONFLICT (transaction_id) DO UPDATE SET state = excluded.state, \
              work = excluded.work, reason = excluded.reason, retryable = excluded.retryable, \
-             at_unix_ms = excluded.at_unix_ms",
+             began = excluded.began, at_unix_ms = excluded.at_unix_ms",
             params![
                 id.0.to_be_bytes(),
                 state,
                 work,
                 no.map(|no| &no.reason),
                 no.map(|no| no.retryable),
+                branch.began.map(Began::to_bytes),
                 to_sql(branch.at_unix_ms),
             ],
         )
@@ -271,16 +276,17 @@ impl StoreStep for SqliteStep<'_> {
         self.execute(sql, [id.0.to_be_bytes()])
     }
 
-    fn horizon_ms(&mut self) -> Result<Option<u64>, Error> {
-        let sql = "SELECT horizon_ms FROM handfast_state";
+    fn horizon(&mut self, store: StoreId) -> Result<Option<Began>, Error> {
+        let sql = "SELECT began FROM handfast_horizon WHERE store_id = ?1";
         let mut statement = self.transaction.prepare_cached(sql)?;
-        let horizon_ms = statement.query_row([], |row| row.get::<_, Option<i64>>(0))?;
-        Ok(horizon_ms.map(from_sql))
+        let row = statement.query_row([store.0.to_be_bytes()], |row| began(row, 0)).optional()?;
+        Ok(row.flatten())
     }
 
-    fn raise_horizon(&mut self, began_unix_ms: u64) -> Result<(), Error> {
-        let sql = "UPDATE handfast_state SET horizon_ms = max(coalesce(horizon_ms, ?1), ?1)";
-        self.execute(sql, [to_sql(began_unix_ms)])
+    fn raise_horizon(&mut self, began: Began) -> Result<(), Error> {
+        let sql = "INSERT INTO handfast_horizon (store_id, began) VALUES (?1, ?2) \
+             ON CONFLICT (store_id) DO UPDATE SET began = max(began, excluded.began)";
+        self.execute(sql, params![began.store.0.to_be_bytes(), began.to_bytes()])
     }
 
     fn prepared(
@@ -303,18 +309,19 @@ impl StoreStep for SqliteStep<'_> {
         before_unix_ms: u64,
         after: Option<OutcomeKey>,
         limit: u32,
-    ) -> Result<Vec<OutcomeKey>, Error> {
+    ) -> Result<Vec<Outcome>, Error> {
         let (at, last) = after.map_or((i64::MIN, Vec::new()), |key| {
             (to_sql(key.at_unix_ms), key.id.0.to_be_bytes().to_vec())
         });
         let mut statement = self.transaction.prepare_cached(
-            "SELECT at_unix_ms, transaction_id FROM handfast_branch \
+            "SELECT at_unix_ms, transaction_id, began FROM handfast_branch \
              WHERE state <> 1 AND at_unix_ms < ?1 AND (at_unix_ms, transaction_id) > (?2, ?3) \
              ORDER BY at_unix_ms, transaction_id LIMIT ?4",
         )?;
-        let rows = statement
-            .query_map(params![to_sql(before_unix_ms), at, last, limit], |row| {
-                Ok(OutcomeKey { at_unix_ms: from_sql(row.get(0)?), id: id(row, 1)? })
+        let rows =
+            statement.query_map(params![to_sql(before_unix_ms), at, last, limit], |row| {
+                let key = OutcomeKey { at_unix_ms: from_sql(row.get(0)?), id: id(row, 1)? };
+                Ok(Outcome { key, began: began(row, 2)? })
             })?;
         Ok(rows.collect::<Result<_, _>>()?)
     }
@@ -414,8 +421,8 @@ fn make_tables(connection: &mut Connection, waited: Duration) -> Result<StateId,
         transaction.query_row("SELECT state_id, layout FROM handfast_state", [], |row| {
             Ok((row.get(0)?, row.get(1)?))
         })?;
-    if layout > LAYOUT {
-        return Err(Error::NewerLayout { found: layout });
+    if layout != LAYOUT {
+        return Err(Error::OtherLayout { found: layout });
     }
     // What a killed process has written may be readable and not be on disk. This write syncs the
     // WAL with everything before it, so that nothing is ever answered that a power cut undoes.
@@ -445,7 +452,12 @@ fn branch(row: &Row<'_>) -> rusqlite::Result<Branch> {
         ABORTED => Recorded::Aborted { no },
         state => return Err(rusqlite::Error::IntegralValueOutOfRange(0, state)),
     };
-    Ok(Branch { recorded, at_unix_ms: from_sql(row.get(4)?) })
+    Ok(Branch { recorded, began: began(row, 4)?, at_unix_ms: from_sql(row.get(5)?) })
+}
+
+fn began(row: &Row<'_>, column: usize) -> rusqlite::Result<Option<Began>> {
+    let bytes: Option<[u8; Began::BYTES]> = row.get(column)?;
+    Ok(bytes.and_then(|bytes| Began::from_bytes(&bytes)))
 }
 
 fn id(row: &Row<'_>, column: usize) -> rusqlite::Result<TransactionId> {

@@ -5,7 +5,7 @@
 
 use std::error::Error;
 
-use handfast_core::ids::{StateId, TransactionId};
+use handfast_core::ids::{Began, StateId, StoreId, TransactionId};
 use handfast_core::participant::{BranchState, Synced};
 
 use super::handler::No;
@@ -69,17 +69,19 @@ pub trait StoreStep: Sized {
     /// The store failed.
     fn forget(&mut self, id: TransactionId) -> Result<(), Self::Error>;
 
-    /// The highest value [`StoreStep::raise_horizon`] was ever called with.
+    /// The latest of what [`StoreStep::raise_horizon`] was ever called with for this store of a
+    /// server.
     ///
     /// # Errors
     /// The store failed.
-    fn horizon_ms(&mut self) -> Result<Option<u64>, Self::Error>;
+    fn horizon(&mut self, store: StoreId) -> Result<Option<Began>, Self::Error>;
 
-    /// Notes that a transaction was forgotten whose id says that it began at this Unix time.
+    /// Notes that the outcome of a committed transaction was forgotten that began then. What is
+    /// noted of other stores stays.
     ///
     /// # Errors
     /// The store failed.
-    fn raise_horizon(&mut self, began_unix_ms: u64) -> Result<(), Self::Error>;
+    fn raise_horizon(&mut self, began: Began) -> Result<(), Self::Error>;
 
     /// Prepared branches by id, after `after`, at most `limit`.
     ///
@@ -100,7 +102,7 @@ pub trait StoreStep: Sized {
         before_unix_ms: u64,
         after: Option<OutcomeKey>,
         limit: u32,
-    ) -> Result<Vec<OutcomeKey>, Self::Error>;
+    ) -> Result<Vec<Outcome>, Self::Error>;
 
     /// Makes the step durable: when it returns, the step survives a power cut.
     ///
@@ -124,6 +126,8 @@ pub enum CommitError<E> {
 pub struct Branch {
     /// The state, with what belongs to it.
     pub recorded: Recorded,
+    /// When the transaction began, as its prepare said; none: an abort came before a prepare.
+    pub began: Option<Began>,
     /// Unix time in milliseconds at which it was recorded: for people, and for keeping outcomes.
     pub at_unix_ms: u64,
 }
@@ -155,6 +159,15 @@ impl Recorded {
             Self::Aborted { .. } => BranchState::Aborted,
         }
     }
+}
+
+/// An outcome, as it is listed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Outcome {
+    /// Its place.
+    pub key: OutcomeKey,
+    /// When the transaction began, if that was recorded.
+    pub began: Option<Began>,
 }
 
 /// The place of an outcome in the order in which outcomes are listed.

@@ -62,7 +62,10 @@ async fn accept(fake: &mut Fake) -> (Attaching, v1::AttachRequest) {
         panic!("not `attach`")
     };
     assert!(first.is_empty());
-    let attached = v1::ToParticipant { request, message: Some(To::Attached(v1::Attached {})) };
+    let attached = v1::ToParticipant {
+        request,
+        message: Some(To::Attached(v1::Attached { store_id: vec![1; 16].into() })),
+    };
     stream.send(v1::ToParticipantFrame { messages: vec![attached] }).await;
     (stream, attach)
 }
@@ -78,6 +81,8 @@ fn prepare(id: TransactionId, work: &'static [u8]) -> To {
         transaction_id: ids::transaction_bytes(id),
         work: Some(work.into()),
         remaining_ms: 30_000,
+        epoch: 1,
+        lsn: 9,
     })
 }
 

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use handfast::service::{Driver, Handler, HandlerError, No, Prepared, Report, ServiceStore};
 use handfast::service::{SqliteStore, StoreStep};
 use handfast_core::command::{Command, Vote};
-use handfast_core::ids::{Now, TransactionId};
+use handfast_core::ids::{Began, Lsn, Now, StoreId, TransactionId};
 use handfast_core::output::ToService;
 use rusqlite::{Connection, params};
 
@@ -158,7 +158,7 @@ pub(crate) fn x(id: u128) -> TransactionId {
     TransactionId(id)
 }
 
-/// A transaction that began at this Unix time.
+/// A transaction whose id says that it began at this Unix time, and the log that it is this one.
 pub(crate) fn begun(unix_ms: u64, id: u128) -> TransactionId {
     TransactionId(u128::from(unix_ms) << 80 | id)
 }
@@ -167,13 +167,22 @@ pub(crate) fn at(ms: u64) -> Now {
     Now { mono_ms: ms, wall_ms: 1_700_000_000_000 + ms }
 }
 
+/// When it began, by the log: in the order of the numbers, whatever the times in the ids.
+pub(crate) fn began(id: TransactionId) -> Began {
+    Began { store: StoreId(1), epoch: 7, lsn: Lsn(id.0 as u64) }
+}
+
 pub(crate) fn prepare(id: TransactionId, work: &'static str) -> ToService {
+    prepare_in(id, began(id), work)
+}
+
+pub(crate) fn prepare_in(id: TransactionId, began: Began, work: &'static str) -> ToService {
     let work = Some(bytes::Bytes::from_static(work.as_bytes()));
-    ToService::Prepare { id, work, remaining_ms: 30_000 }
+    ToService::Prepare { id, began, work, remaining_ms: 30_000 }
 }
 
 pub(crate) fn prepare_without_work(id: TransactionId) -> ToService {
-    ToService::Prepare { id, work: None, remaining_ms: 30_000 }
+    ToService::Prepare { id, began: began(id), work: None, remaining_ms: 30_000 }
 }
 
 pub(crate) fn commit(id: TransactionId) -> ToService {

@@ -67,7 +67,7 @@ fn a_step_that_was_not_committed_is_gone_when_the_store_is_opened_again() {
         });
         added.expect("a sound store").expect("it does not fail");
         let recorded = handfast::service::Recorded::Committed;
-        let branch = handfast::service::Branch { recorded, at_unix_ms: 1 };
+        let branch = handfast::service::Branch { recorded, began: None, at_unix_ms: 1 };
         step.save(x(1), &branch).expect("saved");
         drop(step);
         drop(store);

@@ -2,10 +2,11 @@
 
 use handfast::service::{Report, ServiceStore};
 use handfast_core::command::{Command, Vote};
+use handfast_core::ids::{Began, Lsn, StoreId};
 use handfast_core::output::ToService;
 
 use crate::bookkeeper::{
-    Bookkeeper, Books, abort, at, begun, books, commit, finished, no, open, prepare,
+    Bookkeeper, Books, abort, at, begun, books, commit, finished, no, open, prepare, prepare_in,
     prepare_without_work, x, yes,
 };
 use crate::conformance::SqliteFile;
@@ -138,17 +139,17 @@ fn a_prepare_that_arrives_after_its_outcome_was_forgotten_is_not_done_again() {
     let file = SqliteFile::new();
     let keeper = Bookkeeper::default();
     let mut driver = keeper.driver(open(&file.path()));
-    let (old, same, new) = (begun(999, 9), begun(1_000, 9), begun(1_001, 9));
-    let committed = begun(1_000, 1);
-    let aborted = begun(5_000, 2);
+    // The clock says the contrary of what the log says: it was set back between them.
+    let (old, committed, new) = (begun(9_000, 4), begun(5_000, 5), begun(1_000, 6));
+    let aborted = begun(5_000, 8);
     let ended =
         [prepare(committed, "yes"), commit(committed), prepare(aborted, "yes"), abort(aborted)];
     driver.process(at(0), &ended).expect("processed");
-    let forget = ToService::Forget { ids: vec![aborted, committed, begun(9_000, 3)] };
+    let forget = ToService::Forget { ids: vec![aborted, committed, begun(9_000, 9)] };
     assert_eq!(driver.process(at(0), &[forget]).expect("processed"), []);
     drop(driver);
     let mut driver = keeper.driver(open(&file.path()));
-    for id in [committed, old, same] {
+    for id in [committed, old] {
         for copy in [prepare(id, "yes"), prepare_without_work(id), prepare(id, "yes")] {
             let answers = driver.process(at(0), &[copy]).expect("processed");
             let [Command::Vote { vote: Vote::No { retryable: true, .. }, .. }] = &answers[..]
@@ -165,6 +166,31 @@ fn a_prepare_that_arrives_after_its_outcome_was_forgotten_is_not_done_again() {
     assert_eq!(driver.process(at(0), &[prepare(new, "yes")]).expect("processed"), [yes(new)]);
     drop(driver);
     assert_eq!(books(&mut open(&file.path())), Books::from([(committed, (0, 1)), (new, (1, 0))]));
+}
+
+/// Places are of one store. A server that was made anew begins with the first epoch and the first
+/// places again: its transactions were "too old" for ever for services that stayed. And the LSNs of
+/// a torn tail are given again: an earlier epoch is earlier, whatever its LSN.
+#[test]
+fn what_was_forgotten_of_one_store_concerns_no_other_and_epochs_come_first() {
+    let file = SqliteFile::new();
+    let keeper = Bookkeeper::default();
+    let mut driver = keeper.driver(open(&file.path()));
+    let place = |store, epoch, lsn| Began { store: StoreId(store), epoch, lsn: Lsn(lsn) };
+    let ended = [prepare_in(x(1), place(1, 5, 1_000), "yes"), commit(x(1))];
+    driver.process(at(0), &ended).expect("processed");
+    driver.process(at(0), &[ToService::Forget { ids: vec![x(1)] }]).expect("processed");
+    let cases = [
+        (x(2), place(1, 5, 1_000), false),
+        (x(3), place(1, 4, 5_000), false),
+        (x(4), place(1, 6, 3), true),
+        (x(5), place(2, 1, 3), true),
+        (x(6), place(1, 5, 1_001), true),
+    ];
+    for (id, began, taken) in cases {
+        let answers = driver.process(at(0), &[prepare_in(id, began, "yes")]).expect("processed");
+        assert_eq!(answers == [yes(id)], taken, "{began:?}: {answers:?}");
+    }
 }
 
 /// The same within one step, which has looked for what is forgotten once already.

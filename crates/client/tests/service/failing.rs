@@ -11,7 +11,7 @@ use handfast_core::limits::REASON_BYTES;
 use rusqlite::Connection;
 
 use crate::bookkeeper::{
-    Bookkeeper, Books, abort, at, books, commit, finished, no, open, prepare, x, yes,
+    Bookkeeper, Books, abort, at, began, books, commit, finished, no, open, prepare, x, yes,
 };
 use crate::conformance::SqliteFile;
 
@@ -221,8 +221,8 @@ fn a_handler_cannot_end_the_step_or_touch_its_records() {
         "ROLLBACK TO Handfast_Attempt",
         "SAVEPOINT handfast_attempt",
         "DELETE FROM handfast_branch",
-        "UPDATE Handfast_State SET horizon_ms = 0",
-        "INSERT INTO handfast_branch VALUES (zeroblob(16), 2, NULL, NULL, NULL, 0)",
+        "UPDATE Handfast_Horizon SET began = zeroblob(28)",
+        "INSERT INTO handfast_branch VALUES (zeroblob(16), 2, NULL, NULL, NULL, NULL, 0)",
         "DROP TABLE handfast_branch",
         "ALTER TABLE handfast_state ADD COLUMN mine",
     ];
@@ -230,6 +230,7 @@ fn a_handler_cannot_end_the_step_or_touch_its_records() {
         let work = format!("INSERT INTO parent VALUES (1); INSERT INTO child VALUES (1); {sql}");
         let message = handfast_core::output::ToService::Prepare {
             id,
+            began: began(id),
             work: Some(work.into()),
             remaining_ms: 1,
         };

@@ -3,9 +3,9 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 
-use handfast::service::{Branch, CommitError, OutcomeKey, ServiceStore, StoreStep};
+use handfast::service::{Branch, CommitError, Outcome, OutcomeKey, ServiceStore, StoreStep};
 use handfast_core::command::Command;
-use handfast_core::ids::{StateId, TransactionId};
+use handfast_core::ids::{Began, StateId, StoreId, TransactionId};
 use handfast_core::participant::Synced;
 
 use crate::bookkeeper::{Bookkeeper, Books, at, books, commit, finished, open, prepare, x, yes};
@@ -92,12 +92,12 @@ impl<St: StoreStep<Error: std::error::Error>> StoreStep for FaultyStep<St> {
         Ok(self.inner.forget(id)?)
     }
 
-    fn horizon_ms(&mut self) -> Result<Option<u64>, Self::Error> {
-        Ok(self.inner.horizon_ms()?)
+    fn horizon(&mut self, store: StoreId) -> Result<Option<Began>, Self::Error> {
+        Ok(self.inner.horizon(store)?)
     }
 
-    fn raise_horizon(&mut self, began_unix_ms: u64) -> Result<(), Self::Error> {
-        Ok(self.inner.raise_horizon(began_unix_ms)?)
+    fn raise_horizon(&mut self, began: Began) -> Result<(), Self::Error> {
+        Ok(self.inner.raise_horizon(began)?)
     }
 
     fn prepared(
@@ -113,7 +113,7 @@ impl<St: StoreStep<Error: std::error::Error>> StoreStep for FaultyStep<St> {
         before_unix_ms: u64,
         after: Option<OutcomeKey>,
         limit: u32,
-    ) -> Result<Vec<OutcomeKey>, Self::Error> {
+    ) -> Result<Vec<Outcome>, Self::Error> {
         Ok(self.inner.outcomes(before_unix_ms, after, limit)?)
     }
 

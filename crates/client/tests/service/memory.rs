@@ -8,8 +8,10 @@ use std::mem;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use handfast::service::conformance::Subject;
-use handfast::service::{Branch, CommitError, OutcomeKey, Recorded, ServiceStore, StoreStep};
-use handfast_core::ids::{StateId, TransactionId};
+use handfast::service::{
+    Branch, CommitError, Outcome, OutcomeKey, Recorded, ServiceStore, StoreStep,
+};
+use handfast_core::ids::{Began, StateId, StoreId, TransactionId};
 use handfast_core::participant::Synced;
 
 use crate::bookkeeper::{BookDb, Books};
@@ -30,12 +32,15 @@ pub(crate) enum Bug {
     OutcomesOfThatVeryTime,
     ForgetsNothing,
     HorizonFalls,
+    HorizonByLsn,
+    OneHorizonForAll,
+    PlacesAreLost,
     StepsOverlap,
     ReadsAtOpening,
 }
 
 impl Bug {
-    pub(crate) const ALL: [Self; 14] = [
+    pub(crate) const ALL: [Self; 17] = [
         Self::StateIdChanges,
         Self::StateIdIsNotRandom,
         Self::KeepsWithoutCommit,
@@ -48,6 +53,9 @@ impl Bug {
         Self::OutcomesOfThatVeryTime,
         Self::ForgetsNothing,
         Self::HorizonFalls,
+        Self::HorizonByLsn,
+        Self::OneHorizonForAll,
+        Self::PlacesAreLost,
         Self::StepsOverlap,
         Self::ReadsAtOpening,
     ];
@@ -57,7 +65,7 @@ impl Bug {
 #[derive(Clone, Debug, Default)]
 struct State {
     branches: BTreeMap<TransactionId, Branch>,
-    horizon_ms: Option<u64>,
+    horizons: BTreeMap<StoreId, Began>,
     db: MemoryDb,
 }
 
@@ -211,6 +219,9 @@ impl StoreStep for MemoryStep<'_> {
         {
             *no = None;
         }
+        if self.store.bug == Bug::PlacesAreLost {
+            branch.began = None;
+        }
         self.state.branches.insert(id, branch);
         Ok(())
     }
@@ -222,15 +233,20 @@ impl StoreStep for MemoryStep<'_> {
         Ok(())
     }
 
-    fn horizon_ms(&mut self) -> Result<Option<u64>, Infallible> {
-        Ok(self.state.horizon_ms)
+    fn horizon(&mut self, store: StoreId) -> Result<Option<Began>, Infallible> {
+        if self.store.bug == Bug::OneHorizonForAll {
+            return Ok(self.state.horizons.values().max().copied());
+        }
+        Ok(self.state.horizons.get(&store).copied())
     }
 
-    fn raise_horizon(&mut self, began_unix_ms: u64) -> Result<(), Infallible> {
-        let raised = Some(began_unix_ms);
-        self.state.horizon_ms = match self.store.bug {
-            Bug::HorizonFalls => raised,
-            _ => self.state.horizon_ms.max(raised),
+    fn raise_horizon(&mut self, began: Began) -> Result<(), Infallible> {
+        let horizon = self.state.horizons.entry(began.store).or_insert(began);
+        *horizon = match self.store.bug {
+            Bug::HorizonFalls => began,
+            Bug::HorizonByLsn if began.lsn < horizon.lsn => *horizon,
+            Bug::HorizonByLsn => began,
+            _ => began.max(*horizon),
         };
         Ok(())
     }
@@ -254,18 +270,23 @@ impl StoreStep for MemoryStep<'_> {
         before_unix_ms: u64,
         after: Option<OutcomeKey>,
         limit: u32,
-    ) -> Result<Vec<OutcomeKey>, Infallible> {
+    ) -> Result<Vec<Outcome>, Infallible> {
         let inclusive = u64::from(self.store.bug == Bug::OutcomesOfThatVeryTime);
         let mut found: Vec<_> = self
             .state
             .branches
             .iter()
             .filter(|(_, branch)| !matches!(branch.recorded, Recorded::Prepared { .. }))
-            .map(|(id, branch)| OutcomeKey { at_unix_ms: branch.at_unix_ms, id: *id })
-            .filter(|key| Some(*key) > after && key.at_unix_ms < before_unix_ms + inclusive)
+            .map(|(id, branch)| {
+                let key = OutcomeKey { at_unix_ms: branch.at_unix_ms, id: *id };
+                Outcome { key, began: branch.began }
+            })
+            .filter(|Outcome { key, .. }| {
+                Some(*key) > after && key.at_unix_ms < before_unix_ms + inclusive
+            })
             .collect();
         if self.store.bug != Bug::OutcomesById {
-            found.sort();
+            found.sort_by_key(|outcome| outcome.key);
         }
         found.truncate(limit as usize);
         Ok(found)

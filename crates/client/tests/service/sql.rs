@@ -55,7 +55,7 @@ fn services_share_a_database_and_not_a_state() {
     let mut one = own.open();
     let mut other = wait(PostgresStore::open(&own.url, "other")).expect("the store opens");
     assert_ne!(one.state_id(), other.state_id());
-    let branch = Branch { recorded: Recorded::Committed, at_unix_ms: 1 };
+    let branch = Branch { recorded: Recorded::Committed, began: None, at_unix_ms: 1 };
     let mut step = one.open_step().expect("a step");
     step.save(x(1), &branch).expect("noted");
     // Its turn comes although the other one's step is open.
@@ -160,7 +160,7 @@ fn a_handler_that_ends_the_transaction_loses_the_step() {
 fn mariadb_transactions_that_ended_by_themselves_lose_the_step() {
     let own = Own::<MySql>::new();
     let mut store = own.open();
-    let branch = Branch { recorded: Recorded::Committed, at_unix_ms: 1 };
+    let branch = Branch { recorded: Recorded::Committed, began: None, at_unix_ms: 1 };
     let mut step = store.open_step().expect("a step");
     step.save(x(1), &branch).expect("noted");
     let ended = step.attempt(|db| {
@@ -199,13 +199,20 @@ fn a_state_that_was_replaced_is_gone() {
     });
     let error = store.open_step().expect_err("it is another state");
     assert!(matches!(error, Error::Gone(_)), "{error}");
-    let newer = "UPDATE handfast_service_state SET layout = 2";
+    let newer = "UPDATE handfast_service_state SET layout = 1";
     wait(async {
         let mut db = sqlx::MySqlConnection::connect(&own.url).await.expect("it runs");
         sqlx::raw_sql(newer).execute(&mut db).await.expect("changed");
     });
-    let error = wait(MariaDbStore::open(&own.url, "books")).expect_err("a newer version made it");
-    assert!(matches!(error, Error::NewerLayout { found: 2, known: 1 }), "{error}");
+    let error = wait(MariaDbStore::open(&own.url, "books")).expect_err("another version made it");
+    assert!(matches!(error, Error::OtherLayout { found: 1, known: 2 }), "{error}");
     let error = wait(MariaDbStore::open(&own.url, "no name")).expect_err("a name has no spaces");
     assert!(matches!(error, Error::InvalidName { .. }), "{error}");
+    let older = "ALTER TABLE handfast_service_branch DROP COLUMN began";
+    wait(async {
+        let mut db = sqlx::MySqlConnection::connect(&own.url).await.expect("it runs");
+        sqlx::raw_sql(older).execute(&mut db).await.expect("changed");
+    });
+    let error = wait(MariaDbStore::open(&own.url, "new")).expect_err("the tables are older");
+    assert!(matches!(error, Error::OtherTables(_)), "{error}");
 }

@@ -78,7 +78,7 @@ fn what_cannot_be_a_store_is_refused_with_a_reason() {
     let store = open(&file.path());
     let newer = "UPDATE handfast_state SET layout = layout + 1";
     store.connection().execute_batch(newer).expect("changed");
-    assert!(matches!(SqliteStore::open(file.path()), Err(Error::NewerLayout { found: 2 })));
+    assert!(matches!(SqliteStore::open(file.path()), Err(Error::OtherLayout { found: 3 })));
 }
 
 #[test]
@@ -86,8 +86,8 @@ fn a_malformed_record_is_a_fault_and_not_a_branch() {
     let file = SqliteFile::new();
     let mut store = open(&file.path());
     let broken = "PRAGMA ignore_check_constraints = 1;
-        INSERT INTO handfast_branch VALUES (zeroblob(16), 7, NULL, NULL, NULL, 0);
-        INSERT INTO handfast_branch VALUES (x'01', 1, x'00', NULL, NULL, 0);";
+        INSERT INTO handfast_branch VALUES (zeroblob(16), 7, NULL, NULL, NULL, NULL, 0);
+        INSERT INTO handfast_branch VALUES (x'01', 1, x'00', NULL, NULL, NULL, 0);";
     store.connection().execute_batch(broken).expect("broken");
     let mut step = store.open_step().expect("a step");
     step.load(handfast_core::ids::TransactionId(0)).expect_err("no such state");

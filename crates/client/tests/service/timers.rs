@@ -4,7 +4,7 @@ use handfast::service::{Branch, Recorded, ServiceStore, StoreStep};
 use handfast_core::command::Command;
 use handfast_core::output::ToService;
 
-use crate::bookkeeper::{Bookkeeper, at, commit, open, prepare, x, yes};
+use crate::bookkeeper::{Bookkeeper, at, began, commit, open, prepare, x, yes};
 use crate::conformance::SqliteFile;
 
 fn inquire(id: u128) -> Command {
@@ -33,7 +33,7 @@ fn more_in_doubt_than_a_page_is_asked_about_page_by_page() {
     let mut step = store.open_step().expect("a step");
     let recorded = Recorded::Prepared { work: b"yes".to_vec() };
     for id in 0..2_500 {
-        let branch = Branch { recorded: recorded.clone(), at_unix_ms: 0 };
+        let branch = Branch { recorded: recorded.clone(), began: None, at_unix_ms: 0 };
         step.save(x(id), &branch).expect("saved");
     }
     let _proof = step.commit().expect("committed");
@@ -144,7 +144,12 @@ fn outcomes_that_may_not_be_forgotten_do_not_block_the_next_ones() {
 
 fn may_forget(commands: &[Command]) -> Vec<handfast_core::ids::TransactionId> {
     let ids = commands.iter().filter_map(|command| match command {
-        Command::MayForget { ids } => Some(ids.clone()),
+        Command::MayForget { outcomes } => {
+            // What was aborted before a prepare came has no place.
+            let wrong = outcomes.iter().find(|(id, known)| known.is_some_and(|k| k != began(*id)));
+            assert_eq!(wrong, None);
+            Some(outcomes.iter().map(|(id, _)| *id).collect::<Vec<_>>())
+        }
         _ => None,
     });
     ids.flatten().collect()

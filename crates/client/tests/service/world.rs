@@ -158,7 +158,8 @@ where
 
     fn begin(&mut self) {
         if self.transactions.len() < 12 {
-            let id = begun(self.now_ms, self.transactions.len() as u128);
+            // The times in ids say nothing: clocks are set back and forth.
+            let id = begun(self.below(1 << 40), self.transactions.len() as u128);
             let work = WORKS[self.below(WORKS.len() as u64) as usize];
             let transaction = Transaction { work, chain: Chain::Collecting, yes: false };
             self.transactions.insert(id, transaction);
@@ -244,11 +245,11 @@ where
                 };
                 self.send_to_one(answer);
             }
-            Command::MayForget { ids } => {
+            Command::MayForget { outcomes } => {
                 let over = |id: &TransactionId| {
                     matches!(self.transactions[id].chain, Chain::Committed | Chain::Over)
                 };
-                let ids = ids.into_iter().filter(over).collect();
+                let ids = outcomes.into_iter().map(|(id, _)| id).filter(over).collect();
                 self.send_to_one(ToService::Forget { ids });
             }
             other => panic!("a service does not say {other:?}"),

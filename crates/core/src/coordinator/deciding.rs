@@ -139,13 +139,16 @@ impl Coordinator {
         }
         match (tx.phase, begin) {
             (Phase::Opening, Some((lsn, begin))) if *begin == tx.begin => {
-                tx.begin_lsn = lsn;
+                self.undecided.moved(tx, lsn);
                 tx.last = lsn;
                 self.begin_accepted(cx, lsn, id);
                 self.begin_durable(cx, id);
             }
             (Phase::Opening, Some(_)) => self.discard(cx, id, Code::KeyConflict),
-            (Phase::Opening, None) => tx.begin_lsn = cx.effects.append_again(unplaced),
+            (Phase::Opening, None) => {
+                let lsn = cx.effects.append_again(unplaced);
+                self.undecided.moved(tx, lsn);
+            }
             (Phase::Deciding, begin) => {
                 self.adopt_decision(cx, id, chain, begin.is_some(), unplaced);
             }

@@ -2,8 +2,9 @@
 //!
 //! A participant that has forgotten an outcome takes the first prepare of a transaction that began
 //! no later for a late repeat, and refuses it (row P2). So it keeps the outcome until every
-//! transaction that began before, or about the same time, has been decided: none of them will ask
-//! for a first vote any more.
+//! transaction that began before has been decided: none of them will ask for a first vote any more.
+//! What began before is told by the places of their BEGINs in the log and by no clock: each gets its
+//! place when it is begun here, so there is none that may still come with a lower one.
 
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
@@ -11,26 +12,24 @@ use alloc::vec::Vec;
 use super::transaction::Transaction;
 use super::{Context, Coordinator};
 use crate::command::Caller;
-use crate::ids::{Now, TransactionId};
+use crate::ids::{Began, Lsn, Now, TransactionId};
 use crate::output::{Output, Reply, ToService};
 
 /// Outcomes that may be forgotten wait so long for each other.
 const PAUSE_MS: u64 = 200;
-/// Undecided transactions are counted by when they began, in slots of so many milliseconds.
-const SLOT_MS: u64 = 64;
-/// A transaction has its id, which says when it began, this long before it is known here, or less.
-/// If it is more, others that began at the same time may make its services refuse it.
-const UNDER_WAY_MS: u64 = 2_000;
+/// Undecided transactions are counted by when they began, in slots of so many places.
+const SLOT: u64 = 64;
 
-/// How many transactions are undecided, by when they began. Local ones ask nobody for a vote and
-/// are not counted; nor are those of before a restart, which has decided them.
+/// How many transactions are undecided, by the places of their BEGINs. Local ones ask nobody for a
+/// vote and are not counted; nor are those of before a restart, which has decided them.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Undecided(BTreeMap<u64, u32>);
 
 impl Undecided {
+    /// Its BEGIN was appended.
     pub(super) fn begun(&mut self, tx: &mut Transaction) {
         tx.is_counted = true;
-        *self.0.entry(tx.begin.id.unix_ms() / SLOT_MS).or_default() += 1;
+        *self.0.entry(tx.begin_lsn.0 / SLOT).or_default() += 1;
     }
 
     /// It is decided, or it never was.
@@ -38,7 +37,7 @@ impl Undecided {
         if !core::mem::take(&mut tx.is_counted) {
             return;
         }
-        let slot = tx.begin.id.unix_ms() / SLOT_MS;
+        let slot = tx.begin_lsn.0 / SLOT;
         let Some(count) = self.0.get_mut(&slot) else { return };
         *count -= 1;
         if *count == 0 {
@@ -46,10 +45,20 @@ impl Undecided {
         }
     }
 
-    /// Nobody who began before this is undecided, or about to be.
-    fn settled_before_ms(&self, now: Now) -> u64 {
-        let oldest = self.0.first_key_value().map(|(slot, _)| slot * SLOT_MS);
-        oldest.into_iter().fold(now.wall_ms.saturating_sub(UNDER_WAY_MS), u64::min)
+    /// Its BEGIN has another place than it was counted under.
+    pub(super) fn moved(&mut self, tx: &mut Transaction, lsn: Lsn) {
+        let is_counted = tx.is_counted;
+        self.decided(tx);
+        tx.begin_lsn = lsn;
+        if is_counted {
+            self.begun(tx);
+        }
+    }
+
+    /// Nobody whose BEGIN is before this is undecided, if this is the last record.
+    fn settled_before(&self, last: Lsn) -> Lsn {
+        let oldest = self.0.first_key_value().map(|(slot, _)| slot * SLOT);
+        Lsn(oldest.unwrap_or(last.0 + 1))
     }
 }
 
@@ -58,7 +67,8 @@ impl Coordinator {
     pub(super) fn forget_later(&mut self, now: Now, tx: &Transaction) {
         for branch in tx.branches.iter().filter(|b| b.is_service()) {
             if let Some(state_id) = branch.state_id {
-                self.services.forget_later(&branch.participant.name, state_id, tx.begin.id);
+                let ended = (tx.begin_lsn, tx.begin.id);
+                self.services.forget_later(&branch.participant.name, state_id, ended);
             }
         }
         self.arm_forgets(now);
@@ -72,8 +82,8 @@ impl Coordinator {
 
     /// Sends the collected `forget`s whose time has come.
     pub(super) fn send_forgets(&mut self, cx: &mut Context<'_>) {
-        let before_ms = self.undecided.settled_before_ms(cx.now);
-        for (session, ids) in self.services.take_forgettable(before_ms) {
+        let before = self.undecided.settled_before(cx.effects.last());
+        for (session, ids) in self.services.take_forgettable(before) {
             cx.effects.emit(Output::ToService { session, message: ToService::Forget { ids } });
         }
         self.forget_at = None;
@@ -85,10 +95,19 @@ impl Coordinator {
         &mut self,
         cx: &mut Context<'_>,
         caller: Caller,
-        mut ids: Vec<TransactionId>,
+        outcomes: Vec<(TransactionId, Option<Began>)>,
     ) {
-        let before_ms = self.undecided.settled_before_ms(cx.now);
-        ids.retain(|id| !self.transactions.contains_key(id) && id.unix_ms() < before_ms);
-        cx.effects.reply(caller, Reply::Forget(ids));
+        let before = self.undecided.settled_before(cx.effects.last());
+        let (store, epoch) = cx.life;
+        // All that was undecided at an opening was decided by it.
+        let is_settled = |began: Began| {
+            began.store == store
+                && (began.epoch < epoch || (began.epoch == epoch && began.lsn < before))
+        };
+        let ids = outcomes.into_iter().filter_map(|(id, began)| {
+            let over = !self.transactions.contains_key(&id) && began.is_none_or(is_settled);
+            over.then_some(id)
+        });
+        cx.effects.reply(caller, Reply::Forget(ids.collect()));
     }
 }

@@ -150,12 +150,11 @@ impl Keys {
         }
     }
 
-    /// Lets go of what is too old or too much.
-    pub(crate) fn evict(&mut self, limits: &Limits, wall_ms: u64) {
-        let horizon = wall_ms.saturating_sub(limits.key_age_ms);
+    /// Lets go of what ended before this Unix time, and of what is too much.
+    pub(crate) fn evict(&mut self, limits: &Limits, before_ms: u64) {
         while let Some(ended) = self.ended.front() {
             let at = ended.wall_ms;
-            if at >= horizon && self.len() <= limits.keys {
+            if at >= before_ms && self.len() <= limits.keys {
                 break;
             }
             // Others of the same millisecond may be kept; they do not count.
@@ -349,20 +348,20 @@ mod tests {
 
     #[test]
     fn the_oldest_ended_keys_go_first_and_open_ones_stay() {
-        let limits = Limits { keys: 2, key_age_ms: 1_000, ..Limits::default() };
+        let limits = Limits { keys: 2, ..Limits::default() };
         let mut keys = Keys::default();
         for n in 1..=4 {
             keys.insert(&key(n), id(n));
         }
         keys.end(&key(3), id(3), true, 10);
         keys.end(&key(2), id(2), false, 20);
-        keys.evict(&limits, 20);
+        keys.evict(&limits, 0);
         assert_eq!(keys.len(), 2);
         assert!(keys.find("key-1").is_some() && keys.find("key-4").is_some());
         keys.end(&key(1), id(1), true, 30);
-        keys.evict(&limits, 1_030);
+        keys.evict(&limits, 30);
         assert!(keys.find("key-1").is_some());
-        keys.evict(&limits, 1_031);
+        keys.evict(&limits, 31);
         assert_eq!((keys.len(), keys.find("key-1")), (1, None));
         assert_eq!(keys.since_ms(), 31);
     }

@@ -30,10 +30,11 @@ use alloc::vec::Vec;
 
 use hashbrown::HashMap;
 
+use crate::ages::Ages;
 use crate::bus::{Bus, Room};
 use crate::command::{Caller, Command};
 use crate::effects::Effects;
-use crate::ids::{Lsn, Name, Now, SessionId, TransactionId};
+use crate::ids::{Lsn, Name, Now, SessionId, StoreId, TransactionId};
 use crate::limits::Limits;
 use crate::output::Output;
 use crate::record::{KeyBatch, KeyRestated, Reason, ReasonCode, Record};
@@ -52,6 +53,9 @@ use transaction::{Phase, Transaction, work_bytes};
 /// What a handler works with besides the coordinator itself.
 pub(crate) struct Context<'a> {
     pub(crate) now: Now,
+    /// The store, and the epoch of this opening.
+    pub(crate) life: (StoreId, u32),
+    pub(crate) ages: &'a Ages,
     pub(crate) limits: &'a Limits,
     pub(crate) bus: &'a mut Bus,
     pub(crate) effects: &'a mut Effects,
@@ -143,7 +147,7 @@ impl Coordinator {
             Command::Finished { id, committed } => self.finished(cx, caller, id, committed),
             Command::NotKnown { id } => self.not_known(cx, caller, id),
             Command::Inquire { id } => self.inquire(cx, caller, id),
-            Command::MayForget { ids } => self.may_forget(cx, caller, ids),
+            Command::MayForget { outcomes } => self.may_forget(cx, caller, outcomes),
             Command::ListParticipants => self.list_participants(cx, caller),
             other => unreachable!("{other:?} is not a command of the coordinator"),
         }
@@ -201,7 +205,7 @@ impl Coordinator {
         self.refuse_late(cx);
         if self.forget_at.is_some_and(|at| at <= cx.now.mono_ms) {
             self.send_forgets(cx);
-            self.keys.evict(cx.limits, cx.now.wall_ms);
+            self.evict_keys(cx);
         }
     }
 
@@ -269,6 +273,11 @@ impl Coordinator {
     /// Transactions that ask for attention.
     pub(crate) fn in_attention(&self) -> usize {
         self.transactions.values().filter(|tx| tx.attention.is_some() && !tx.noted).count()
+    }
+
+    /// Lets go of keys that are too old or too many.
+    fn evict_keys(&mut self, cx: &Context<'_>) {
+        self.keys.evict(cx.limits, cx.ages.before(cx.now, cx.limits.key_age_ms));
     }
 
     /// Idempotency keys that are kept.

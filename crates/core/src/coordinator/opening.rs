@@ -148,7 +148,7 @@ impl Coordinator {
                 acknowledged: staged.acknowledgements.clone(),
             });
         }
-        self.keys.evict(cx.limits, cx.now.wall_ms);
+        self.evict_keys(cx);
         if let Some(key) = &begin.key {
             self.keys.insert(key, id);
         }
@@ -166,16 +166,14 @@ impl Coordinator {
             None => tx.beginners.push((caller, false)),
         }
         self.counters.begun += 1;
-        if local.is_none() {
-            self.undecided.begun(&mut tx);
-        }
         // A distributed one says nothing that a crash would not undo: its COMMIT follows it in the
         // log, and an answer that needs it waits for it by itself.
-        tx.begin_lsn = if local.is_some() {
-            cx.effects.append(Record::Begin(begin))
+        if local.is_some() {
+            tx.begin_lsn = cx.effects.append(Record::Begin(begin));
         } else {
-            cx.effects.append_lazily(Record::Begin(begin))
-        };
+            tx.begin_lsn = cx.effects.append_lazily(Record::Begin(begin));
+            self.undecided.begun(&mut tx);
+        }
         self.transactions.insert(id, tx);
         Ok(())
     }

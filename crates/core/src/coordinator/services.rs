@@ -7,7 +7,7 @@ use alloc::vec::Vec;
 
 use hashbrown::HashMap;
 
-use crate::ids::{Name, SessionId, StateId, TransactionId};
+use crate::ids::{Lsn, Name, SessionId, StateId, TransactionId};
 use crate::refusal::{Code, Refusal};
 use crate::view::InstanceView;
 
@@ -19,8 +19,8 @@ pub(crate) struct Services {
     services: BTreeMap<Name, Service>,
     sessions: HashMap<SessionId, Name>,
     /// Outcomes that participants need not keep for their transactions any more, in the order of
-    /// their ends.
-    forgettable: BTreeMap<(Name, StateId), VecDeque<TransactionId>>,
+    /// their ends, each with the place of its BEGIN.
+    forgettable: BTreeMap<(Name, StateId), VecDeque<(Lsn, TransactionId)>>,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -133,10 +133,15 @@ impl Services {
 
     /// Notes that nobody needs an outcome any more. Of more than can be noted participants ask by
     /// themselves.
-    pub(crate) fn forget_later(&mut self, name: &Name, state: StateId, id: TransactionId) {
-        let ids = self.forgettable.entry((name.clone(), state)).or_default();
-        if ids.len() < FORGETTABLE {
-            ids.push_back(id);
+    pub(crate) fn forget_later(
+        &mut self,
+        name: &Name,
+        state: StateId,
+        ended: (Lsn, TransactionId),
+    ) {
+        let outcomes = self.forgettable.entry((name.clone(), state)).or_default();
+        if outcomes.len() < FORGETTABLE {
+            outcomes.push_back(ended);
         }
     }
 
@@ -145,18 +150,15 @@ impl Services {
         !self.forgettable.is_empty()
     }
 
-    /// Takes the outcomes of transactions that began before this time, in batches. Those of
+    /// Takes the outcomes of transactions that began before this place, in batches. Those of
     /// participants that are not live are dropped: they ask by themselves for what they still keep.
-    pub(crate) fn take_forgettable(
-        &mut self,
-        before_ms: u64,
-    ) -> Vec<(SessionId, Vec<TransactionId>)> {
+    pub(crate) fn take_forgettable(&mut self, before: Lsn) -> Vec<(SessionId, Vec<TransactionId>)> {
         let mut batches = Vec::new();
         for ((name, state), mut ids) in core::mem::take(&mut self.forgettable) {
             let Some(to) = self.choose(&name, Some(state)) else { continue };
-            let kept = ids.iter().position(|id| id.unix_ms() >= before_ms);
+            let kept = ids.iter().position(|(begin, _)| *begin >= before);
             let left = ids.split_off(kept.unwrap_or(ids.len()));
-            let mut ids = ids.into_iter().peekable();
+            let mut ids = ids.into_iter().map(|(_, id)| id).peekable();
             while ids.peek().is_some() {
                 batches.push((to.session, ids.by_ref().take(FORGET_BATCH).collect()));
             }

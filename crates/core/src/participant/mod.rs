@@ -22,6 +22,7 @@ mod tests;
 use alloc::string::String;
 
 use crate::command::Vote;
+use crate::ids::Began;
 
 pub use inquiry::inquiry_pause_ms;
 pub use table::step;
@@ -79,6 +80,14 @@ pub enum BranchInput {
     Disconnect,
     /// END is durable: the outcome need not be kept.
     Forget,
+}
+
+/// Whether the outcome of a transaction may have been forgotten (P2): `horizon` is where the latest
+/// transaction of the same store began whose COMMIT was forgotten, and this one began no later. A
+/// coordinator lets nobody forget an outcome before everything that began earlier is decided.
+#[must_use]
+pub fn maybe_forgotten(began: Began, horizon: Option<Began>) -> bool {
+    horizon.is_some_and(|horizon| began.store == horizon.store && began <= horizon)
 }
 
 /// Which line of the protocol a step follows.

@@ -13,7 +13,7 @@ use crate::ids::{
 };
 
 /// See [`Record::CheckpointStart`].
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct CheckpointStart {
     /// The store.
     pub store: StoreId,
@@ -29,6 +29,8 @@ pub struct CheckpointStart {
     pub keys: Vec<KeyBatch>,
     /// The newest openings of the store, oldest first, at most [`OPENINGS`](crate::limits::OPENINGS).
     pub openings: Vec<OpeningRestated>,
+    /// Times in which no server ran and that do not count for ages yet, oldest first.
+    pub away: Vec<Away>,
 }
 
 /// One opening that the log contains.
@@ -40,6 +42,15 @@ pub struct OpeningRestated {
     pub epoch: u32,
     /// Where its [`Record::Opened`] is. What follows, up to the next one, was written by it.
     pub lsn: Lsn,
+}
+
+/// A time in which no server ran, as far as its length does not count for ages yet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Away {
+    /// The opening that ended it, Unix time in milliseconds.
+    pub until_ms: u64,
+    /// What has not counted.
+    pub uncounted_ms: u64,
 }
 
 /// A [`Record::KeysEnded`] that a checkpoint refers to.

@@ -17,7 +17,7 @@ pub use self::bus::{
     TopicDeleted, TopicSettings, TopicTruncated,
 };
 pub use self::checkpoint::{
-    CheckpointStart, KeyBatch, KeyRestated, OpeningRestated, ProducerRestated,
+    Away, CheckpointStart, KeyBatch, KeyRestated, OpeningRestated, ProducerRestated,
     SubscriptionRestated, TopicRestated, TransactionRestated,
 };
 pub use self::transaction::{
@@ -100,8 +100,10 @@ pub struct Opened {
     pub epoch: u32,
     /// Tells this opening from every other one, also from those of copies of the store.
     pub opening: OpeningId,
-    /// Unix time in milliseconds.
+    /// Log time, Unix time in milliseconds: never before `newest_ms`.
     pub wall_ms: u64,
+    /// The newest time that the log had, in records or in ids of transactions; 0: it had none.
+    pub newest_ms: u64,
 }
 
 /// See [`Record::SegmentDropped`].
@@ -146,6 +148,48 @@ impl Record {
         }
     }
 
+    /// When the record was made, if it says so: Unix time in milliseconds.
+    #[must_use]
+    pub fn wall_ms(&self) -> Option<u64> {
+        match self {
+            Self::Opened(r) => Some(r.wall_ms),
+            Self::Begin(r) => Some(r.wall_ms),
+            Self::Commit(r) => Some(r.wall_ms),
+            Self::Abort(r) => Some(r.wall_ms),
+            Self::Operated(r) => Some(r.note.wall_ms),
+            Self::End(r) => Some(r.wall_ms),
+            Self::Published(r) => Some(r.wall_ms),
+            Self::TopicCreated(r) => Some(r.wall_ms),
+            Self::SubscriptionCreated(r) => Some(r.wall_ms),
+            Self::DeadLettered(r) => Some(r.wall_ms),
+            // What a checkpoint restates happened earlier; the rest carries no time.
+            Self::TopicAltered(_)
+            | Self::TopicDeleted(_)
+            | Self::TopicTruncated(_)
+            | Self::SubscriptionSought(_)
+            | Self::SubscriptionDeleted(_)
+            | Self::Acknowledged(_)
+            | Self::GapAcknowledged(_)
+            | Self::DeadLettersTaken(_)
+            | Self::SegmentDropped(_)
+            | Self::CheckpointStart(_)
+            | Self::TransactionRestated(_)
+            | Self::SubscriptionRestated(_)
+            | Self::TopicRestated(_)
+            | Self::ProducersRestated(_)
+            | Self::KeysEnded(_)
+            | Self::KeysRestated(_)
+            | Self::CheckpointEnd => None,
+        }
+    }
+
+    /// The later of the record's time and the time in its transaction's id; 0: it has neither.
+    #[must_use]
+    pub fn newest_ms(&self) -> u64 {
+        let id_ms = self.transaction().map_or(0, TransactionId::unix_ms);
+        self.wall_ms().unwrap_or(0).max(id_ms)
+    }
+
     /// Bytes that the record takes in the log, at most, headers included. It need not be exact, only
     /// never too low: room in the log is reckoned with it.
     #[must_use]
@@ -183,8 +227,8 @@ impl Record {
                 Self::DeadLettered(r) => 64 + r.reason.len() as u64,
                 Self::DeadLettersTaken(r) => 32 + r.offsets.len() as u64 * 10,
                 Self::CheckpointStart(r) => {
-                    let openings = r.openings.len() as u64 * 32;
-                    64 + r.segments.len() as u64 * 10 + r.keys.len() as u64 * 20 + openings
+                    let lists = r.segments.len() as u64 * 10 + r.keys.len() as u64 * 20;
+                    64 + lists + r.openings.len() as u64 * 32 + r.away.len() as u64 * 20
                 }
                 Self::TransactionRestated(r) => {
                     let why = match &r.decision {

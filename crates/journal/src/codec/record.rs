@@ -3,7 +3,7 @@
 //! Numbers and orders are the format: they change only together with the format's version.
 
 use handfast_core::record::{
-    Abort, Acknowledged, Begin, CheckpointStart, Commit, DeadLettered, DeadLettersTaken, End,
+    Abort, Acknowledged, Away, Begin, CheckpointStart, Commit, DeadLettered, DeadLettersTaken, End,
     GapAcknowledged, KeyBatch, KeyRestated, Opened, OpeningRestated, Operated, ProducerRestated,
     Published, Record, SegmentDropped, SubscriptionCreated, SubscriptionDeleted,
     SubscriptionRestated, SubscriptionSought, TopicAltered, TopicCreated, TopicDeleted,
@@ -68,7 +68,7 @@ records! {
     27 KeysEnded,
 }
 
-fields!(Opened { store, epoch, opening, wall_ms });
+fields!(Opened { store, epoch, opening, wall_ms, newest_ms });
 fields!(Begin { id, wall_ms, deadline_ms, key, participants, local });
 fields!(Commit { id, previous, wall_ms, updaters, read_only, acknowledged, events });
 fields!(Abort { id, previous, wall_ms, reason });
@@ -86,8 +86,18 @@ fields!(GapAcknowledged { subscription, to });
 fields!(DeadLettered { subscription, offset, attempts, reason, wall_ms });
 fields!(DeadLettersTaken { subscription, offsets, retry });
 fields!(SegmentDropped { segment });
-fields!(CheckpointStart { store, epoch, next_topic, next_subscription, segments, keys, openings });
+fields!(CheckpointStart {
+    store,
+    epoch,
+    next_topic,
+    next_subscription,
+    segments,
+    keys,
+    openings,
+    away
+});
 fields!(OpeningRestated { opening, epoch, lsn });
+fields!(Away { until_ms, uncounted_ms });
 fields!(KeyBatch { lsn, total, kept });
 fields!(Operated { id, previous, note, released });
 fields!(TransactionRestated {

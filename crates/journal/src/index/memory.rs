@@ -88,12 +88,12 @@ impl MemoryIndex {
         if place.position >= stretch {
             self.marks.push(Mark { lsn: place.lsn, position: place.position, area_end });
         }
-        let wall_ms = wall_ms(record);
+        let wall_ms = record.wall_ms();
         if let Some(wall_ms) = wall_ms {
             let (oldest, newest) = self.wall_ms.unwrap_or((wall_ms, wall_ms));
             self.wall_ms = Some((oldest.min(wall_ms), newest.max(wall_ms)));
         }
-        self.newest_ms = self.newest_ms.max(newest_ms(record));
+        self.newest_ms = self.newest_ms.max(record.newest_ms());
         self.add_events(place, wall_ms.unwrap_or(0), record);
         self.add_transaction(place.lsn, record, segment_of);
     }
@@ -279,44 +279,4 @@ impl Index for MemoryIndex {
         let entries = self.entries_of(topic);
         Ok(entries.partition_point(|e| e.first <= offset).saturating_sub(1))
     }
-}
-
-/// When the record was made, if it says so.
-pub(crate) fn wall_ms(record: &Record) -> Option<u64> {
-    match record {
-        Record::Opened(r) => Some(r.wall_ms),
-        Record::Begin(r) => Some(r.wall_ms),
-        Record::Commit(r) => Some(r.wall_ms),
-        Record::Abort(r) => Some(r.wall_ms),
-        Record::Operated(r) => Some(r.note.wall_ms),
-        Record::End(r) => Some(r.wall_ms),
-        Record::Published(r) => Some(r.wall_ms),
-        Record::TopicCreated(r) => Some(r.wall_ms),
-        Record::SubscriptionCreated(r) => Some(r.wall_ms),
-        Record::DeadLettered(r) => Some(r.wall_ms),
-        // What a checkpoint restates happened earlier; the rest carries no time.
-        Record::TopicAltered(_)
-        | Record::TopicDeleted(_)
-        | Record::TopicTruncated(_)
-        | Record::SubscriptionSought(_)
-        | Record::SubscriptionDeleted(_)
-        | Record::Acknowledged(_)
-        | Record::GapAcknowledged(_)
-        | Record::DeadLettersTaken(_)
-        | Record::SegmentDropped(_)
-        | Record::CheckpointStart(_)
-        | Record::TransactionRestated(_)
-        | Record::SubscriptionRestated(_)
-        | Record::TopicRestated(_)
-        | Record::ProducersRestated(_)
-        | Record::KeysEnded(_)
-        | Record::KeysRestated(_)
-        | Record::CheckpointEnd => None,
-    }
-}
-
-/// The later of the record's time and the time in its transaction's id.
-pub(crate) fn newest_ms(record: &Record) -> u64 {
-    let id_ms = record.transaction().map_or(0, TransactionId::unix_ms);
-    wall_ms(record).unwrap_or(0).max(id_ms)
 }

@@ -13,9 +13,7 @@ use std::io;
 use handfast_core::ids::{Lsn, Offset, TopicId, TransactionId};
 
 pub(crate) use file::{IndexFile, Tail, encode};
-pub(crate) use memory::{
-    MemoryIndex, SegmentOf, newest_ms as memory_newest_ms, wall_ms as memory_wall_ms,
-};
+pub(crate) use memory::{MemoryIndex, SegmentOf};
 pub use summary::{Reference, SegmentSummary, TopicSummary};
 
 /// A mark is kept for the first record in every stretch of this many bytes.

@@ -6,14 +6,14 @@ use handfast_core::ids::{Offset, TopicId};
 
 use super::{Reader, Stop, stop};
 use crate::error::Error;
-use crate::index::{Entry, Index, memory_wall_ms, partition};
+use crate::index::{Entry, Index, partition};
 use crate::scan::Window;
 use crate::sealed::Sealed;
 use crate::view::Source;
 
 impl Reader {
-    /// The first event of a topic at or after a time; none if all are older. Where the wall clock
-    /// was set back, an event close to that one.
+    /// The first event of a topic at or after a time; none if all are older. Times rise along the
+    /// log.
     ///
     /// # Errors
     /// [`Error::Unreadable`] if the search leads into a damaged place of a sealed segment,
@@ -82,9 +82,9 @@ fn search(
     let at = partition(count, |i| {
         let entry = index.entry(topic, i, source.segment)?;
         let record = source.record_at(entry.position, entry.lsn, &mut window)?;
-        Ok::<_, Stop>(memory_wall_ms(&record).unwrap_or(0) < wall_ms)
+        Ok::<_, Stop>(record.wall_ms().unwrap_or(0) < wall_ms)
     })?;
-    // Where times do not rise, the search may end behind the last: that one is close.
+    // Never behind the last: the caller has seen that it is not older.
     let at = at.min(count.saturating_sub(1));
     Ok(Some(index.entry(topic, at, source.segment)?.first))
 }

@@ -176,7 +176,7 @@ fn a_real_directory_works_the_same() {
     let (journal, _) = Journal::open(
         files(),
         options(),
-        NOW,
+        &mut |_| NOW,
         StoreId(0),
         OPENING,
         &mut |progress| bytes = (progress.done, progress.total),

@@ -263,7 +263,7 @@ fn a_segment_of_another_store_is_refused() {
     let mut journal = handfast_journal::Journal::open(
         Arc::new(other.clone()),
         options(),
-        NOW,
+        &mut |_| NOW,
         handfast_core::ids::StoreId(77),
         OPENING,
         &mut |_| {},

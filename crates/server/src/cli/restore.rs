@@ -4,9 +4,11 @@
 //! leaves each of them alone until an operator adopts it.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
+use handfast_core::ids::{OpeningId, StoreId};
 use handfast_journal::files::Directory;
-use handfast_journal::{Error, Report, Snapshot, check};
+use handfast_journal::{Error, Journal, Options, Report, Snapshot, check};
 
 use super::output::{Output, size};
 use super::progress::Bar;
@@ -58,6 +60,7 @@ fn restore(args: &Args, out: Output) -> Result<(), Failure> {
         Failure::new(Exit::Store, format!("{}: {error}", args.data_dir.display()))
     })?;
     let report = checked(&restored, &args.data_dir, "checking the copy", out)?;
+    go_on(restored, &args.data_dir)?;
     let document = serde_json::json!({
         "data_dir": args.data_dir.to_string_lossy(),
         "source": args.backup.to_string_lossy(),
@@ -78,6 +81,27 @@ fn restore(args: &Args, out: Output) -> Result<(), Failure> {
         "Start it with `handfast serve --data-dir DIR`; its databases are left alone until \
          `handfast database adopt NAME`.",
     );
+    Ok(())
+}
+
+/// Epochs that are left out: far more than the store may have had after the backup was made.
+const SKIPPED_EPOCHS: u32 = 4_096;
+
+/// Opens the copy once, in an epoch that the store itself has not come to. Services compare epochs
+/// to tell what began later, and would take all that begins in an earlier one for late repeats.
+fn go_on(restored: Directory, dir: &Path) -> Result<(), Failure> {
+    let options = Options::default().with_skipped_epochs(SKIPPED_EPOCHS);
+    // No new time is made here, and no new store.
+    let opened = Journal::open(
+        Arc::new(restored),
+        options,
+        &mut |newest_ms| newest_ms,
+        StoreId::default(),
+        OpeningId(uuid::Uuid::new_v4().as_u128()),
+        &mut |_| {},
+        &mut |_, _| {},
+    );
+    opened.map_err(|error| store::refused(dir, &error))?;
     Ok(())
 }
 

@@ -23,7 +23,7 @@ use crate::config::{Config, DatabaseConfig, Flags};
 use crate::databases::{self, Databases};
 use crate::door::Door;
 use crate::health::Health;
-use crate::node::{Info, Node, NodeOptions, NodeStopped};
+use crate::node::{self, Info, Node, NodeOptions, NodeStopped};
 
 /// How long transactions that are deciding may take when the server is told to stop.
 const GRACE: Duration = Duration::from_secs(10);
@@ -280,6 +280,12 @@ fn banner(address: SocketAddr, info: &Info) -> io::Result<()> {
             "  recovered   {} bytes at the end are no whole group and are dropped: a write was cut off",
             info.dropped_bytes
         )?;
+    }
+    if let Some(off) = node::off(info.clock_offset_ms) {
+        writeln!(out, "  clock       {off}")?;
+    }
+    if let Some(absence) = node::absence(info.away_ms) {
+        writeln!(out, "  clock       {absence}")?;
     }
     writeln!(out, "  try next    handfast demo, handfast tx list")?;
     out.flush()

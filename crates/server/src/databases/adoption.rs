@@ -132,14 +132,15 @@ impl Adoption {
         }
     }
 
-    /// Notes durably that a database was adopted. Blocks on the disk.
+    /// Notes durably that a database was adopted, now, which is at least this in log time, by which
+    /// ids are reckoned. Blocks on the disk.
     ///
     /// # Errors
     /// It was not noted, or nobody knows whether it will be after a power cut.
-    pub(crate) fn adopt(&self, database: &Name) -> io::Result<()> {
+    pub(crate) fn adopt(&self, database: &Name, log_time_ms: u64) -> io::Result<()> {
         let mut mark = self.lock();
         let mut noted = mark.clone().unwrap_or_else(|| Mark::new(Cause::Adopted));
-        noted.adopted.insert(database.as_str().to_owned(), now_ms());
+        noted.adopted.insert(database.as_str().to_owned(), now_ms().max(log_time_ms));
         self.write(&noted)?;
         *mark = Some(noted);
         Ok(())
@@ -193,8 +194,8 @@ mod tests {
         assert!(restored.is_untouched());
         let why = restored.why(&ledger).expect("not adopted");
         assert!(why.contains("/backups/monday") && why.contains("adopt ledger"), "{why}");
-        restored.adopt(&ledger).expect("noted");
-        restored.adopt(&ledger).expect("noted");
+        restored.adopt(&ledger, 0).expect("noted");
+        restored.adopt(&ledger, 0).expect("noted");
         for restored in [restored, read()] {
             assert_eq!(restored.why(&ledger), None);
             assert!(restored.why(&stock).is_some());
@@ -210,7 +211,7 @@ mod tests {
         let directory = tempfile::tempdir().expect("a directory");
         let (ledger, stock) = names();
         let adoption = Adoption::read(directory.path()).expect("readable");
-        adoption.adopt(&ledger).expect("noted");
+        adoption.adopt(&ledger, 0).expect("noted");
         assert!(adoption.unsure_before_ms(&ledger) > 0);
         assert_eq!((adoption.why(&ledger), adoption.unsure_before_ms(&stock)), (None, 0));
         adoption.note_copied("its files are others".into()).expect("noted");

@@ -1,7 +1,7 @@
 //! The auditor: lists what is prepared in a database, joins it to the journal, and ends what is
 //! decided or was never this store's to leave. Everything else it only reports.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime};
 
 use handfast_core::branch::BranchId;
 use handfast_core::command::Command;
@@ -168,7 +168,7 @@ async fn end(shared: &Shared, branch: BranchId, commit: bool) {
 fn is_provable(shared: &Shared, branch: &BranchId) -> bool {
     let id = branch.transaction;
     let too_old = || {
-        let young = age(branch).is_some_and(|age| age < PROOF);
+        let young = age(shared, branch).is_some_and(|age| age < PROOF);
         (!young).then(|| "it is older than what the log has to remember".to_owned())
     };
     match rollback::unproven(shared, id).or_else(too_old) {
@@ -180,9 +180,10 @@ fn is_provable(shared: &Shared, branch: &BranchId) -> bool {
     }
 }
 
-fn age(branch: &BranchId) -> Option<Duration> {
-    let begun = UNIX_EPOCH + Duration::from_millis(branch.transaction.unix_ms());
-    SystemTime::now().duration_since(begun).ok()
+/// By log time, as ids are: none for an id that is younger than anything in this log.
+fn age(shared: &Shared, branch: &BranchId) -> Option<Duration> {
+    let age_ms = shared.node.log_time_ms().checked_sub(branch.transaction.unix_ms());
+    age_ms.map(Duration::from_millis)
 }
 
 async fn scan(shared: &Shared) -> Result<Vec<InDoubt>, String> {
@@ -193,7 +194,7 @@ async fn scan(shared: &Shared) -> Result<Vec<InDoubt>, String> {
             None => Label::Foreign,
             Some(branch) => label(shared, &branch).await?,
         };
-        let age = prepared.age.or_else(|| prepared.branch.as_ref().and_then(age));
+        let age = prepared.age.or_else(|| prepared.branch.as_ref().and_then(|b| age(shared, b)));
         rows.push(InDoubt { prepared, label, age });
     }
     Ok(rows)

@@ -124,7 +124,8 @@ mod tests {
         let mut openings = Openings::default();
         for (number, lsn) in (1..).zip(lsns) {
             let opening = OpeningId(u128::from(number));
-            let opened = Opened { store: StoreId(1), epoch: number, opening, wall_ms: 0 };
+            let opened =
+                Opened { store: StoreId(1), epoch: number, opening, wall_ms: 0, newest_ms: 0 };
             openings.opened(Lsn(*lsn), &opened);
         }
         openings

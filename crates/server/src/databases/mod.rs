@@ -90,7 +90,8 @@ impl Shared {
     /// The store remembers over its restarts what was adopted, and when.
     async fn note_adopted(&self) -> Result<(), String> {
         let (adoption, name) = (Arc::clone(&self.adoption), self.name.clone());
-        let noted = tokio::task::spawn_blocking(move || adoption.adopt(&name)).await;
+        let log_time_ms = self.node.log_time_ms();
+        let noted = tokio::task::spawn_blocking(move || adoption.adopt(&name, log_time_ms)).await;
         let noted = noted.map_err(|error| error.to_string())?;
         noted.map_err(|error| format!("cannot note it in the data directory: {error}"))
     }

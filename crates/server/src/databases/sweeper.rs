@@ -1,7 +1,7 @@
 //! Deletes markers that nobody can ask for any more: by id, a day after their transaction's END;
 //! tombstones after a month. Never by age alone, and never another store's.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use handfast_core::branch::BranchId;
 use handfast_core::command::Command;
@@ -21,7 +21,8 @@ const TOMBSTONE: Duration = Duration::from_secs(30 * 24 * 3_600);
 /// One sweep; true: there may be more to do at once.
 pub(super) async fn sweep(shared: &Shared) -> Result<bool, Fault> {
     let any = BranchId::new(TransactionId(0), shared.node.info().store, &shared.name);
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    // As the ids and the log have it.
+    let now = Duration::from_millis(shared.node.log_time_ms());
     let deadline = Duration::from_millis(DEADLINE_MS);
     let before = now.saturating_sub(MARKER + deadline);
     let old = shared.database.old_markers(&any, ms(before)).await?;

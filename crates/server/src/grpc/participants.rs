@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use handfast_core::command::Command;
+use handfast_core::ids::StoreId;
 use handfast_wire::participants::{self as wire, About};
 use handfast_wire::raw::participants_server::Participants;
 use handfast_wire::v1;
@@ -26,7 +27,7 @@ impl Participants for Service {
         request: Request<Streaming<v1::FromParticipantFrame>>,
     ) -> Result<Response<Self::AttachStream>, Status> {
         let asked = Asked::default();
-        let messages = Messages(asked.clone());
+        let messages = Messages { store: self.0.info().store, asked: asked.clone() };
         let way = Way::of(&request);
         let frames =
             stream::open(&self.0, way, messages, |asker| read(request.into_inner(), asked, asker));
@@ -111,20 +112,23 @@ impl Open {
     }
 }
 
-struct Messages(Asked);
+struct Messages {
+    store: StoreId,
+    asked: Asked,
+}
 
 impl Voice for Messages {
     type Message = v1::ToParticipant;
     type Frame = v1::ToParticipantFrame;
 
     fn say(&mut self, items: Vec<Item>, out: &mut VecDeque<Self::Message>) {
-        let mut asked = self.0.lock();
+        let mut asked = self.asked.lock();
         for item in items {
             match item {
                 Item::Reply { request, reply } => {
                     let known = asked.answered(request);
                     let (number, about) = known.expect("the node answers what it was asked, once");
-                    out.extend(wire::reply(number, about, reply));
+                    out.extend(wire::reply(self.store, number, about, reply));
                 }
                 Item::ToService(message) => out.push_back(wire::to_participant(message)),
                 other => unreachable!("not for an instance of a service: {other:?}"),

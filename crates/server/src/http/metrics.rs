@@ -105,6 +105,7 @@ fn render(
         Unit::Bytes,
         ConstGauge::new(stats.unread_bytes),
     );
+    of_clock(ours, stats);
     gauge(ours, "sessions", "Open streams of clients", stats.sessions as u64);
     gauge(ours, "instances", "Attached instances of services", stats.core.instances as u64);
     let mut body = String::new();
@@ -214,6 +215,21 @@ fn journal(ours: &mut Registry, stats: &NodeStats, durable_lsn: u64) {
     gauge(ours, "low_space", "1: the store is so full that new work is refused", low);
 }
 
+fn of_clock(ours: &mut Registry, stats: &NodeStats) {
+    ours.register_with_unit(
+        "clock_offset",
+        "How far the machine's clock is from the times in the store; negative: it is behind",
+        Unit::Seconds,
+        ConstGauge::new(stats.clock_offset_ms as f64 / 1e3),
+    );
+    ours.register_with_unit(
+        "time_away",
+        "Time in which no server ran and that does not count for ages yet",
+        Unit::Seconds,
+        ConstGauge::new(stats.core.uncounted_ms as f64 / 1e3),
+    );
+}
+
 /// Labels are the names in the configuration and the auditor's few words, so both are bounded.
 type Labels = Vec<(&'static str, String)>;
 
@@ -291,6 +307,8 @@ mod tests {
             "handfast_journal_write_seconds_total 0.0",
             "handfast_staged_bytes 0",
             "handfast_work_bytes 0",
+            "handfast_clock_offset_seconds 0.0",
+            "handfast_time_away_seconds 0.0",
             "process_start_time_seconds 1.5",
             "# EOF",
         ] {

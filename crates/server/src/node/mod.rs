@@ -20,7 +20,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crossbeam_channel as channel;
 use handfast_core::Recovery;
@@ -38,7 +38,7 @@ use handfast_wire::Homes;
 use handfast_wire::transactions::About;
 use tokio::sync::{mpsc, oneshot, watch};
 
-use clock::Clock;
+use clock::{Clock, Ids};
 use pump::{Ends, Pump, ToPump};
 use readers::ReadJob;
 use requests::Requests;
@@ -48,6 +48,8 @@ use unread::AllUnread;
 
 use writer::Segments;
 
+pub use clock::WallClock;
+pub(crate) use clock::{absence, off};
 pub use pump::{DatabaseJob, NodeStats};
 pub use requests::Queues;
 pub use session::{Beside, Connection, Inbox, Item, QUIET, Sender};
@@ -62,6 +64,8 @@ pub struct NodeOptions {
     pub journal: JournalOptions,
     /// Bounds of what waits in memory.
     pub queues: Queues,
+    /// What tells the time of day.
+    pub wall_clock: WallClock,
 }
 
 impl NodeOptions {
@@ -76,6 +80,13 @@ impl NodeOptions {
     #[must_use]
     pub fn with_queues(mut self, queues: Queues) -> Self {
         self.queues = queues;
+        self
+    }
+
+    /// With another clock than the machine's: a test's.
+    #[must_use]
+    pub fn with_wall_clock(mut self, wall_clock: WallClock) -> Self {
+        self.wall_clock = wall_clock;
         self
     }
 
@@ -135,7 +146,7 @@ pub struct Info {
     pub epoch: u32,
     /// The openings that its log contains, this one last.
     pub openings: Arc<Openings>,
-    /// When it was opened, Unix time in milliseconds.
+    /// When it was opened, by log time, in Unix time in milliseconds.
     pub opened_ms: u64,
     /// The newest time that the log knew of before, Unix time in milliseconds; 0: none.
     pub newest_ms: u64,
@@ -144,6 +155,11 @@ pub struct Info {
     /// Bytes of a torn last commit group that were cut off at the opening. On a disk that keeps what
     /// it was told to keep, none of them had been acknowledged.
     pub dropped_bytes: u64,
+    /// How far the machine's clock was from log time at the opening, in milliseconds: negative if
+    /// it was behind.
+    pub clock_offset_ms: i64,
+    /// By how much the opening was later than the newest time in the log, in milliseconds.
+    pub away_ms: u64,
 }
 
 /// What the core wants of databases, by their names.
@@ -162,11 +178,12 @@ struct Shared {
     /// Ends what goes through the sealed segments.
     is_over: Arc<AtomicBool>,
     sessions: SessionIds,
+    ids: Ids,
     requests: Requests,
     all_unread: Arc<AllUnread>,
     durable: watch::Receiver<u64>,
     paused: watch::Receiver<u64>,
-    clock: Clock,
+    started: Instant,
     keys_since_ms: Arc<AtomicU64>,
     homes: Homes,
     database_jobs: Mutex<Option<DatabaseJobs>>,
@@ -204,8 +221,9 @@ impl Node {
         options: NodeOptions,
         progress: &mut dyn FnMut(Progress),
     ) -> Result<Self, OpenError> {
-        let clock = Clock::start();
-        let opened_ms = clock::wall_ms();
+        let mut clock = Clock::start(options.wall_clock);
+        let new_store = clock.store_id();
+        let opening = clock::opening_id();
         let key_age_ms = options.limits.key_age_ms;
         let open_transactions = options.limits.open_transactions;
         let requests = Requests::new(&options.queues);
@@ -214,9 +232,9 @@ impl Node {
         let (journal, recovered) = Journal::open(
             files,
             options.journal,
-            opened_ms,
-            clock::store_id(),
-            clock::opening_id(),
+            &mut |newest_ms| clock.open(newest_ms),
+            new_store,
+            opening,
             progress,
             &mut |lsn, record| recovery.apply(lsn, &record),
         )?;
@@ -225,15 +243,23 @@ impl Node {
             let record = reader.record(lsn)?.ok_or(OpenError::Missing(lsn))?;
             recovery.recall(lsn, &record);
         }
+        let away_ms = match recovered.newest_ms {
+            0 => 0,
+            newest_ms => recovered.wall_ms - newest_ms,
+        };
+        let clock_offset_ms = clock.offset_ms();
         let core = recovery.finish(clock.now());
+        let ids = clock.ids(recovered.epoch, opening);
         let info = Info {
             store: recovered.store,
             epoch: recovered.epoch,
             openings: Arc::new(core.openings().clone()),
-            opened_ms,
+            opened_ms: recovered.wall_ms,
             newest_ms: recovered.newest_ms,
             data_dir,
             dropped_bytes: recovered.dropped_bytes,
+            clock_offset_ms,
+            away_ms,
         };
 
         let (to_pump, inbox) = channel::unbounded();
@@ -261,6 +287,7 @@ impl Node {
             open_transactions,
             all_unread: Arc::clone(&all_unread),
         };
+        let started = clock.started();
         let pump = Pump::new(core, clock, ends, retention);
         let (stop, stopped) = watch::channel(None);
         let thread = thread::Builder::new().name("handfast-pump".into()).spawn(move || {
@@ -278,11 +305,12 @@ impl Node {
             reader,
             is_over,
             sessions: SessionIds::new(),
+            ids,
             requests,
             all_unread,
             durable: durable_seen,
             paused: paused_seen,
-            clock,
+            started,
             keys_since_ms,
             homes: Homes::new(),
             database_jobs: Mutex::new(Some(database_jobs)),
@@ -300,7 +328,14 @@ impl Node {
     /// A new id for a transaction.
     #[must_use]
     pub fn new_transaction_id(&self) -> TransactionId {
-        clock::transaction_id()
+        self.0.ids.next()
+    }
+
+    /// Log time, as it was within the last second, in Unix time in milliseconds: ages of what the
+    /// store has done are reckoned by it, never by the machine's clock.
+    #[must_use]
+    pub fn log_time_ms(&self) -> u64 {
+        self.0.ids.log_ms()
     }
 
     /// A new number for a claim of a database: random, below 2^63.
@@ -420,7 +455,7 @@ impl Node {
     /// The monotonic time on which the core's deadlines are, in milliseconds.
     #[must_use]
     pub fn mono_ms(&self) -> u64 {
-        self.0.clock.now().mono_ms
+        clock::millis(self.0.started.elapsed())
     }
 
     /// Figures.

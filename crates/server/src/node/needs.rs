@@ -24,8 +24,10 @@ pub(crate) struct Needs {
     referred: BTreeSet<Lsn>,
     /// BEGIN of the oldest open transaction.
     oldest_open: Option<Lsn>,
-    wall_ms: u64,
-    key_age_ms: u64,
+    /// What ended before this is no longer asked for, if it had no idempotency key.
+    unkeyed_since_ms: u64,
+    /// The same for what had one.
+    keyed_since_ms: u64,
 }
 
 impl Needs {
@@ -35,8 +37,8 @@ impl Needs {
             dead: core.dead_letters().into_iter().collect(),
             referred: core.referred().into_iter().collect(),
             oldest_open: core.oldest_open(),
-            wall_ms: now.wall_ms,
-            key_age_ms,
+            unkeyed_since_ms: core.older_than(now, OUTCOME_MS),
+            keyed_since_ms: core.older_than(now, key_age_ms),
         }
     }
 
@@ -68,10 +70,8 @@ impl Needs {
     }
 
     fn outcomes(&self, unkeyed: Option<u64>, keyed: Option<u64>) -> bool {
-        let young = |ended: Option<u64>, age: u64| {
-            ended.is_some_and(|at| at.saturating_add(age) >= self.wall_ms)
-        };
-        young(unkeyed, OUTCOME_MS) || young(keyed, self.key_age_ms)
+        unkeyed.is_some_and(|at| at >= self.unkeyed_since_ms)
+            || keyed.is_some_and(|at| at >= self.keyed_since_ms)
     }
 
     /// Outcomes of transactions that ended in the segment are still asked for.
@@ -88,7 +88,7 @@ impl Needs {
     /// Whether a record of a sealed segment is needed. What a checkpoint restates is not: recovery
     /// begins at the newest one.
     pub(crate) fn record(&self, lsn: Lsn, record: &Record) -> bool {
-        let young = |wall_ms: u64| wall_ms.saturating_add(self.key_age_ms) >= self.wall_ms;
+        let young = |wall_ms: u64| wall_ms >= self.keyed_since_ms;
         let open = self.oldest_open.is_some_and(|oldest| lsn >= oldest);
         let event = |e: &PlacedEvent| {
             self.has(e.topic, e.offset) || self.dead.contains(&(e.topic, e.offset))

@@ -175,6 +175,8 @@ pub struct NodeStats {
     pub refused: u64,
     /// Bytes that streams have to read, about.
     pub unread_bytes: u64,
+    /// How far the machine's clock is from log time, in milliseconds: negative if it is behind.
+    pub clock_offset_ms: i64,
 }
 
 /// The pump's ends of the queues, and the room in the journal at the start.
@@ -387,6 +389,7 @@ impl Pump {
                 self.stats.segments = self.retention.count();
                 self.stats.unread_bytes = self.ends.all_unread.bytes() as u64;
                 self.stats.refused = self.refused_calls + self.outboxes.refusals();
+                self.stats.clock_offset_ms = self.clock.offset_ms();
                 // Whoever asked may have gone away.
                 let _ = answer.send(self.stats);
             }

@@ -108,7 +108,7 @@ impl Retention {
                 if end <= to {
                     continue;
                 }
-                let old = |age: u64| newest_ms.saturating_add(age) < now.wall_ms;
+                let old = |age: u64| newest_ms < core.older_than(now, age);
                 let over = |most: u64| held.saturating_sub(bytes) > most;
                 if !settings.retain_ms.is_some_and(old) && !settings.retain_bytes.is_some_and(over)
                 {

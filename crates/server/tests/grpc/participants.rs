@@ -9,20 +9,23 @@ use super::*;
 struct Instance {
     sending: Sending<v1::FromParticipantFrame>,
     frames: Streaming<v1::ToParticipantFrame>,
+    store_id: bytes::Bytes,
 }
 
 impl Instance {
     async fn open(world: &World) -> Self {
         let (sending, stream) = Sending::new();
         let frames = world.participants().attach(stream).await.unwrap().into_inner();
-        Self { sending, frames }
+        Self { sending, frames, store_id: bytes::Bytes::new() }
     }
 
     async fn attached(world: &World, instance: &str) -> Self {
         let mut this = Self::open(world).await;
         this.send(vec![(1, attach(instance))]).await;
         let messages = this.receive(1).await;
-        assert_eq!(messages, [(1, To::Attached(v1::Attached {}))]);
+        let [(1, To::Attached(attached))] = &messages[..] else { panic!("{messages:?}") };
+        assert_eq!(attached.store_id.len(), 16);
+        this.store_id = attached.store_id.clone();
         this
     }
 
@@ -69,10 +72,13 @@ async fn a_service_takes_part() {
 
     let mut client = world.transactions();
     let outcome = tokio::spawn(async move { client.run(run(v1::Wait::Finished)).await });
-    let id = match &instance.receive(1).await[..] {
+    let store_id = instance.store_id.clone();
+    let (id, began) = match &instance.receive(1).await[..] {
         [(0, To::Prepare(prepare))] => {
             assert_eq!(prepare.work.as_deref(), Some(&b"pay 5"[..]));
-            prepare.transaction_id.clone()
+            assert!(prepare.epoch > 0 && prepare.lsn > 0, "{prepare:?}");
+            let began = v1::Began { store_id, epoch: prepare.epoch, lsn: prepare.lsn };
+            (prepare.transaction_id.clone(), began)
         }
         other => panic!("{other:?}"),
     };
@@ -81,7 +87,8 @@ async fn a_service_takes_part() {
     let commit = v1::CommitBranch { transaction_id: id.clone() };
     assert_eq!(instance.receive(1).await, [(0, To::Commit(commit))]);
     let finished = v1::Finished { transaction_id: id.clone(), committed: true };
-    let may_forget = v1::MayForget { transaction_ids: vec![id.clone()] };
+    let kept = v1::KeptOutcome { transaction_id: id.clone(), began: Some(began) };
+    let may_forget = v1::MayForget { outcomes: vec![kept] };
     instance.send(vec![(3, From::Finished(finished))]).await;
     let outcome = outcome.await.unwrap().unwrap().into_inner();
     assert_eq!((outcome.state(), &outcome.transaction_id), (State::Committed, &id));

@@ -105,6 +105,8 @@ pub struct Facts {
     pub limits: Limits,
     /// Every record that stands; index 0 is LSN 1.
     pub log: Vec<Arc<Record>>,
+    /// When each of them was appended, on the monotonic clock.
+    pub appended_ms: Vec<u64>,
     /// So many of them are truly on disk.
     pub durable: u64,
     /// So many of them have their place.
@@ -220,9 +222,16 @@ impl Facts {
         }
     }
 
+    /// The newest time in the log, in records and in ids.
+    #[must_use]
+    pub fn newest_ms(&self) -> u64 {
+        self.log.iter().map(|record| record.newest_ms()).max().unwrap_or(0)
+    }
+
     /// A record was appended.
     pub fn append(&mut self, record: &Arc<Record>) {
         self.log.push(Arc::clone(record));
+        self.appended_ms.push(self.now.mono_ms);
         let lsn = Lsn(self.log.len() as u64);
         self.fold(lsn, record);
     }
@@ -236,6 +245,7 @@ impl Facts {
         self.sessions.clear();
         self.crashes += 1;
         self.log.truncate(left as usize);
+        self.appended_ms.truncate(left as usize);
         self.rebuild();
         self.durable = left;
         self.accepted = left;

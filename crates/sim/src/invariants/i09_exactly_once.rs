@@ -78,8 +78,9 @@ impl ExactlyOnce {
 /// Whether a batch is older than the time for which its number is remembered.
 fn is_forgotten(facts: &Facts, lsn: Lsn) -> bool {
     match facts.record(lsn) {
-        Some(Record::Published(batch)) => {
-            facts.now.wall_ms >= batch.wall_ms + facts.limits.dedup_ms
+        Some(Record::Published(_)) => {
+            let appended_ms = facts.appended_ms[lsn.0 as usize - 1];
+            facts.now.mono_ms >= appended_ms + facts.limits.dedup_ms
         }
         _ => false,
     }

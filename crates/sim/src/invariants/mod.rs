@@ -22,6 +22,7 @@ mod i13_liveness;
 mod i14_independence;
 mod i15_bounded;
 mod i16_recovery;
+mod i21_rising_time;
 
 use std::fmt;
 
@@ -119,6 +120,7 @@ impl Default for Invariants {
             Box::<i14_independence::Independence>::default(),
             Box::<i15_bounded::Bounded>::default(),
             Box::<i16_recovery::RecoveryIsAFold>::default(),
+            Box::<i21_rising_time::RisingTime>::default(),
         ];
         Self { all, violation: None }
     }

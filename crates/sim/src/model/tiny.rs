@@ -500,5 +500,6 @@ fn begin() -> BeginRequest {
 
 /// The record of an opening.
 fn opened(epoch: u32) -> Opened {
-    Opened { store: StoreId(1), epoch, opening: OpeningId(u128::from(epoch)), wall_ms: 1 }
+    let opening = OpeningId(u128::from(epoch));
+    Opened { store: StoreId(1), epoch, opening, wall_ms: 1, newest_ms: 0 }
 }

@@ -43,8 +43,17 @@ impl World {
 
     fn start(&mut self) {
         self.epoch += 1;
-        let (store, opening) = (StoreId(1), OpeningId(u128::from(self.epoch)));
-        let opened = Opened { store, epoch: self.epoch, opening, wall_ms: self.now.wall_ms };
+        let newest_ms = self.facts.newest_ms();
+        self.now = match self.fault {
+            Some(Fault::ClockTrusted) => self.clocks.open(0),
+            _ => self.clocks.open(newest_ms),
+        };
+        self.facts.now = self.now;
+        let (store, epoch, wall_ms) = (StoreId(1), self.epoch, self.now.wall_ms);
+        let opening = OpeningId(u128::from(epoch));
+        let newest_ms =
+            if self.fault == Some(Fault::AbsenceBelieved) { wall_ms } else { newest_ms };
+        let opened = Opened { store, epoch, opening, wall_ms, newest_ms };
         self.facts.append(&Arc::new(Record::Opened(opened)));
         if self.fault == Some(Fault::CommitAbortedByRestart) {
             self.plant_abort();
@@ -117,6 +126,13 @@ impl World {
             // What is remembered for a time only: the whole log knows of more.
             for records in [&mut once, &mut again] {
                 records.retain(|record| !matches!(**record, Record::ProducersRestated(_)));
+                // The whole log does not say how long openings lasted.
+                for record in records.iter_mut() {
+                    if let Record::CheckpointStart(start) = &**record {
+                        let start = CheckpointStart { away: Vec::new(), ..start.clone() };
+                        *record = Arc::new(Record::CheckpointStart(start));
+                    }
+                }
             }
         }
         let differs = once.iter().zip(&again).find(|(a, b)| a != b);

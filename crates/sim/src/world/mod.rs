@@ -5,6 +5,7 @@
 //! begun has to end. The checkers see everything on the way.
 
 mod client;
+mod clocks;
 mod core_side;
 mod crash;
 mod database;
@@ -36,6 +37,7 @@ use crate::rng::Rng;
 use crate::rows::Rows;
 use crate::trace::{Detail, Trace};
 use client::Client;
+use clocks::Clocks;
 use database::Database;
 use disk::Disk;
 use net::{Down, Peer, Stream};
@@ -138,6 +140,7 @@ pub struct World {
     plan: Plan,
     fault: Option<Fault>,
     now: Now,
+    clocks: Clocks,
     core: Core,
     disk: Disk,
     epoch: u32,
@@ -269,6 +272,7 @@ impl World {
             Action::Stale => self.stale_message(),
             Action::Checkpoint => self.checkpoint(),
             Action::Retention => self.retention(),
+            Action::Clock => self.clocks.set(&mut self.rng),
         }
     }
 
@@ -290,8 +294,7 @@ impl World {
     }
 
     fn advance(&mut self, ms: u64) {
-        self.now.mono_ms += ms;
-        self.now.wall_ms += ms;
+        self.now = self.clocks.advance(ms);
         self.facts.now = self.now;
     }
 

@@ -44,6 +44,8 @@ pub(super) enum Action {
     Checkpoint,
     /// Retention offers to forget events.
     Retention,
+    /// The machine's clock is set: an hour or a year off, or right.
+    Clock,
 }
 
 /// See the module.
@@ -106,6 +108,7 @@ impl Plan {
             (Action::Stale, often(rng, 60, 20)),
             (Action::Checkpoint, often(rng, 50, 5)),
             (Action::Retention, often(rng, 20, 3)),
+            (Action::Clock, often(rng, 40, 4)),
         ];
         Self {
             steps: rng.between(200, 2_500),

@@ -3,10 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use handfast_core::command::{Command, Vote};
-use handfast_core::ids::{SessionId, TransactionId};
+use handfast_core::ids::{Began, SessionId, TransactionId};
 use handfast_core::output::{Reply, ToService};
 use handfast_core::participant::{
-    Answer, BranchInput, BranchState, Durable, Row, Synced, Work, inquiry_pause_ms, step,
+    Answer, BranchInput, BranchState, Durable, Row, Synced, Work, inquiry_pause_ms,
+    maybe_forgotten, step,
 };
 
 use super::{Down, Peer, World, numbered, state_id};
@@ -32,8 +33,12 @@ pub(super) struct Service {
 #[derive(Debug, Default)]
 pub(super) struct Store {
     branches: BTreeMap<TransactionId, Branch>,
-    /// When the newest transaction began whose commit was forgotten.
-    forgotten_ms: Option<u64>,
+    /// When the latest transaction began whose commit was forgotten.
+    horizon: Option<Began>,
+    /// The same by the time in its id, which only a planted bug looks at.
+    horizon_ms: Option<u64>,
+    /// When transactions began, as their prepares say.
+    begun: BTreeMap<TransactionId, Began>,
     /// How often a vote was asked for.
     prepares: BTreeMap<TransactionId, u32>,
     said: Vec<Command>,
@@ -74,8 +79,11 @@ impl Instance {
 
 impl Store {
     /// Whether the transaction may have been committed here and forgotten.
-    fn maybe_forgotten(&self, id: TransactionId) -> bool {
-        self.forgotten_ms.is_some_and(|newest| id.unix_ms() <= newest)
+    fn maybe_forgotten(&self, fault: Option<Fault>, id: TransactionId) -> bool {
+        if fault == Some(Fault::HorizonByClock) {
+            return self.horizon_ms.is_some_and(|newest| id.unix_ms() <= newest);
+        }
+        self.begun.get(&id).is_some_and(|began| maybe_forgotten(*began, self.horizon))
     }
 
     /// Transactions that are prepared here.
@@ -142,11 +150,12 @@ impl World {
         let asks = self.services[service].instances[at].forget_ms <= now_ms;
         if asks && (self.healing || self.rng.percent(5)) {
             self.services[service].instances[at].forget_ms = now_ms + 1_000;
-            let ended = self.services[service].stores[store].branches.iter();
-            let ended = ended.filter(|(_, b)| b.state != BranchState::Prepared).map(|(id, _)| *id);
-            let ids: Vec<TransactionId> = ended.collect();
-            if !ids.is_empty() {
-                self.send(session, Command::MayForget { ids });
+            let store = &self.services[service].stores[store];
+            let ended = store.branches.iter().filter(|(_, b)| b.state != BranchState::Prepared);
+            let outcomes = ended.map(|(id, _)| (*id, store.begun.get(id).copied()));
+            let outcomes: Vec<_> = outcomes.collect();
+            if !outcomes.is_empty() {
+                self.send(session, Command::MayForget { outcomes });
             }
         }
     }
@@ -270,11 +279,12 @@ impl World {
 
     fn instance_hears(&mut self, service: usize, at: usize, message: ToService) {
         match message {
-            ToService::Prepare { id, work, .. } => {
+            ToService::Prepare { id, began, work, .. } => {
                 let store = self.services[service].instances[at].store;
                 let store = &mut self.services[service].stores[store];
                 *store.prepares.entry(id).or_default() += 1;
-                let maybe_forgotten = store.maybe_forgotten(id);
+                store.begun.insert(id, began);
+                let maybe_forgotten = store.maybe_forgotten(self.fault, id);
                 let has_work = work.is_some();
                 self.branch(service, at, id, BranchInput::Prepare { has_work, maybe_forgotten });
             }
@@ -312,7 +322,9 @@ impl World {
             Some(state) => state,
             // Another instance may have brought it to its end while this one was at work: like
             // the state, what was forgotten is read in the step that writes.
-            None if working && self.services[service].stores[store].maybe_forgotten(id) => {
+            None if working
+                && self.services[service].stores[store].maybe_forgotten(self.fault, id) =>
+            {
                 BranchState::None
             }
             None if working => BranchState::Working,
@@ -395,7 +407,8 @@ impl World {
             None => {
                 kept.branches.remove(&id);
                 if from == BranchState::Committed {
-                    kept.forgotten_ms = kept.forgotten_ms.max(Some(id.unix_ms()));
+                    kept.horizon = kept.horizon.max(kept.begun.get(&id).copied());
+                    kept.horizon_ms = kept.horizon_ms.max(Some(id.unix_ms()));
                 }
                 self.facts.branches.remove(&(place.clone(), id));
                 self.see(&Seen::Branch(&place, id, from, BranchState::None));

@@ -9,6 +9,7 @@ use handfast_core::record::{Opened, Record, SubscriptionSettings, TopicSettings}
 use handfast_core::{Core, Recovery};
 
 use super::client::Client;
+use super::clocks::Clocks;
 use super::database::Database;
 use super::disk::Disk;
 use super::plan::Plan;
@@ -34,8 +35,8 @@ impl World {
         let now = Now { mono_ms: 1_000, wall_ms: 1_700_000_000_000 };
         let limits = limits(plan.places);
         let mut facts = Facts { now, limits, ..Facts::default() };
-        let (store, opening) = (StoreId(1), OpeningId(1));
-        let opened = Opened { store, epoch: 1, opening, wall_ms: now.wall_ms };
+        let (store, opening, wall_ms) = (StoreId(1), OpeningId(1), now.wall_ms);
+        let opened = Opened { store, epoch: 1, opening, wall_ms, newest_ms: 0 };
         let opened = Record::Opened(opened);
         facts.append(&std::sync::Arc::new(opened));
         (facts.durable, facts.accepted) = (1, 1);
@@ -55,6 +56,7 @@ impl World {
             plan,
             fault,
             now,
+            clocks: Clocks::new(now),
             disk: Disk::default(),
             epoch: 1,
             facts,

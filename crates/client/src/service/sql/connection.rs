@@ -124,9 +124,12 @@ impl<D: Keeper> SqlConnection<D> {
             D::run(connection, "ROLLBACK".to_owned()).await?;
             let [row] = &rows[..] else { return Err(Error::Gone(fresh)) };
             let layout = text::required(D::number(row, 1)?)?;
-            if layout > LAYOUT {
-                return Err(Error::NewerLayout { found: layout, known: LAYOUT });
+            if layout != LAYOUT {
+                return Err(Error::OtherLayout { found: layout, known: LAYOUT });
             }
+            // A new state may stand in old tables, which are not made anew.
+            let looked = D::rows(connection, text::look::<D>()).await;
+            looked.map_err(Error::OtherTables)?;
             Ok(Key { service, state: StateId(text::sixteen::<D>(row, 0)?) })
         })
     }

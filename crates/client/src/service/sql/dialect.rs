@@ -10,12 +10,15 @@ use std::time::Duration;
 pub trait Dialect: sqlx::Database {
     /// Creates the tables if they are not there.
     const CREATE_STATE: &'static str;
-    /// The tables of states and of branches.
-    const TABLES: [&'static str; 2];
+    /// The tables of states, of branches and of horizons.
+    const TABLES: [&'static str; 3];
     /// What follows an INSERT of a state that may be there.
     const UNLESS_THERE: &'static str;
     /// What follows an INSERT of branches to put them in place of what was recorded.
     const IN_PLACE: &'static str;
+
+    /// What follows an INSERT of a horizon to raise one that is there.
+    const RAISED: &'static str;
 
     /// Bytes as a literal.
     fn bytes(bytes: &[u8]) -> String;

@@ -22,14 +22,17 @@ pub enum Error {
     /// The database does not make durable what it commits.
     #[error("{0}: what this database commits may be lost in a crash, so no vote may rest on it")]
     NotDurable(String),
-    /// A newer version has made the state.
-    #[error("the state has layout {found}, this version knows layouts up to {known}")]
-    NewerLayout {
+    /// Another version has made the state.
+    #[error("the state has layout {found}, this version knows only {known}")]
+    OtherLayout {
         /// The layout of the state.
         found: i64,
-        /// The highest that is known.
+        /// The one that is known.
         known: i64,
     },
+    /// Another version has made the tables.
+    #[error("the tables of services are not those of this version: {0}")]
+    OtherTables(#[source] sqlx::Error),
     /// The state that was opened is not in the database any more: it was deleted or replaced.
     #[error("the state {0} is not in this database any more")]
     Gone(StateId),

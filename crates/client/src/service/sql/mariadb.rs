@@ -16,10 +16,13 @@ const NO_SAVEPOINT: u16 = 1305;
 
 impl Dialect for MySql {
     const CREATE_STATE: &'static str = include_str!("../../../sql/service.mariadb.sql");
-    const TABLES: [&'static str; 2] = ["handfast_service_state", "handfast_service_branch"];
+    const TABLES: [&'static str; 3] =
+        ["handfast_service_state", "handfast_service_branch", "handfast_service_horizon"];
     const UNLESS_THERE: &'static str = "ON DUPLICATE KEY UPDATE service = service";
     const IN_PLACE: &'static str = "ON DUPLICATE KEY UPDATE state = VALUES(state), work = VALUES(work), \
-         reason = VALUES(reason), retryable = VALUES(retryable), at_unix_ms = VALUES(at_unix_ms)";
+         reason = VALUES(reason), retryable = VALUES(retryable), began = VALUES(began), \
+         at_unix_ms = VALUES(at_unix_ms)";
+    const RAISED: &'static str = "ON DUPLICATE KEY UPDATE began = greatest(began, VALUES(began))";
 
     fn bytes(bytes: &[u8]) -> String {
         format!("X'{}'", hexadecimal(bytes))

@@ -89,8 +89,8 @@ pub use error::Error;
 pub use step::SqlStep;
 use text::Key;
 
-/// The layout of the tables. A state with a higher one is not opened.
-const LAYOUT: i64 = 1;
+/// The layout of the tables. A state with another one is not opened.
+const LAYOUT: i64 = 2;
 
 /// A service's state in PostgreSQL.
 #[cfg(feature = "postgres")]
@@ -109,8 +109,8 @@ impl Keeper for sqlx::Postgres {}
 #[cfg(feature = "mariadb")]
 impl Keeper for sqlx::MySql {}
 
-/// Creates the tables `handfast_service_state` and `handfast_service_branch` if they are not
-/// there. The statements are shipped in `sql/` of this crate, for whoever runs migrations of their
+/// Creates the tables `handfast_service_state`, `handfast_service_horizon` and
+/// `handfast_service_branch` if they are not there. The statements are shipped in `sql/` of this crate, for whoever runs migrations of their
 /// own.
 ///
 /// # Errors

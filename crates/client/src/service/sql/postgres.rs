@@ -11,12 +11,17 @@ use super::text::hexadecimal;
 
 impl Dialect for Postgres {
     const CREATE_STATE: &'static str = include_str!("../../../sql/service.postgres.sql");
-    const TABLES: [&'static str; 2] =
-        ["public.handfast_service_state", "public.handfast_service_branch"];
+    const TABLES: [&'static str; 3] = [
+        "public.handfast_service_state",
+        "public.handfast_service_branch",
+        "public.handfast_service_horizon",
+    ];
     const UNLESS_THERE: &'static str = "ON CONFLICT (service) DO NOTHING";
     const IN_PLACE: &'static str = "ON CONFLICT (service, transaction_id) DO UPDATE SET state = excluded.state, \
          work = excluded.work, reason = excluded.reason, retryable = excluded.retryable, \
-         at_unix_ms = excluded.at_unix_ms";
+         began = excluded.began, at_unix_ms = excluded.at_unix_ms";
+    const RAISED: &'static str = "ON CONFLICT (service, store_id) DO UPDATE SET \
+         began = greatest(handfast_service_horizon.began, excluded.began)";
 
     fn bytes(bytes: &[u8]) -> String {
         // Without a backslash, which an old setting of a server would take for an escape.

@@ -3,14 +3,14 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use handfast_core::ids::TransactionId;
+use handfast_core::ids::{Began, StoreId, TransactionId};
 use handfast_core::participant::Synced;
 
 use super::Keeper;
 use super::connection::{SqlConnection, TURN};
 use super::error::Error;
 use super::text::{self, Key};
-use crate::service::store::{Branch, CommitError, OutcomeKey, Recorded, StoreStep};
+use crate::service::store::{Branch, CommitError, Outcome, OutcomeKey, Recorded, StoreStep};
 
 const SAVE: &str = "SAVEPOINT handfast_attempt";
 const UNDO: &str = "ROLLBACK TO SAVEPOINT handfast_attempt";
@@ -164,14 +164,13 @@ impl<D: Keeper> StoreStep for SqlStep<'_, D> {
         self.note(id, None)
     }
 
-    fn horizon_ms(&mut self) -> Result<Option<u64>, Error> {
-        let rows = self.rows(self.key.horizon::<D>())?;
-        let row = text::required(rows.first())?;
-        Ok(D::number(row, 0)?.map(text::unix_ms))
+    fn horizon(&mut self, store: StoreId) -> Result<Option<Began>, Error> {
+        let rows = self.rows(self.key.horizon::<D>(store))?;
+        rows.first().map_or(Ok(None), |row| text::began::<D>(row, 0))
     }
 
-    fn raise_horizon(&mut self, began_unix_ms: u64) -> Result<(), Error> {
-        self.run(self.key.raise_horizon::<D>(began_unix_ms))
+    fn raise_horizon(&mut self, began: Began) -> Result<(), Error> {
+        self.run(self.key.raise_horizon::<D>(began))
     }
 
     fn prepared(
@@ -189,14 +188,15 @@ impl<D: Keeper> StoreStep for SqlStep<'_, D> {
         before_unix_ms: u64,
         after: Option<OutcomeKey>,
         limit: u32,
-    ) -> Result<Vec<OutcomeKey>, Error> {
+    ) -> Result<Vec<Outcome>, Error> {
         self.flush()?;
         let rows = self.rows(self.key.outcomes::<D>(before_unix_ms, after, limit))?;
-        let key = |row: &D::Row| {
+        let outcome = |row: &D::Row| {
             let at_unix_ms = text::unix_ms(text::required(D::number(row, 0)?)?);
-            Ok(OutcomeKey { at_unix_ms, id: text::id::<D>(row, 1)? })
+            let key = OutcomeKey { at_unix_ms, id: text::id::<D>(row, 1)? };
+            Ok(Outcome { key, began: text::began::<D>(row, 2)? })
         };
-        rows.iter().map(key).collect()
+        rows.iter().map(outcome).collect()
     }
 
     fn commit(mut self) -> Result<Synced, CommitError<Error>> {

@@ -1,6 +1,6 @@
 //! The texts of the statements, and what rows mean.
 
-use handfast_core::ids::{Name, StateId, TransactionId};
+use handfast_core::ids::{Began, Name, StateId, StoreId, TransactionId};
 
 use super::error::Error;
 use super::{Dialect, LAYOUT};
@@ -12,7 +12,7 @@ const COMMITTED: i64 = 2;
 const ABORTED: i64 = 3;
 
 /// The columns that [`branch`] reads.
-const BRANCH: &str = "state, work, reason, retryable, at_unix_ms";
+const BRANCH: &str = "state, work, reason, retryable, began, at_unix_ms";
 
 /// Which rows are this state's.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,7 +32,7 @@ pub(super) fn hexadecimal(bytes: &[u8]) -> String {
 }
 
 pub(super) fn make_state<D: Dialect>(service: &Name, state: StateId) -> String {
-    let [states, _] = D::TABLES;
+    let [states, _, _] = D::TABLES;
     format!(
         "INSERT INTO {states} (service, state_id, layout) VALUES ('{service}', {}, {LAYOUT}) {}",
         D::bytes(&state.0.to_be_bytes()),
@@ -41,15 +41,24 @@ pub(super) fn make_state<D: Dialect>(service: &Name, state: StateId) -> String {
 }
 
 pub(super) fn read_state<D: Dialect>(service: &Name) -> String {
-    let [states, _] = D::TABLES;
+    let [states, _, _] = D::TABLES;
     format!("SELECT state_id, layout FROM {states} WHERE service = '{service}'")
+}
+
+/// Finds nothing, and fails if the tables have other columns.
+pub(super) fn look<D: Dialect>() -> String {
+    let [_, branches, horizons] = D::TABLES;
+    format!(
+        "SELECT {BRANCH} FROM {branches} WHERE 1 = 0 UNION ALL \
+         SELECT 0, began, began, 0, began, 0 FROM {horizons} WHERE 1 = 0"
+    )
 }
 
 impl Key {
     /// Waits for the turn and takes it. It is a write, so that every step, also one that only
     /// reads, makes durable what it has read.
     pub(super) fn turn<D: Dialect>(&self) -> String {
-        let [states, _] = D::TABLES;
+        let [states, _, _] = D::TABLES;
         format!(
             "UPDATE {states} SET steps = steps + 1 WHERE service = '{}' AND state_id = {}",
             self.service,
@@ -58,7 +67,7 @@ impl Key {
     }
 
     pub(super) fn load<D: Dialect>(&self, id: TransactionId) -> String {
-        let [_, branches] = D::TABLES;
+        let [_, branches, _] = D::TABLES;
         format!(
             "SELECT {BRANCH} FROM {branches} WHERE service = '{}' AND transaction_id = {}",
             self.service,
@@ -71,7 +80,7 @@ impl Key {
         &self,
         pending: impl Iterator<Item = (&'a TransactionId, &'a Option<Branch>)>,
     ) -> Vec<String> {
-        let ([_, branches], service) = (D::TABLES, &self.service);
+        let ([_, branches, _], service) = (D::TABLES, &self.service);
         let (mut saved, mut forgotten) = (Vec::new(), Vec::new());
         for (id, branch) in pending {
             match branch {
@@ -96,22 +105,28 @@ impl Key {
         statements
     }
 
-    pub(super) fn horizon<D: Dialect>(&self) -> String {
-        let [states, _] = D::TABLES;
-        format!("SELECT horizon_ms FROM {states} WHERE service = '{}'", self.service)
+    pub(super) fn horizon<D: Dialect>(&self, store: StoreId) -> String {
+        let [_, _, horizons] = D::TABLES;
+        format!(
+            "SELECT began FROM {horizons} WHERE service = '{}' AND store_id = {}",
+            self.service,
+            D::bytes(&store.0.to_be_bytes())
+        )
     }
 
-    pub(super) fn raise_horizon<D: Dialect>(&self, ms: u64) -> String {
-        let ([states, _], ms) = (D::TABLES, number(ms));
+    pub(super) fn raise_horizon<D: Dialect>(&self, began: Began) -> String {
+        let [_, _, horizons] = D::TABLES;
         format!(
-            "UPDATE {states} SET horizon_ms = greatest(coalesce(horizon_ms, {ms}), {ms}) \
-             WHERE service = '{}'",
-            self.service
+            "INSERT INTO {horizons} (service, store_id, began) VALUES ('{}', {}, {}) {}",
+            self.service,
+            D::bytes(&began.store.0.to_be_bytes()),
+            D::bytes(&began.to_bytes()),
+            D::RAISED
         )
     }
 
     pub(super) fn prepared<D: Dialect>(&self, after: Option<TransactionId>, limit: u32) -> String {
-        let [_, branches] = D::TABLES;
+        let [_, branches, _] = D::TABLES;
         let after =
             after.map_or(String::new(), |id| format!("AND transaction_id > {} ", bytes::<D>(id)));
         format!(
@@ -127,14 +142,14 @@ impl Key {
         after: Option<OutcomeKey>,
         limit: u32,
     ) -> String {
-        let ([_, branches], before) = (D::TABLES, number(before_unix_ms));
+        let ([_, branches, _], before) = (D::TABLES, number(before_unix_ms));
         let after = after.map_or(String::new(), |key| {
             let (at, id) = (number(key.at_unix_ms), bytes::<D>(key.id));
             // The first half is what an index is good for.
             format!("AND at_unix_ms >= {at} AND (at_unix_ms > {at} OR transaction_id > {id}) ")
         });
         format!(
-            "SELECT at_unix_ms, transaction_id FROM {branches} WHERE service = '{}' \
+            "SELECT at_unix_ms, transaction_id, began FROM {branches} WHERE service = '{}' \
              AND state <> {PREPARED} AND at_unix_ms < {before} {after}\
              ORDER BY at_unix_ms, transaction_id LIMIT {limit}",
             self.service
@@ -150,9 +165,10 @@ fn values<D: Dialect>(service: &Name, id: TransactionId, branch: &Branch) -> Str
         Recorded::Aborted { no } => (ABORTED, null(), no.as_ref()),
     };
     let reason = no.map_or_else(null, |no| D::bytes(no.reason.as_bytes()));
+    let began = branch.began.map_or_else(null, |began| D::bytes(&began.to_bytes()));
     let retryable = no.map_or_else(null, |no| i64::from(no.retryable).to_string());
     let (id, at) = (bytes::<D>(id), number(branch.at_unix_ms));
-    format!("('{service}', {id}, {state}, {work}, {reason}, {retryable}, {at})")
+    format!("('{service}', {id}, {state}, {work}, {reason}, {retryable}, {began}, {at})")
 }
 
 pub(super) fn branch<D: Dialect>(row: &D::Row) -> Result<Branch, Error> {
@@ -170,7 +186,14 @@ pub(super) fn branch<D: Dialect>(row: &D::Row) -> Result<Branch, Error> {
         ABORTED => Recorded::Aborted { no },
         _ => return Err(Error::Malformed("no such state")),
     };
-    Ok(Branch { recorded, at_unix_ms: unix_ms(required(D::number(row, 4)?)?) })
+    let at_unix_ms = unix_ms(required(D::number(row, 5)?)?);
+    Ok(Branch { recorded, began: began::<D>(row, 4)?, at_unix_ms })
+}
+
+pub(super) fn began<D: Dialect>(row: &D::Row, column: usize) -> Result<Option<Began>, Error> {
+    let Some(bytes) = D::blob(row, column)? else { return Ok(None) };
+    let began = Began::from_bytes(&bytes).ok_or(Error::Malformed("a place has not 28 bytes"))?;
+    Ok(Some(began))
 }
 
 pub(super) fn id<D: Dialect>(row: &D::Row, column: usize) -> Result<TransactionId, Error> {

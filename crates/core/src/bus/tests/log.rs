@@ -76,8 +76,9 @@ impl World {
         self.log.retain(|(lsn, _)| *lsn <= durable);
         self.epoch += 1;
         let lsn = Lsn(durable.0 + 1);
-        let (store, opening) = (StoreId(1), OpeningId(u128::from(self.epoch)));
-        let opened = Opened { store, epoch: self.epoch, opening, wall_ms: self.now.wall_ms };
+        let (store, epoch, wall_ms) = (StoreId(1), self.epoch, self.now.wall_ms);
+        let opening = OpeningId(u128::from(epoch));
+        let opened = Opened { store, epoch, opening, wall_ms, newest_ms: wall_ms };
         self.log.push((lsn, Record::Opened(opened)));
         self.bus = Bus::default();
         for (lsn, record) in &self.log {

@@ -11,11 +11,11 @@ use crate::command::{
     BeginRequest, BranchRequest, Caller, Command, CommitRequest, DatabaseVote, Vote, Wait,
 };
 use crate::event::EventRequest;
-use crate::ids::{Lsn, Name, Now, SessionId, StateId, TransactionId};
+use crate::ids::{Lsn, Name, Now, OpeningId, SessionId, StateId, StoreId, TransactionId};
 use crate::input::Input;
 use crate::limits::Limits;
 use crate::output::{Output, PublicState, Reply, ToService};
-use crate::record::{Participant, ParticipantKind, Record, TopicSettings};
+use crate::record::{Opened, Participant, ParticipantKind, Record, TopicSettings};
 use crate::view::VoteKind;
 use crate::{Core, Recovery};
 
@@ -97,9 +97,19 @@ impl Bench {
     }
 
     pub(super) fn with_limits(limits: Limits) -> Self {
-        let core = Recovery::new(limits).finish(Now { mono_ms: 0, wall_ms: START_MS });
+        let mut recovery = Recovery::new(limits);
+        let opened = Opened {
+            store: StoreId(5),
+            epoch: 1,
+            opening: OpeningId(1),
+            wall_ms: START_MS,
+            newest_ms: 0,
+        };
+        let log = vec![(Lsn(1), Record::Opened(opened))];
+        recovery.apply(log[0].0, &log[0].1);
+        let core = recovery.finish(Now { mono_ms: 0, wall_ms: START_MS });
         let now = Now { mono_ms: 1, wall_ms: START_MS + 1 };
-        let mut bench = Self { core, now, request: 0, log: Vec::new() };
+        let mut bench = Self { core, now, request: 0, log };
         bench.input(Input::Space { free: 1 << 30, low: false });
         bench.input(Input::Database { name: name("db"), up: true });
         bench.input(Input::Claimed { name: name("db"), asked_ms: 1 });

@@ -219,7 +219,7 @@ const INPUTS: &[(&str, Step)] = &[
     ("a service named db inquires", |w| w.impostor("db", Command::Inquire { id: X })),
     ("a inquires", |w| w.command(SERVICE_A, Command::Inquire { id: X })),
     ("c inquires", |w| w.command(STRANGER, Command::Inquire { id: X })),
-    ("a may forget", |w| w.command(SERVICE_A, Command::MayForget { ids: vec![X] })),
+    ("a may forget", |w| w.command(SERVICE_A, Command::MayForget { outcomes: vec![(X, None)] })),
     ("another instance of a", |w| {
         let attach =
             Command::Attach { service: name("a"), instance: name("two"), state_id: StateId(7) };

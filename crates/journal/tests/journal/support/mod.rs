@@ -45,10 +45,17 @@ pub(crate) fn open(files: impl Files) -> Result<Opening, Error> {
 
 pub(crate) fn open_with(files: Arc<dyn Files>, options: Options) -> Result<Opening, Error> {
     let mut applied = Vec::new();
-    let (journal, recovered) =
-        Journal::open(files, options, NOW, STORE, OPENING, &mut |_| {}, &mut |lsn, record| {
+    let (journal, recovered) = Journal::open(
+        files,
+        options,
+        &mut |_| NOW,
+        STORE,
+        OPENING,
+        &mut |_| {},
+        &mut |lsn, record| {
             applied.push((lsn, record));
-        })?;
+        },
+    )?;
     Ok(Opening { journal, recovered, applied })
 }
 
@@ -163,6 +170,7 @@ pub(crate) fn checkpoint(journal: &Journal, state: Vec<Record>) -> Vec<Arc<Recor
         segments: journal.segments(),
         keys: Vec::new(),
         openings: Vec::new(),
+        away: Vec::new(),
     });
     let end = Record::CheckpointEnd;
     [start].into_iter().chain(state).chain([end]).map(Arc::new).collect()

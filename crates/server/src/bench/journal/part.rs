@@ -175,8 +175,15 @@ fn journal(dir: &Path, count: u32) -> Result<Done, PartError> {
     let files = Arc::new(Directory::open(dir)?);
     let now = SystemTime::now().duration_since(UNIX_EPOCH)?.as_millis() as u64;
     let (options, store) = (Options::default(), StoreId(1));
-    let (mut journal, _) =
-        Journal::open(files, options, now, store, OpeningId(1), &mut |_| {}, &mut |_, _| {})?;
+    let (mut journal, _) = Journal::open(
+        files,
+        options,
+        &mut |_| now,
+        store,
+        OpeningId(1),
+        &mut |_| {},
+        &mut |_, _| {},
+    )?;
     let write = move |records: Vec<Arc<Record>>| -> Result<(), PartError> {
         if journal.space().wants_roll {
             roll(&mut journal)?;
@@ -202,6 +209,7 @@ fn roll(journal: &mut Journal) -> Result<(), PartError> {
         segments: journal.segments(),
         keys: Vec::new(),
         openings: Vec::new(),
+        away: Vec::new(),
     });
     append(journal, vec![Arc::new(start), Arc::new(Record::CheckpointEnd)], true)
 }

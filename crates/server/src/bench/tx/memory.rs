@@ -5,8 +5,11 @@ use std::collections::{BTreeSet, HashMap};
 use std::convert::Infallible;
 use std::ops::Bound::{Excluded, Unbounded};
 
-use handfast::service::{Branch, CommitError, OutcomeKey, Recorded, ServiceStore, StoreStep};
+use handfast::service::{
+    Branch, CommitError, Outcome, OutcomeKey, Recorded, ServiceStore, StoreStep,
+};
 use handfast::{StateId, TransactionId};
+use handfast_core::ids::{Began, StoreId};
 use handfast_core::participant::Synced;
 use uuid::Uuid;
 
@@ -17,7 +20,7 @@ pub(in crate::bench) struct Memory {
     branches: HashMap<TransactionId, Branch>,
     prepared: BTreeSet<TransactionId>,
     outcomes: BTreeSet<OutcomeKey>,
-    horizon_ms: Option<u64>,
+    horizons: HashMap<StoreId, Began>,
 }
 
 impl Memory {
@@ -27,7 +30,7 @@ impl Memory {
             branches: HashMap::new(),
             prepared: BTreeSet::new(),
             outcomes: BTreeSet::new(),
-            horizon_ms: None,
+            horizons: HashMap::new(),
         }
     }
 
@@ -90,12 +93,13 @@ impl StoreStep for Step<'_> {
         Ok(())
     }
 
-    fn horizon_ms(&mut self) -> Result<Option<u64>, Infallible> {
-        Ok(self.0.horizon_ms)
+    fn horizon(&mut self, store: StoreId) -> Result<Option<Began>, Infallible> {
+        Ok(self.0.horizons.get(&store).copied())
     }
 
-    fn raise_horizon(&mut self, began_unix_ms: u64) -> Result<(), Infallible> {
-        self.0.horizon_ms = self.0.horizon_ms.max(Some(began_unix_ms));
+    fn raise_horizon(&mut self, began: Began) -> Result<(), Infallible> {
+        let horizon = self.0.horizons.entry(began.store).or_insert(began);
+        *horizon = began.max(*horizon);
         Ok(())
     }
 
@@ -113,10 +117,12 @@ impl StoreStep for Step<'_> {
         before_unix_ms: u64,
         after: Option<OutcomeKey>,
         limit: u32,
-    ) -> Result<Vec<OutcomeKey>, Infallible> {
+    ) -> Result<Vec<Outcome>, Infallible> {
         let keys = self.0.outcomes.range((after.map_or(Unbounded, Excluded), Unbounded));
         let keys = keys.take_while(|key| key.at_unix_ms < before_unix_ms);
-        Ok(keys.take(limit as usize).copied().collect())
+        let began = |key: &OutcomeKey| self.0.branches.get(&key.id).and_then(|b| b.began);
+        let outcomes = keys.map(|key| Outcome { key: *key, began: began(key) });
+        Ok(outcomes.take(limit as usize).collect())
     }
 
     fn commit(self) -> Result<Synced, CommitError<Infallible>> {

@@ -36,7 +36,7 @@ pub(super) async fn create(url: &str, side: Side, plan: &Plan) -> Result<(), sql
     let pool = PgPool::connect(url).await?;
     create_tables(&pool).await?;
     let mut step = pool.begin().await?;
-    for table in ["handfast_service_branch", "handfast_service_state"] {
+    for table in ["handfast_service_branch", "handfast_service_horizon", "handfast_service_state"] {
         let sql = sqlx::AssertSqlSafe(format!("DELETE FROM {table} WHERE service = $1"));
         sqlx::query(sql).bind(books::state_name(side)).execute(&mut *step).await?;
     }
