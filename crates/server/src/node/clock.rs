@@ -211,7 +211,7 @@ pub(crate) fn opening_id() -> OpeningId {
     OpeningId(uuid::Uuid::new_v4().as_u128())
 }
 
-/// A number for a claim: 62 random bits, below 2^63.
+/// A number for a claim: 61 random bits, below 2^63.
 pub(crate) fn claim() -> u64 {
     uuid::Uuid::new_v4().as_u64_pair().1 >> 1
 }
