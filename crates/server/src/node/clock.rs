@@ -62,13 +62,14 @@ impl Clock {
         }
     }
 
-    /// Log time at the opening of a store, in which this is the newest time.
+    /// Log time at the opening of a store, in which this is the newest time: later than that.
     pub(crate) fn open(&mut self, newest_ms: u64) -> u64 {
         let (mono_ms, wall_ms) = (self.mono_ms(), self.wall.unix_ms());
         if newest_ms > 0 && wall_ms.saturating_sub(newest_ms) > AWAY_MS {
             tracing::warn!("the machine's clock: {}", away(wall_ms - newest_ms));
         }
-        self.log_time = LogTime::new(mono_ms, wall_ms.max(newest_ms));
+        // Ids of the newest millisecond may have been given, and nobody knows how many.
+        self.log_time = LogTime::new(mono_ms, wall_ms.max(newest_ms.saturating_add(1)));
         let log_ms = self.log_time.follow(mono_ms, wall_ms);
         if self.log_time.standing() != Standing::With {
             self.tell();
@@ -241,11 +242,26 @@ mod tests {
 
     #[test]
     fn an_opening_is_never_before_the_newest_time_in_the_log() {
-        for (newest_ms, log_ms) in [(0, T_MS), (T_MS - 5, T_MS), (T_MS + YEAR_MS, T_MS + YEAR_MS)] {
+        let ahead_ms = T_MS + YEAR_MS;
+        for (newest_ms, log_ms) in [(0, T_MS), (T_MS - 5, T_MS), (ahead_ms, ahead_ms + 1)] {
             let mut clock = Clock::start(WallClock::told_by(|| T_MS));
             assert_eq!(clock.open(newest_ms), log_ms);
             assert!(clock.now().wall_ms >= log_ms);
             assert_eq!(off(clock.offset_ms()).is_some(), newest_ms > T_MS, "{newest_ms}");
+        }
+    }
+
+    /// The clock stood, or was set back: the first id of the next opening was before the last one.
+    #[test]
+    fn ids_rise_over_openings_in_one_millisecond() {
+        for back_ms in [0, HOUR_MS] {
+            let mut clock = Clock::start(WallClock::told_by(|| T_MS));
+            let newest_ms = clock.open(0);
+            let ids = clock.ids(1, OpeningId(u128::MAX));
+            let last = std::iter::repeat_with(|| ids.next()).take(3).last();
+            let mut clock = Clock::start(WallClock::told_by(move || T_MS - back_ms));
+            clock.open(newest_ms);
+            assert!(Some(clock.ids(1, OpeningId(0)).next()) > last);
         }
     }
 
