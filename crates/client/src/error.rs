@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use handfast_core::ids::{StoreId, TransactionId};
 use handfast_core::refusal::Code;
+use handfast_wire::edge::Edge;
 use handfast_wire::{Malformed, status, v1};
 use thiserror::Error;
 use tonic::Status;
@@ -260,7 +261,8 @@ impl Error {
     /// What a status means. `sent`: the call may have reached the server.
     pub(crate) fn from_status(status: &Status, url: &str, sent: bool) -> Self {
         if let Some(refusal) = status::refusal(status) {
-            if refusal.code == Code::NotSupported.as_str() && !sent {
+            let is_older = refusal.code == Edge::UnknownMethod.as_str();
+            if is_older || refusal.code == Code::NotSupported.as_str() && !sent {
                 return Fault::Incompatible { url: url.to_owned(), detail: refusal.detail }.into();
             }
             return Self::Refused(refusal.into());
@@ -279,7 +281,9 @@ impl Error {
             | tonic::Code::PermissionDenied
                 if !is_transport(status) =>
             {
-                Fault::Failed(format!("{:?}: {problem}", status.code())).into()
+                let code = status::reason(status);
+                let code = code.unwrap_or_else(|| format!("{:?}", status.code()));
+                Fault::Failed(format!("{code}: {problem}")).into()
             }
             _ if !sent || is_connect(status) => {
                 Fault::Unreachable { url: url.to_owned(), problem }.into()
@@ -459,6 +463,14 @@ mod tests {
         assert_eq!(cut, Fault::Lost { problem: "gone".into() }.into());
         let never = Error::from_status(&Status::unavailable("gone"), "u", false);
         assert!(never.has_no_side_effects());
+        for edge in Edge::ALL {
+            let error = Error::from_status(&edge.status("why"), "u", true);
+            assert_eq!(error.has_no_side_effects(), edge.is_refusal(), "{edge:?}: {error}");
+        }
+        let older = Error::from_status(&Edge::UnknownMethod.status("no such call"), "u", true);
+        assert!(matches!(older, Error::Fault(Fault::Incompatible { .. })), "{older}");
+        let failed = Error::from_status(&Edge::Failed.status("/backup: read-only"), "u", true);
+        assert_eq!(failed, Fault::Failed("failed: /backup: read-only".into()).into());
     }
 
     #[test]

@@ -16,6 +16,7 @@
 mod attributes;
 pub mod bounded;
 pub mod digest;
+pub mod edge;
 #[cfg(feature = "client")]
 pub mod encoded;
 pub mod event;

@@ -4,6 +4,8 @@
 //! reason) and, where the same call may succeed later, google.rpc.RetryInfo. The two messages and
 //! their envelope are declared here by hand: they are three, and small.
 
+use std::collections::BTreeMap;
+
 use bytes::Bytes;
 use handfast_core::output::Reply;
 use handfast_core::refusal::{Code, Refusal};
@@ -29,14 +31,21 @@ struct RpcStatus {
     details: Vec<prost_types::Any>,
 }
 
-/// google.rpc.ErrorInfo without its metadata, of which there is none.
+/// google.rpc.ErrorInfo.
 #[derive(Clone, PartialEq, Message)]
 struct ErrorInfo {
     #[prost(string, tag = "1")]
     reason: String,
     #[prost(string, tag = "2")]
     domain: String,
+    /// `effect`: `unknown`, of what is no refusal.
+    #[prost(btree_map = "string, string", tag = "3")]
+    metadata: BTreeMap<String, String>,
 }
+
+/// In the metadata of an ErrorInfo: whether the call had an effect. Absent: it had none.
+const EFFECT: &str = "effect";
+const UNKNOWN: &str = "unknown";
 
 /// google.rpc.RetryInfo.
 #[derive(Clone, PartialEq, Message)]
@@ -140,8 +149,7 @@ impl TryFrom<v1::Refusal> for Refusal {
 #[must_use]
 pub fn status(refusal: Refusal) -> Status {
     let code = grpc_code(refusal.code);
-    let info = ErrorInfo { reason: refusal.code.as_str().to_owned(), domain: DOMAIN.to_owned() };
-    let mut details = vec![any(ERROR_INFO, &info)];
+    let mut details = vec![any(ERROR_INFO, &info(refusal.code.as_str(), true))];
     if refusal.code.is_retryable() {
         let retry_delay = Some(duration(retry_after_ms(refusal.code)));
         details.push(any(RETRY_INFO, &RetryInfo { retry_delay }));
@@ -151,16 +159,51 @@ pub fn status(refusal: Refusal) -> Status {
     Status::with_details(code, message, Bytes::from(rpc.encode_to_vec()))
 }
 
+/// A status with a code that is not the core's.
+pub(crate) fn coded(
+    code: tonic::Code,
+    reason: &str,
+    message: String,
+    had_no_effect: bool,
+) -> Status {
+    let details = vec![any(ERROR_INFO, &info(reason, had_no_effect))];
+    let rpc = RpcStatus { code: code.into(), message: message.clone(), details };
+    Status::with_details(code, message, Bytes::from(rpc.encode_to_vec()))
+}
+
+fn info(reason: &str, had_no_effect: bool) -> ErrorInfo {
+    let effect = (!had_no_effect).then(|| (EFFECT.to_owned(), UNKNOWN.to_owned()));
+    ErrorInfo {
+        reason: reason.to_owned(),
+        domain: DOMAIN.to_owned(),
+        metadata: effect.into_iter().collect(),
+    }
+}
+
+/// What a status of handfast's says about itself, and its details.
+fn read(status: &Status) -> Option<(ErrorInfo, RpcStatus)> {
+    let rpc = RpcStatus::decode(status.details()).ok()?;
+    let found = rpc.details.iter().find(|detail| detail.type_url == ERROR_INFO)?;
+    let info = ErrorInfo::decode(found.value.as_slice()).ok()?;
+    (info.domain == DOMAIN).then_some((info, rpc))
+}
+
+/// The stable code of a status, be it a refusal or a fault; none: it is not handfast's.
+#[must_use]
+pub fn reason(status: &Status) -> Option<String> {
+    read(status).map(|(info, _)| info.reason)
+}
+
 /// The refusal in a status; none when the status is not one: then the world failed (no connection,
-/// a proxy in between, a call that was cut off), and whether the call had an effect is unknown.
+/// a proxy in between, a call that was cut off, a server that has stopped), and whether the call had
+/// an effect is unknown.
 #[must_use]
 pub fn refusal(status: &Status) -> Option<v1::Refusal> {
-    let rpc = RpcStatus::decode(status.details()).ok()?;
-    let find = |url: &str| rpc.details.iter().find(|detail| detail.type_url == url);
-    let info = ErrorInfo::decode(find(ERROR_INFO)?.value.as_slice()).ok()?;
-    if info.domain != DOMAIN {
+    let (info, rpc) = read(status)?;
+    if info.metadata.get(EFFECT).is_some_and(|effect| effect == UNKNOWN) {
         return None;
     }
+    let find = |url: &str| rpc.details.iter().find(|detail| detail.type_url == url);
     let retry = find(RETRY_INFO).and_then(|any| RetryInfo::decode(any.value.as_slice()).ok());
     Some(v1::Refusal {
         code: info.reason,
@@ -214,7 +257,7 @@ mod tests {
         assert_eq!(refusal(&Status::unavailable("no route")), None);
         let garbage = Bytes::from_static(b"\xff\xff");
         assert_eq!(refusal(&Status::with_details(tonic::Code::Aborted, "x", garbage)), None);
-        let foreign = ErrorInfo { reason: "unknown_topic".into(), domain: "example.org".into() };
+        let foreign = ErrorInfo { domain: "example.org".into(), ..info("unknown_topic", true) };
         let rpc = RpcStatus { details: vec![any(ERROR_INFO, &foreign)], ..RpcStatus::default() };
         let bytes = Bytes::from(rpc.encode_to_vec());
         assert_eq!(refusal(&Status::with_details(tonic::Code::NotFound, "x", bytes)), None);
@@ -222,7 +265,7 @@ mod tests {
 
     #[test]
     fn a_code_of_a_newer_server_stays_usable() {
-        let newer = ErrorInfo { reason: "over_quota".into(), domain: DOMAIN.into() };
+        let newer = info("over_quota", true);
         let delay = RetryInfo { retry_delay: Some(duration(2_345)) };
         let details = vec![any(ERROR_INFO, &newer), any(RETRY_INFO, &delay)];
         let rpc = RpcStatus { details, ..RpcStatus::default() };

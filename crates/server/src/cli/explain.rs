@@ -2,6 +2,7 @@
 //! pages are those of `docs/errors`, as they were when this program was built.
 
 use handfast::Code;
+use handfast_wire::edge::Edge;
 use serde_json::json;
 
 use super::output::{Column, Output, bold, table};
@@ -18,23 +19,24 @@ macro_rules! pages {
 }
 
 pages! {
-    "aborted" "already_enlisted" "arriving_bytes_full" "client_gone" "closed"
+    "aborted" "already_enlisted" "arriving_bytes_full" "cancelled" "client_gone" "closed"
     "contradicting_outcome" "contradicting_vote" "coordinator_restarted" "damaged"
-    "database_refused" "deadline_passed" "deleting" "delivery_expired" "delivery_staged" "draining"
-    "incomplete" "invalid_argument" "invalid_deadline" "key_conflict" "limit_reached"
-    "local_transaction" "malformed" "marker_not_written" "no_space" "not_a_participant"
-    "not_attached" "not_committed_locally" "not_subscribed" "not_supported" "offset_out_of_range"
-    "operator" "pending" "sequence_conflict" "staged_bytes_full" "subscription_exists" "too_large"
-    "too_many" "too_many_calls" "too_many_producers" "too_many_streams" "too_many_transactions"
-    "too_slow" "topic_exists" "topic_full" "unfinished" "unknown_database" "unknown_dead_letter"
-    "unknown_subscription" "unknown_topic" "unknown_transaction" "voted_no" "wrong_database"
-    "wrong_state"
+    "database_refused" "deadline_exceeded" "deadline_passed" "deleting" "delivery_expired"
+    "delivery_staged" "draining" "failed" "incomplete" "internal" "invalid_argument"
+    "invalid_deadline" "key_conflict" "limit_reached" "local_transaction" "malformed"
+    "marker_not_written" "no_space" "not_a_participant" "not_attached" "not_committed_locally"
+    "not_found" "not_subscribed" "not_supported" "offset_out_of_range" "operator" "pending"
+    "sequence_conflict" "staged_bytes_full" "stopped" "subscription_exists" "too_large" "too_many"
+    "too_many_calls" "too_many_producers" "too_many_streams" "too_many_transactions" "too_slow"
+    "topic_exists" "topic_full" "unfinished" "unknown_database" "unknown_dead_letter"
+    "unknown_method" "unknown_subscription" "unknown_topic" "unknown_transaction"
+    "unsupported_media_type" "voted_no" "wrong_database" "wrong_state"
 }
 
 const HELP: &str =
-    "Codes are of two kinds: a refusal says why a call was not accepted, a reason why \
+    "Codes are of three kinds: a refusal says why a call was not accepted, a reason why \
 a transaction
-failed. Without a code all of them are listed.
+failed, a fault why nobody can say what came of a call. Without a code all of them are listed.
 
 Examples:
   handfast explain unknown_topic
@@ -116,12 +118,21 @@ fn summary(page: &str) -> String {
 }
 
 fn kind(code: &str) -> &'static str {
-    let is_refusal = Code::ALL.iter().any(|known| known.as_str() == code);
-    if is_refusal { "refusal" } else { "reason" }
+    let edge = Edge::ALL.iter().find(|known| known.as_str() == code);
+    match edge {
+        Some(edge) if !edge.is_refusal() => "fault",
+        Some(_) => "refusal",
+        None if Code::ALL.iter().any(|known| known.as_str() == code) => "refusal",
+        None => "reason",
+    }
 }
 
-/// Whether the same call may succeed later; of a reason only its transaction says.
+/// Whether the same call may succeed later; of a reason only its transaction says, and after a fault
+/// it has to be asked first what came of the call.
 fn is_retryable(code: &str) -> Option<bool> {
+    if Edge::ALL.iter().any(|edge| edge.is_refusal() && edge.as_str() == code) {
+        return Some(false);
+    }
     Code::ALL.iter().find(|known| known.as_str() == code).map(|known| known.is_retryable())
 }
 
@@ -146,7 +157,8 @@ mod tests {
     /// Every code there is.
     fn codes() -> impl Iterator<Item = &'static str> {
         let refusals = Code::ALL.iter().map(|code| code.as_str());
-        refusals.chain(ReasonCode::ALL.iter().map(|code| code.as_str()))
+        let edges = Edge::ALL.iter().map(|edge| edge.as_str());
+        refusals.chain(ReasonCode::ALL.iter().map(|code| code.as_str())).chain(edges)
     }
 
     #[test]

@@ -13,6 +13,7 @@ use axum::body::Bytes;
 use handfast_core::refusal::{Code, Refusal};
 use handfast_wire::bounded::{Arrived, EMPTY};
 use handfast_wire::bytes::Buf;
+use handfast_wire::edge::Edge;
 use handfast_wire::{MESSAGE_BYTES, status};
 use http_body::{Body, Frame};
 use hyper::body::Incoming;
@@ -140,7 +141,7 @@ impl Arriving {
             let frame = match Pin::new(&mut self.body).poll_frame(cx) {
                 Poll::Ready(Some(Ok(frame))) => frame,
                 Poll::Ready(Some(Err(error))) => {
-                    return Poll::Ready(Some(Err(Status::from_error(Box::new(error)))));
+                    return Poll::Ready(Some(Err(gone(&error))));
                 }
                 Poll::Ready(None) => {
                     let torn = self.has_begun().then(|| malformed("it ends before it is complete"));
@@ -196,8 +197,10 @@ impl Arriving {
     /// The length in the prefix that is there.
     fn length(&self) -> Result<usize, Status> {
         let prefix = &self.chunk[..PREFIX];
-        if prefix[0] != 0 {
-            return Err(malformed("it is compressed, which this server does not take"));
+        match prefix[0] {
+            0 => {}
+            1 => return Err(malformed("it is compressed, and its call does not say how")),
+            _ => return Err(malformed("its flag is none of gRPC")),
         }
         let len = u32::from_be_bytes([prefix[1], prefix[2], prefix[3], prefix[4]]) as usize;
         let most = if self.kind == Kind::Contract { MESSAGE_BYTES } else { SMALL };
@@ -277,7 +280,7 @@ impl Arriving {
             return self.in_time(cx).map(|late| Some(Err(late)));
         };
         let Some(part) = &mut self.part else { return Poll::Ready(None) };
-        let frame = frame.map(|frame| frame.map_err(|error| Status::from_error(Box::new(error))));
+        let frame = frame.map(|frame| frame.map_err(|error| gone(&error)));
         if let Some(Ok(frame)) = &frame
             && let Some(data) = frame.data_ref()
         {
@@ -292,6 +295,11 @@ impl Arriving {
         }
         Poll::Ready(frame)
     }
+}
+
+/// The connection or the stream has ended, and with it whoever would hear this.
+fn gone(error: &hyper::Error) -> Status {
+    Edge::Cancelled.status(format!("the rest of it did not come: {error}"))
 }
 
 fn malformed(problem: &str) -> Status {

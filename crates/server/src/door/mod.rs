@@ -2,16 +2,19 @@
 //!
 //! Everything that somebody whom nobody knows can make the server hold is counted here: connections,
 //! streams and calls, messages that arrive, frames that leave. Each has a bound for all together and
-//! a share that one connection may have of it, so that nobody can take what others need. Nothing
+//! a share that one connection may have of it, so that nobody can take what others need. The time
+//! that a caller gives a call is kept here, and every status that leaves has a stable code. Nothing
 //! here knows what a request means.
 
 mod accepted;
 mod arriving;
+mod calls;
 mod connections;
 mod leaving;
 mod options;
 mod requests;
 mod rooms;
+mod statuses;
 mod transport;
 
 use std::io;

@@ -1,32 +1,31 @@
 //! What a connection asks for: streams and calls, each with its bounds, in front of the routes.
 
 use std::convert::Infallible;
-use std::future::poll_fn;
+use std::future::{poll_fn, ready};
 use std::pin::Pin;
 use std::sync::Arc;
 
 use axum::Router;
 use axum::body::Body as AxumBody;
-use axum::http::{HeaderValue, Request, Response, StatusCode, header};
+use axum::http::{Request, Response, StatusCode, header};
 use axum::response::IntoResponse;
 use handfast_core::refusal::{Code, Refusal};
 use handfast_wire::bounded::Arrived;
 use handfast_wire::status::status;
 use hyper::body::Incoming;
 use hyper::service::Service as HyperService;
+use tokio::time::{Instant, timeout_at};
 use tower_service::Service;
 
 use super::Shared;
 use super::arriving::{Arriving, Held, Kind};
+use super::calls::Asked;
 use super::connections::Place;
-use super::leaving::Leaving;
+use super::leaving::{Leaving, late_status};
 use super::rooms::Way;
 
 /// Streams and calls that a connection may have whatever others have.
 pub(super) const OWN_STREAMS: usize = 4;
-
-/// The services of the contract, whose messages are looked through before they are decoded.
-const CONTRACT: &str = "/handfast.v1.";
 
 /// The requests of one connection.
 #[derive(Clone)]
@@ -51,14 +50,19 @@ impl HyperService<Request<Incoming>> for Requests {
 
     fn call(&self, request: Request<Incoming>) -> Answer {
         let Self { shared, place, .. } = self;
-        let kind = kind(&request);
         let beyond_own = place.connection.streams() >= OWN_STREAMS;
         let streaming = place.stream();
+        let at_once = |response, streaming| -> Answer {
+            Box::pin(ready(Ok(Leaving::answer(response, Way::new(shared, streaming, None)))))
+        };
+        let Asked { kind, time } = match Asked::of(&request) {
+            Ok(asked) => asked,
+            Err(refused) => return at_once(*refused, streaming),
+        };
+        let deadline = time.and_then(|time| Instant::now().checked_add(time));
         let stream = beyond_own.then(|| Arc::clone(&shared.streams).try_acquire_owned());
         let Ok(stream) = stream.transpose() else {
-            let response = too_many(kind, shared.options.streams);
-            let way = Way::new(shared, streaming, None);
-            return Box::pin(async { Ok(response.map(|body| Leaving::new(body, way))) });
+            return at_once(too_many(kind, shared.options.streams), streaming);
         };
         let way = Way::new(shared, streaming, stream);
         let (held, arrived) = (Arc::new(Held::default()), Arrived::default());
@@ -67,24 +71,21 @@ impl HyperService<Request<Incoming>> for Requests {
             AxumBody::new(Arriving::new(body, kind, shared, connection, &held, &arrived))
         });
         request.extensions_mut().insert(way.clone());
+        let late = deadline.map(|deadline| (deadline, way.clone()));
         // A router is ready at once.
         let mut answer = self.routes.clone().call(request);
-        Box::pin(async move {
+        let answering = async move {
             let Ok(response) = poll_fn(|cx| arrived.scope(|| Pin::new(&mut answer).poll(cx))).await;
             held.answered();
-            Ok(response.map(|body| Leaving::new(body, way)))
+            Ok(Leaving::answer(response, way))
+        };
+        let Some((deadline, way)) = late else { return Box::pin(answering) };
+        Box::pin(async move {
+            let Ok(response) = timeout_at(deadline, answering)
+                .await
+                .unwrap_or_else(|_| Ok(Leaving::answer(late_status().into_http(), way)));
+            Ok(response.map(|body| body.until(deadline)))
         })
-    }
-}
-
-fn kind(request: &Request<Incoming>) -> Kind {
-    let is_grpc = |value: &HeaderValue| value.as_bytes().starts_with(b"application/grpc");
-    if !request.headers().get(header::CONTENT_TYPE).is_some_and(is_grpc) {
-        Kind::Plain
-    } else if request.uri().path().starts_with(CONTRACT) {
-        Kind::Contract
-    } else {
-        Kind::Other
     }
 }
 

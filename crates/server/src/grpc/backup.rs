@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use handfast_core::refusal::{Code, Refusal};
 use handfast_journal::files::Directory;
 use handfast_journal::{Error, Progress, Snapshot};
+use handfast_wire::edge::Edge;
 use handfast_wire::{ids, status, v1};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
@@ -29,7 +30,7 @@ pub(super) async fn start(
 ) -> Result<Frames<v1::BackupProgress>, Status> {
     let directory = checked(request.directory, node.info().data_dir.as_deref())?;
     let snapshot = node.snapshot().await.map_err(stopped)?;
-    let snapshot = snapshot.map_err(Status::resource_exhausted)?;
+    let snapshot = snapshot.map_err(|error| Edge::Failed.status(error))?;
     let (tell, told) = mpsc::channel(QUEUE);
     tokio::task::spawn_blocking(move || {
         let last = copy(&snapshot, &directory, &tell);
@@ -62,7 +63,7 @@ fn invalid(detail: impl Into<String>) -> Status {
 
 fn copy(snapshot: &Snapshot, directory: &Path, tell: &mpsc::Sender<Told>) -> Told {
     let shown = directory.display();
-    let failed = |error: &dyn std::fmt::Display| Status::internal(format!("{shown}: {error}"));
+    let failed = |error: &dyn std::fmt::Display| Edge::Failed.status(format!("{shown}: {error}"));
     let files = Directory::open(directory).map_err(|error| failed(&error))?;
     let mut progress = |Progress { done, total }| {
         let message = v1::BackupProgress { done_bytes: done, total_bytes: total, backup: None };
@@ -80,7 +81,7 @@ fn copy(snapshot: &Snapshot, directory: &Path, tell: &mpsc::Sender<Told>) -> Tol
             };
             Ok(v1::BackupProgress { done_bytes: bytes, total_bytes: bytes, backup: Some(backup) })
         }
-        Ok(false) => Err(Status::cancelled("nobody listens any more")),
+        Ok(false) => Err(Edge::Cancelled.status("nobody listens any more")),
         Err(Error::NotEmpty { name }) => {
             Err(invalid(format!("`directory`: it is not empty, it holds {name:?}")))
         }

@@ -4,6 +4,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use handfast_core::refusal::{Code, Refusal};
 use handfast_database::doctor::{Finding, Grade};
+use handfast_wire::edge::Edge;
 use handfast_wire::raw::databases_server::Databases as DatabasesService;
 use handfast_wire::{Home, ids, status, v1};
 use tonic::{Request, Response, Status};
@@ -48,7 +49,7 @@ impl DatabasesService for Service {
             Err(error @ AdoptError::Unknown(_)) => {
                 Err(status::status(Refusal::new(Code::UnknownDatabase, error.to_string())))
             }
-            Err(error @ AdoptError::Fault(_)) => Err(Status::unavailable(error.to_string())),
+            Err(error @ AdoptError::Fault(_)) => Err(Edge::Failed.status(error.to_string())),
         }
     }
 

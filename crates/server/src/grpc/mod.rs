@@ -23,6 +23,7 @@ use handfast_core::command::Command;
 use handfast_core::limits::Limits;
 use handfast_core::output::Reply;
 use handfast_core::refusal::Refusal;
+use handfast_wire::edge::Edge;
 use handfast_wire::prost::Message;
 use handfast_wire::raw::databases_server::DatabasesServer;
 use handfast_wire::raw::events_server::EventsServer;
@@ -100,7 +101,6 @@ async fn list<R: Message>(
     Ok(Response::new(reply))
 }
 
-/// The node has stopped. This is no refusal: whether the call had an effect is unknown.
 /// Something could not be read.
 fn not_read(error: ReadError) -> Status {
     match error {
@@ -109,6 +109,7 @@ fn not_read(error: ReadError) -> Status {
     }
 }
 
+/// The node has stopped. This is no refusal: whether the call had an effect is unknown.
 fn stopped(_: NodeStopped) -> Status {
-    Status::unavailable("the server has stopped; whether this had an effect is unknown")
+    Edge::Stopped.status("the server has stopped; whether this had an effect is unknown")
 }

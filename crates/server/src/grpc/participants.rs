@@ -50,7 +50,7 @@ async fn read(
     asked: Asked,
     asker: Asker<v1::ToParticipant>,
 ) -> Result<(), Status> {
-    while let Some(frame) = stream::frame(&mut requests).await? {
+    while let Some(frame) = requests.message().await? {
         let mut batch = Vec::with_capacity(frame.messages.len());
         let mut refused = Vec::new();
         {

@@ -23,7 +23,7 @@ async fn read(
     mut requests: Streaming<raw::PublishFrame>,
     asker: Asker<v1::PublishReply>,
 ) -> Result<(), Status> {
-    while let Some(frame) = stream::frame(&mut requests).await? {
+    while let Some(frame) = requests.message().await? {
         let mut batch = Vec::with_capacity(frame.batches.len());
         let mut refused = Vec::new();
         for publish in frame.batches {

@@ -10,6 +10,7 @@ use handfast_core::ids::{Name, Offset, TopicId};
 use handfast_core::output::{Fetch, Wanted};
 use handfast_core::refusal::{Code, Refusal};
 use handfast_core::view::TopicView;
+use handfast_wire::edge::Edge;
 use handfast_wire::events::Read;
 use handfast_wire::status::status;
 use handfast_wire::{raw, v1};
@@ -98,7 +99,7 @@ impl Reading {
             }
             if self.next >= to && self.end.is_none() {
                 let changed = self.durable.changed().await;
-                changed.map_err(|_| Status::unavailable("the server has stopped"))?;
+                changed.map_err(|_| Edge::Stopped.status("the server has stopped"))?;
             }
         }
     }

@@ -34,7 +34,7 @@ async fn read(
     mut requests: Streaming<raw::TransactionFrame>,
     asker: Asker<v1::TransactionReply>,
 ) -> Result<(), Status> {
-    while let Some(frame) = stream::frame(&mut requests).await? {
+    while let Some(frame) = requests.message().await? {
         let mut batch = Vec::with_capacity(frame.requests.len());
         let mut refused = Vec::new();
         for request in frame.requests {

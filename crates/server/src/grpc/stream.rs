@@ -12,12 +12,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use futures_util::{FutureExt, stream};
 use handfast_core::command::Command;
 use handfast_core::refusal::{self, Refusal};
+use handfast_wire::edge::Edge;
 use handfast_wire::prost::Message;
 use handfast_wire::status;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio_stream::Stream;
-use tonic::{Code, Status, Streaming};
+use tonic::Status;
 
 use super::stopped;
 use crate::door::Way;
@@ -122,18 +123,6 @@ where
     }))
 }
 
-/// The next frame of a client; none when it has said everything.
-pub(super) async fn frame<F>(requests: &mut Streaming<F>) -> Result<Option<F>, Status> {
-    requests.message().await.map_err(|status| match status.code() {
-        // This is how the transport reports what is no message of gRPC.
-        Code::Internal => {
-            let detail = format!("a frame is not well-formed: {}", status.message());
-            status::status(Refusal::new(refusal::Code::Malformed, detail))
-        }
-        _ => status,
-    })
-}
-
 /// The half of a stream that answers.
 struct Answering<V: Voice> {
     way: Way,
@@ -197,7 +186,7 @@ impl<V: Voice> Answering<V> {
 
     fn take(&mut self, items: Option<Vec<Item>>) {
         let Some(mut items) = items else {
-            self.over = Some(Some(Status::unavailable("the server has stopped")));
+            self.over = Some(Some(Edge::Stopped.status("the server has stopped")));
             return;
         };
         if let Some(end) = items.iter().position(|item| matches!(item, Item::End(_))) {

@@ -49,7 +49,7 @@ async fn read(
     asker: Asker<raw::ToSubscriber>,
 ) -> Result<(), Status> {
     let mut asked = None;
-    while let Some(frame) = stream::frame(&mut requests).await? {
+    while let Some(frame) = requests.message().await? {
         let mut batch = Vec::with_capacity(frame.messages.len());
         let mut refused = Vec::new();
         for message in frame.messages {

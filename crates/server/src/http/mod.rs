@@ -7,7 +7,7 @@ use axum::extract::{Request, State};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use tonic::Status;
+use handfast_wire::edge::Edge;
 
 use crate::VERSION;
 use crate::databases::Databases;
@@ -55,7 +55,7 @@ pub(crate) async fn not_found(request: Request) -> Response {
     let is_grpc = |value: &HeaderValue| value.as_bytes().starts_with(b"application/grpc");
     if request.headers().get(header::CONTENT_TYPE).is_some_and(is_grpc) {
         let path = request.uri().path();
-        return Status::unimplemented(format!("this server has no call {path}")).into_http();
+        return Edge::UnknownMethod.status(format!("this server has no call {path}")).into_http();
     }
     (StatusCode::NOT_FOUND, "not found; / says what is here\n").into_response()
 }

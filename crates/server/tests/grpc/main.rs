@@ -4,6 +4,7 @@
 mod events;
 mod overload;
 mod participants;
+mod refusals;
 mod server;
 mod subscribe;
 mod transactions;
@@ -15,6 +16,7 @@ use handfast_server::Databases;
 use handfast_server::grpc::Memory;
 use handfast_server::health::Health;
 use handfast_server::node::{Node, NodeOptions, Queues};
+use handfast_wire::edge::Edge;
 use handfast_wire::v1::events_client::EventsClient;
 use handfast_wire::v1::participants_client::ParticipantsClient;
 use handfast_wire::v1::transactions_client::TransactionsClient;
@@ -34,6 +36,7 @@ struct World {
     node: Node,
     databases: Databases,
     health: Health,
+    memory: Memory,
     channel: Channel,
     _dir: TempDir,
 }
@@ -54,13 +57,14 @@ impl World {
         let health = Health::serving().await;
         let databases = Databases::start(&node, &[]).unwrap();
         let memory = Memory::serve(handfast_server::routes(&node, &databases, &health, &limits));
+        let connecting = memory.clone();
         let channel = Endpoint::from_static("http://memory").connect_with_connector_lazy(
             tower::service_fn(move |_| {
-                let connection = memory.connect();
+                let connection = connecting.connect();
                 async move { Ok::<_, std::io::Error>(TokioIo::new(connection)) }
             }),
         );
-        Self { node, databases, health, channel, _dir: dir }
+        Self { node, databases, health, memory, channel, _dir: dir }
     }
 
     fn transactions(&self) -> TransactionsClient<Channel> {

@@ -150,6 +150,7 @@ async fn a_stopped_node_is_no_refusal() {
     let status = world.events().list_topics(v1::ListTopicsRequest {}).await.expect_err("stopped");
     assert_eq!(status.code(), tonic::Code::Unavailable);
     assert_eq!(status::refusal(&status), None, "the effect is unknown");
+    assert_eq!(status::reason(&status).as_deref(), Some("stopped"));
 }
 
 #[tokio::test]
