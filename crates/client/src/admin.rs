@@ -18,8 +18,8 @@ pub use handfast_core::record::{
     TopicSettings as TopicSettingsView,
 };
 pub use handfast_core::view::{
-    BranchView, InstanceView, ParticipantView, SubscriptionView, TopicView, TransactionView,
-    VoteKind,
+    BranchView, InstanceView, ParticipantView, Standing, SubscriptionView, TopicView,
+    TransactionView, VoteKind,
 };
 
 use crate::connection::Handfast;
@@ -131,7 +131,7 @@ pub struct ServerStatus {
     pub epoch: u32,
     pub started: SystemTime,
     pub open_transactions: Option<u64>,
-    /// Transactions that a person should look at.
+    /// Transactions that a person should look at, open or ended.
     pub attention: Option<u64>,
     pub staged_bytes: Option<u64>,
     pub topics: Option<u64>,
@@ -178,8 +178,31 @@ impl Handfast {
         after: Option<TransactionId>,
         limit: u32,
     ) -> Result<Vec<TransactionView>, Error> {
+        self.list_transactions(after, limit, false).await
+    }
+
+    /// The same of transactions that a person should look at: open ones, and ones that have ended
+    /// otherwise than was decided until somebody takes note. [`Handfast::show`] knows more of these.
+    ///
+    /// # Errors
+    /// A fault.
+    pub async fn transactions_in_attention(
+        &self,
+        after: Option<TransactionId>,
+        limit: u32,
+    ) -> Result<Vec<TransactionView>, Error> {
+        self.list_transactions(after, limit, true).await
+    }
+
+    async fn list_transactions(
+        &self,
+        after: Option<TransactionId>,
+        limit: u32,
+        attention: bool,
+    ) -> Result<Vec<TransactionView>, Error> {
         let after = ids::transaction_bytes_or_none(after);
-        match self.ask(Call::List(v1::ListTransactionsRequest { after, limit })).await? {
+        let list = v1::ListTransactionsRequest { after, limit, attention };
+        match self.ask(Call::List(list)).await? {
             Answer::Transactions(list) => read_all(list.transactions),
             _ => Err(foreign()),
         }

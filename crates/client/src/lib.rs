@@ -61,8 +61,9 @@ pub use {bytes, tonic};
 
 pub use admin::{
     BranchView, CreatedSubscription, DeadLetter, DeadLetters, InstanceView, NoteView, OffsetRange,
-    ParticipantKind, ParticipantView, ReasonCode, ReasonView, ServerStatus, SubscriptionView,
-    Topic, TopicSettings, TopicSettingsView, TopicView, TransactionView, VoteKind,
+    ParticipantKind, ParticipantView, ReasonCode, ReasonView, ServerStatus, Standing,
+    SubscriptionView, Topic, TopicSettings, TopicSettingsView, TopicView, TransactionView,
+    VoteKind,
 };
 pub use backup::BackedUp;
 pub use connection::{Builder, Handfast, ServerInfo};

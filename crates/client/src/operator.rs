@@ -27,12 +27,16 @@ pub struct RegisteredDatabase {
     pub since: SystemTime,
     /// What it calls itself; empty: not known yet.
     pub version: String,
-    /// The worst grade of the last check; empty: not checked yet.
+    /// The worst grade of the last check; empty: not checked yet, or it does not answer.
     pub grade: String,
     /// What the last check found that is not good.
     pub findings: Vec<DatabaseFinding>,
     /// Prepared transactions of this store in it, at the last audit.
     pub in_doubt: Option<u64>,
+    /// When it is tried again; none: it is up.
+    pub next_try: Option<SystemTime>,
+    /// Local transactions whose outcome waits for a session there, each with who that may be.
+    pub waits: Vec<(TransactionId, String)>,
 }
 
 /// One thing that a check of a database found.
@@ -77,6 +81,9 @@ pub struct PreparedTransaction {
     pub user: String,
     /// How many sessions wait for it.
     pub waiting: Option<u64>,
+    /// Who alone may end a foreign one, such as a logical subscription of PostgreSQL; empty: not
+    /// known.
+    pub belongs_to: String,
 }
 
 /// What an operator can do about a transaction. Committing is not among it.
@@ -106,7 +113,8 @@ impl Handfast {
         Ok(reply.databases.into_iter().map(registered).collect())
     }
 
-    /// What is prepared in the databases, as the auditor saw it last: ours and others'.
+    /// What is prepared in the databases, ours and others': the list is the auditor's last one,
+    /// the labels are those of now.
     ///
     /// # Errors
     /// A fault.
@@ -181,7 +189,15 @@ fn registered(message: v1::RegisteredDatabase) -> RegisteredDatabase {
         grade: message.grade,
         findings: message.findings.into_iter().map(finding).collect(),
         in_doubt: message.in_doubt,
+        next_try: message.next_try_unix_ms.map(crate::time),
+        waits: message.waits.into_iter().filter_map(waiting).collect(),
     }
+}
+
+/// One that is not readable is one that this version does not know.
+fn waiting(message: v1::WaitingTransaction) -> Option<(TransactionId, String)> {
+    let id = ids::transaction_id("transaction_id", &message.transaction_id).ok()?;
+    Some((id, message.holders))
 }
 
 fn prepared(message: v1::PreparedTransaction) -> Result<PreparedTransaction, Error> {
@@ -193,5 +209,6 @@ fn prepared(message: v1::PreparedTransaction) -> Result<PreparedTransaction, Err
         age: message.age_ms.map(Duration::from_millis),
         user: message.user,
         waiting: message.waiting,
+        belongs_to: message.belongs_to,
     })
 }

@@ -79,12 +79,14 @@ pub enum Command {
         /// The transaction.
         id: TransactionId,
     },
-    /// Open transactions, by id.
+    /// Transactions, by id.
     ListTransactions {
         /// After this id.
         after: Option<TransactionId>,
         /// At most this many, at most 1,000.
         limit: u32,
+        /// Those that a person should look at, open or ended; else those that are open.
+        attention: bool,
     },
     /// The stream becomes an instance of a service.
     Attach {

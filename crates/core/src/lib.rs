@@ -36,5 +36,5 @@ pub mod refusal;
 pub mod view;
 
 pub use bus::Part;
-pub use coordinator::Counters;
+pub use coordinator::{Counters, Resumed};
 pub use machine::{Core, Recovery, Stats, TopicBounds};

@@ -7,6 +7,9 @@ pub const NAME_BYTES: usize = 64;
 pub const KEY_BYTES: usize = 128;
 /// Longest reason that a participant, client or operator may give, in bytes; more is cut off.
 pub const REASON_BYTES: usize = 512;
+/// Most transactions with a heuristic end that are kept in attention until a person takes note.
+/// Beyond it the oldest are in the log alone.
+pub const UNSEEN: usize = 10_000;
 /// Largest event with its attributes, in bytes.
 pub const EVENT_BYTES: usize = 1 << 20;
 /// Most events (and acknowledgements) in one publish or one transaction.

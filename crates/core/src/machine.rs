@@ -8,7 +8,7 @@ use alloc::vec::Vec;
 use crate::ages::Ages;
 use crate::bus::{Bus, Part, Room};
 use crate::command::Command;
-use crate::coordinator::{Context, Coordinator, Counters};
+use crate::coordinator::{Context, Coordinator, Counters, Resumed};
 use crate::effects::Effects;
 use crate::ids::{Lsn, Name, Now, Offset, StoreId, TopicId, TransactionId};
 use crate::input::{Chain, Input};
@@ -16,6 +16,7 @@ use crate::limits::{Limits, UPKEEP_BYTES};
 use crate::openings::Openings;
 use crate::output::{Output, PublicState};
 use crate::record::{CheckpointStart, Record, SegmentDropped, TopicSettings};
+use crate::view::Standing;
 
 /// The coordinator and the bus as one value. See the crate's documentation for the contract.
 #[derive(Clone, Debug)]
@@ -401,6 +402,12 @@ impl Core {
         self.bus.reserved_bytes() + self.coordinator.reserved_bytes()
     }
 
+    /// What this start has found open.
+    #[must_use]
+    pub fn resumed(&self) -> Resumed {
+        self.coordinator.resumed()
+    }
+
     /// Figures for people and metrics.
     #[must_use]
     pub fn stats(&self) -> Stats {
@@ -409,8 +416,10 @@ impl Core {
             deciding: self.coordinator.deciding(),
             waiting: self.coordinator.waiting(),
             attention: self.coordinator.in_attention(),
+            unseen: self.coordinator.unseen(),
             keys: self.coordinator.keys(),
             instances: self.coordinator.instances(),
+            standings: self.bus.standings(self.effects.durable()),
             staged_bytes: self.bus.staged_bytes(),
             work_bytes: self.coordinator.work_bytes(),
             uncounted_ms: self.ages.left_ms(self.now),
@@ -529,6 +538,7 @@ fn is_restated(record: &Arc<Record>) -> bool {
         Record::CheckpointStart(_)
             | Record::CheckpointEnd
             | Record::TransactionRestated(_)
+            | Record::UnseenRestated(_)
             | Record::SubscriptionRestated(_)
             | Record::TopicRestated(_)
             | Record::ProducersRestated(_)
@@ -546,12 +556,16 @@ pub struct Stats {
     pub deciding: usize,
     /// Of those, ones that a person should look at.
     pub attention: usize,
+    /// Transactions that have ended otherwise than decided, and nobody has said that it was seen.
+    pub unseen: usize,
     /// Begins that wait for a place among the open transactions.
     pub waiting: usize,
     /// Idempotency keys that are kept.
     pub keys: usize,
     /// Attached instances of services.
     pub instances: usize,
+    /// Subscriptions by how they stand, in the order of [`Standing::ALL`].
+    pub standings: [u32; Standing::ALL.len()],
     /// Bytes of staged events.
     pub staged_bytes: usize,
     /// Bytes of work that wait for votes.

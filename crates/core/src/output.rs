@@ -124,6 +124,11 @@ pub enum Output {
         /// Why.
         detail: String,
     },
+    /// A transaction that asked for a person needs none any more: it has ended as decided.
+    AttentionOver {
+        /// The transaction.
+        id: TransactionId,
+    },
 }
 
 /// See [`Output::Fetch`].

@@ -36,7 +36,9 @@ pub struct TransactionView {
     pub ended_wall_ms: Option<u64>,
     /// A branch was ended against the decision.
     pub heuristic: bool,
-    /// Why a person should look.
+    /// Which one and how; none also if an operator has released it.
+    pub why: Option<String>,
+    /// Why a person should look, and nobody has taken note yet.
     pub attention: Option<String>,
     /// What operators did about it, in order.
     pub notes: Vec<Note>,
@@ -168,4 +170,75 @@ pub struct SubscriptionView {
     pub died: u64,
     /// It takes no more and goes when the last staged acknowledgement is decided.
     pub deleting: bool,
+    /// Whether it delivers, and if not, why; none: in a way that this version does not know.
+    pub standing: Option<Standing>,
+    /// The same in a sentence; empty: there is nothing to say.
+    pub note: String,
+}
+
+/// Whether a subscription delivers at a moment, and if not, why.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Standing {
+    /// Everything is acknowledged.
+    #[default]
+    Done,
+    /// It delivers.
+    Delivering,
+    /// All that can be delivered is with its subscribers.
+    Leased,
+    /// All that can be delivered is staged in transactions.
+    Staged,
+    /// All that can be delivered waits for another attempt.
+    Waiting,
+    /// Nobody is subscribed.
+    NoSubscriber,
+    /// No stream has asked for more.
+    NoCredit,
+    /// No stream reads what it was sent, or answers.
+    NotReading,
+    /// As far as it looks ahead, everything is done or waits for an earlier event.
+    WindowFull,
+    /// A gap has to be noted first.
+    Gap,
+    /// What it was told last is not durable yet.
+    Held,
+    /// It is being deleted.
+    Deleting,
+}
+
+impl Standing {
+    /// Every one there is, in the order of their numbers.
+    pub const ALL: &'static [Standing] = &[
+        Self::Done,
+        Self::Delivering,
+        Self::Leased,
+        Self::Staged,
+        Self::Waiting,
+        Self::NoSubscriber,
+        Self::NoCredit,
+        Self::NotReading,
+        Self::WindowFull,
+        Self::Gap,
+        Self::Held,
+        Self::Deleting,
+    ];
+
+    /// One word for programs.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Done => "done",
+            Self::Delivering => "delivering",
+            Self::Leased => "leased",
+            Self::Staged => "staged",
+            Self::Waiting => "waiting",
+            Self::NoSubscriber => "no_subscriber",
+            Self::NoCredit => "no_credit",
+            Self::NotReading => "not_reading",
+            Self::WindowFull => "window_full",
+            Self::Gap => "gap",
+            Self::Held => "held",
+            Self::Deleting => "deleting",
+        }
+    }
 }

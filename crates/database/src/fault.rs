@@ -15,6 +15,9 @@ pub enum Fault {
     /// No answer in time; what was asked may still happen.
     #[error("the database did not answer within {0:?}")]
     TimedOut(Duration),
+    /// Every connection of the pool was in use for all that time. The database itself may be well.
+    #[error("all connections of the server's pool for it were in use for {0:?}")]
+    Busy(Duration),
     /// A replica, a server in recovery or one that is read-only: what it says is not the truth
     /// yet (PG8, MY8).
     #[error("the server that answers is not the primary: {0}")]
@@ -45,7 +48,7 @@ impl Fault {
     #[must_use]
     pub fn is_retryable(&self) -> bool {
         match self {
-            Self::Unreachable(_) | Self::TimedOut(_) | Self::NotPrimary(_) => true,
+            Self::Unreachable(_) | Self::TimedOut(_) | Self::Busy(_) | Self::NotPrimary(_) => true,
             Self::Refused { retryable, .. } => *retryable,
             Self::InvalidRole | Self::Unexpected(_) => false,
         }

@@ -42,6 +42,9 @@ pub use options::Options;
 pub use owner::OwnerRow;
 pub use participant::{End, Finished, Identity, Kind, Outcome, Prepared};
 
+/// Most sessions that are named as possible holders of a marker.
+pub const HOLDERS: u32 = 3;
+
 /// Most markers that one look for old ones gives.
 pub const OLD_MARKERS: usize = 1_000;
 /// Most markers that one look for new ones gives.
@@ -96,6 +99,13 @@ pub trait Database: Send + Sync {
     /// most one call per branch at once. `Committed` is durable when this returns.
     async fn resolve(&self, branch: &BranchId) -> Resolution;
 
+    /// Sessions that may hold a marker which nobody has committed yet, the oldest first, for people:
+    /// at most [`HOLDERS`]. A resolution that stays unknown waits for one of them.
+    ///
+    /// # Errors
+    /// [`Fault`].
+    async fn holders(&self) -> Result<Vec<String>, Fault>;
+
     /// Markers and tombstones of the same store and registered database as `of`, whose
     /// transactions began before a Unix time in milliseconds: the oldest of them, at most
     /// [`OLD_MARKERS`].
@@ -135,6 +145,13 @@ pub trait Database: Send + Sync {
     /// # Errors
     /// [`Fault`]; the row may say either.
     async fn claim(&self, ours: &Owner, before: Option<&Owner>) -> Result<bool, Fault>;
+
+    /// Whether handfast's two tables can be read and there is an owner row, of whichever store: one
+    /// cheap look, because tables go while a server runs.
+    ///
+    /// # Errors
+    /// [`Fault`]; also if a table is gone.
+    async fn stands(&self) -> Result<bool, Fault>;
 
     /// Makes the row ours whatever stands there: an operator's decision.
     ///

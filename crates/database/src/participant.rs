@@ -91,6 +91,9 @@ pub struct Prepared {
     pub user: Option<String>,
     /// How many sessions wait for it at this moment, where the database knows it (PostgreSQL).
     pub waiting: Option<u64>,
+    /// Whose it is, where a foreign name says that and its owner alone may end it: a logical
+    /// subscription (PostgreSQL).
+    pub belongs_to: Option<String>,
 }
 
 /// Which server answers, which of its lives it is in, and which of its databases it is.

@@ -16,7 +16,7 @@ use handfast_core::record::{
     Published, Reason, ReasonCode, Record, SegmentDropped, SubscriptionCreated,
     SubscriptionDeleted, SubscriptionRestated, SubscriptionSettings, SubscriptionSought,
     TopicAltered, TopicCreated, TopicDeleted, TopicRestated, TopicSettings, TopicTruncated,
-    TransactionRestated, Updater,
+    TransactionRestated, UnseenRestated, Updater,
 };
 use proptest::collection::vec;
 use proptest::option;
@@ -56,14 +56,30 @@ fn transaction_record() -> BoxedStrategy<Record> {
         (id(), lsn(), number(), reason()).prop_map(|(id, previous, wall_ms, reason)| {
             Record::Abort(Abort { id, previous, wall_ms, reason })
         }),
-        (id(), lsn(), note(), option::of(name())).prop_map(|(id, previous, note, released)| {
-            Record::Operated(Operated { id, previous, note, released })
-        }),
-        (id(), lsn(), number(), any::<bool>(), any::<bool>(), vec(finished(), 0..4)).prop_map(
-            |(id, previous, wall_ms, committed, heuristic, finished)| {
-                Record::End(End { id, previous, wall_ms, committed, heuristic, finished })
+        (id(), lsn(), note(), option::of(name()), any::<bool>()).prop_map(
+            |(id, previous, note, released, ended)| {
+                Record::Operated(Operated { id, previous, note, released, ended })
             }
         ),
+        (
+            (id(), lsn(), number()),
+            (any::<bool>(), any::<bool>(), text(), any::<bool>()),
+            vec(finished(), 0..4)
+        )
+            .prop_map(
+                |((id, previous, wall_ms), (committed, heuristic, why, noted), finished)| {
+                    Record::End(End {
+                        id,
+                        previous,
+                        wall_ms,
+                        committed,
+                        heuristic,
+                        why,
+                        noted,
+                        finished,
+                    })
+                }
+            ),
     ]
     .boxed()
 }
@@ -181,11 +197,24 @@ fn checkpoint_record() -> BoxedStrategy<Record> {
             }
         ),
         vec(producer_restated(), 0..4).prop_map(Record::ProducersRestated),
+        vec(unseen(), 0..4).prop_map(Record::UnseenRestated),
         vec(key_restated(), 0..4).prop_map(Record::KeysEnded),
         vec(key_restated(), 0..4).prop_map(Record::KeysRestated),
         Just(Record::CheckpointEnd),
     ]
     .boxed()
+}
+
+fn unseen() -> BoxedStrategy<UnseenRestated> {
+    (id(), lsn(), any::<bool>(), number(), text())
+        .prop_map(|(id, end, committed, wall_ms, why)| UnseenRestated {
+            id,
+            end,
+            committed,
+            wall_ms,
+            why,
+        })
+        .boxed()
 }
 
 /// Numbers of every length.

@@ -74,6 +74,7 @@ pub fn command(call: Call, id: TransactionId, door: Door) -> Result<Command, Ref
             id: ids::transaction_id("transaction_id", &request.transaction_id)?,
         }),
         Call::List(request) => Ok(Command::ListTransactions {
+            attention: request.attention,
             after: ids::transaction_id_or_none("after", &request.after)?,
             limit: if request.limit == 0 { DEFAULT_LIMIT } else { request.limit },
         }),

@@ -6,8 +6,8 @@ use handfast_core::ids::{Offset, SessionId, SubscriptionId, TopicId};
 use handfast_core::output::{Outcome, PublicState};
 use handfast_core::record::{DeadLettered, Note, Reason, ReasonCode};
 use handfast_core::view::{
-    BranchView, InstanceView, ParticipantView, SubscriptionView, TopicView, TransactionView,
-    VoteKind,
+    BranchView, InstanceView, ParticipantView, Standing, SubscriptionView, TopicView,
+    TransactionView, VoteKind,
 };
 
 use crate::{Malformed, events, ids, subscriptions, v1};
@@ -129,6 +129,7 @@ impl From<TransactionView> for v1::Transaction {
             decided_unix_ms: view.decided_wall_ms,
             ended_unix_ms: view.ended_wall_ms,
             heuristic: view.heuristic,
+            why: view.why,
             attention: view.attention,
             branches: view.branches.into_iter().map(Into::into).collect(),
             notes: view.notes.into_iter().map(Into::into).collect(),
@@ -165,6 +166,7 @@ impl TryFrom<v1::Transaction> for TransactionView {
             decided_wall_ms: message.decided_unix_ms,
             ended_wall_ms: message.ended_unix_ms,
             heuristic: message.heuristic,
+            why: message.why,
             attention: message.attention,
             notes: message.notes.into_iter().map(Into::into).collect(),
             branches: message
@@ -322,6 +324,8 @@ impl From<SubscriptionView> for v1::Subscription {
             expired: view.expired,
             lost: view.lost,
             died: view.died,
+            standing: view.standing.map_or("", Standing::as_str).to_owned(),
+            note: view.note,
         }
     }
 }
@@ -350,8 +354,14 @@ impl TryFrom<v1::Subscription> for SubscriptionView {
             lost: message.lost,
             died: message.died,
             deleting: message.deleting,
+            standing: standing(&message.standing),
+            note: message.note,
         })
     }
+}
+
+fn standing(text: &str) -> Option<Standing> {
+    Standing::ALL.iter().copied().find(|standing| standing.as_str() == text)
 }
 
 impl From<DeadLettered> for v1::DeadLetter {

@@ -267,8 +267,12 @@ fn calls_about_a_transaction_name_it() {
     }
     let show = v1::ShowRequest { transaction_id: id_bytes() };
     assert_eq!(command(Call::Show(show)), Ok(Command::Show { id: ID }));
-    let list = v1::ListTransactionsRequest { after: Bytes::new(), limit: 0 };
-    let expected = Command::ListTransactions { after: None, limit: transactions::DEFAULT_LIMIT };
+    let list = v1::ListTransactionsRequest { after: Bytes::new(), limit: 0, attention: true };
+    let expected = Command::ListTransactions {
+        after: None,
+        limit: transactions::DEFAULT_LIMIT,
+        attention: true,
+    };
     assert_eq!(command(Call::List(list)), Ok(expected));
 }
 
@@ -282,7 +286,10 @@ fn what_is_not_well_formed_is_refused_by_its_field() {
     let get = v1::GetRequest { transaction_id: id_bytes(), wait: 3 };
     names(refused(Call::Get(get)), "wait");
     let after = Bytes::from_static(b"no id");
-    names(refused(Call::List(v1::ListTransactionsRequest { after, limit: 1 })), "after");
+    names(
+        refused(Call::List(v1::ListTransactionsRequest { after, limit: 1, attention: false })),
+        "after",
+    );
     let with = |change: fn(&mut raw::BeginRequest)| {
         let mut message = begin_message();
         change(&mut message);

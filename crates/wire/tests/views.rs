@@ -11,8 +11,8 @@ use handfast_core::record::{
     Note, ParticipantKind, Reason, ReasonCode, SubscriptionSettings, TopicSettings,
 };
 use handfast_core::view::{
-    BranchView, InstanceView, ParticipantView, SubscriptionView, TopicView, TransactionView,
-    VoteKind,
+    BranchView, InstanceView, ParticipantView, Standing, SubscriptionView, TopicView,
+    TransactionView, VoteKind,
 };
 use handfast_wire::prost::Message;
 use handfast_wire::v1;
@@ -103,6 +103,7 @@ fn transactions_and_branches() {
         decided_wall_ms: Some(5),
         ended_wall_ms: Some(6),
         heuristic: true,
+        why: Some("database ledger: it was rolled back".into()),
         attention: Some(String::new()),
         notes: vec![Note { wall_ms: 8, text: "noted by an operator: seen".into() }],
         branches: [vec![branch, fresh], voted.to_vec()].concat(),
@@ -168,6 +169,8 @@ fn participants_topics_and_subscriptions() {
             lost: 13,
             died: 14,
             deleting: true,
+            standing: Some(Standing::WindowFull),
+            note: "stands still".into(),
         });
     }
 }

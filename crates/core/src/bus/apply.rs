@@ -53,6 +53,7 @@ impl Bus {
             | Record::End(_)
             | Record::SegmentDropped(_)
             | Record::TransactionRestated(_)
+            | Record::UnseenRestated(_)
             | Record::KeysEnded(_)
             | Record::KeysRestated(_)
             | Record::CheckpointEnd => {}

@@ -62,6 +62,7 @@ impl Bus {
             | Record::SegmentDropped(_)
             | Record::CheckpointStart(_)
             | Record::TransactionRestated(_)
+            | Record::UnseenRestated(_)
             | Record::SubscriptionRestated(_)
             | Record::TopicRestated(_)
             | Record::ProducersRestated(_)

@@ -27,6 +27,7 @@ mod progress;
 mod publish;
 mod restate;
 mod stage;
+mod standing;
 mod subscription;
 mod subscriptions;
 mod suspects;

@@ -15,7 +15,7 @@ use crate::record::{
     Record, SubscriptionCreated, SubscriptionDeleted, SubscriptionSettings, SubscriptionSought,
 };
 use crate::refusal::{Code, Refusal};
-use crate::view::SubscriptionView;
+use crate::view::{Standing, SubscriptionView};
 
 impl Bus {
     /// The subscription of this name.
@@ -117,7 +117,9 @@ impl Bus {
 
     pub(super) fn list_subscriptions(&self, call: &Call<'_>) -> Answer {
         let known = self.subscription_names.values().filter_map(|id| self.subscriptions.get(id));
-        let views = known.filter(|subscription| subscription.exists).map(|s| self.view(s));
+        let views = known.filter(|subscription| subscription.exists);
+        let durable = call.effects.durable();
+        let views = views.map(|subscription| self.view(subscription, call.now, durable));
         Answer::after(call.effects.last(), Reply::Subscriptions(views.collect()))
     }
 
@@ -160,7 +162,17 @@ impl Bus {
         self.pump(record.subscription, now, effects);
     }
 
-    fn view(&self, subscription: &Subscription) -> SubscriptionView {
+    /// How many subscriptions stand so, in the order of [`Standing::ALL`].
+    pub(crate) fn standings(&self, durable: Lsn) -> [u32; Standing::ALL.len()] {
+        let mut counts = [0; Standing::ALL.len()];
+        for subscription in self.subscriptions.values().filter(|s| s.exists) {
+            counts[self.stands(subscription, durable) as usize] += 1;
+        }
+        counts
+    }
+
+    fn view(&self, subscription: &Subscription, now: Now, durable: Lsn) -> SubscriptionView {
+        let standing = self.stands(subscription, durable);
         let facts = &subscription.facts;
         let topic = self.topics.get(&subscription.topic());
         let topic = topic.expect("a subscription's topic is kept");
@@ -196,6 +208,8 @@ impl Bus {
             lost: subscription.tally.lost,
             died: subscription.tally.dead,
             deleting: facts.deleting,
+            standing: Some(standing),
+            note: self.note(subscription, standing, now),
         }
     }
 }

@@ -178,23 +178,19 @@ impl Coordinator {
         id: TransactionId,
         deadline_ms: u64,
     ) {
-        let extended = checked_deadline(deadline_ms).and_then(|deadline_ms| {
-            let tx = self.transactions.get_mut(&id).ok_or_else(|| {
-                Refusal::new(Code::UnknownTransaction, format!("no transaction {id} is open"))
-            })?;
-            match tx.phase {
-                Phase::Opening | Phase::Collecting | Phase::Local => {
-                    tx.deadline_ms = cx.now.mono_ms + deadline_ms;
-                    Ok(deadline_ms)
-                }
-                Phase::Resolving
-                | Phase::Deciding
-                | Phase::Committing
-                | Phase::Failed
-                | Phase::Ended => {
-                    Err(Refusal::new(Code::Closed, format!("{id} has no deadline any more")))
-                }
+        let Some(tx) = self.transactions.get_mut(&id) else {
+            return self.ask_log(cx, id, Question::Step(caller));
+        };
+        let extended = checked_deadline(deadline_ms).and_then(|deadline_ms| match tx.phase {
+            Phase::Opening | Phase::Collecting | Phase::Local => {
+                tx.deadline_ms = cx.now.mono_ms + deadline_ms;
+                Ok(deadline_ms)
             }
+            Phase::Resolving
+            | Phase::Deciding
+            | Phase::Committing
+            | Phase::Failed
+            | Phase::Ended => Err(tx.closed("has no deadline any more")),
         });
         match extended {
             Ok(remaining_ms) => {

@@ -209,9 +209,8 @@ impl Coordinator {
         };
         cx.effects.reply(caller, Reply::Done);
         if tx.phase == Phase::Committing && !tx.branches[at].finished {
-            tx.heuristic = true;
-            let detail = format!("{} has lost its branch: it does not know {id}", speaker.service);
-            self.attention(cx, id, &detail);
+            let why = format!("{} has lost its branch: it does not know {id}", speaker.service);
+            self.heuristic(cx, id, &why);
             self.branch_finished(cx, id, at, false);
         }
     }
@@ -291,6 +290,8 @@ impl Coordinator {
             wall_ms: cx.now.wall_ms,
             committed,
             heuristic: tx.heuristic,
+            why: tx.why.clone(),
+            noted: tx.noted,
             finished: finished.collect(),
         };
         tx.end_lsn = Some(cx.effects.append_lazily(Record::End(end)));
@@ -303,6 +304,9 @@ impl Coordinator {
         };
         tx.answer_waiters(cx.effects, |_| true);
         let Some(mut tx) = self.transactions.remove(&id) else { return };
+        if tx.attention.is_some() && !tx.heuristic {
+            cx.effects.emit(Output::AttentionOver { id });
+        }
         self.timers.disarm(id, &mut tx.timer);
         self.disown(tx.owner, id);
         self.let_go(&tx);

@@ -18,6 +18,7 @@ use crate::refusal::{Code, Refusal};
 use crate::view::VoteKind;
 
 use super::collecting::pause_ms;
+use super::inquiry::Question;
 use super::opening::ask;
 use super::transaction::{Branch, Phase, Transaction, Waiter};
 use super::{Context, Coordinator};
@@ -109,6 +110,11 @@ impl Coordinator {
         waits
     }
 
+    /// Whether a database answers.
+    pub(super) fn is_up(&self, name: &Name) -> bool {
+        self.databases.get(name).is_some_and(|registered| registered.up)
+    }
+
     /// What a database may not be used for from now on. What is under way goes on.
     pub(crate) fn database_refused(
         &mut self,
@@ -176,14 +182,10 @@ impl Coordinator {
         id: TransactionId,
         votes: &[DatabaseVote],
     ) {
-        let checked = match self.transactions.get(&id) {
-            None => {
-                let detail = format!("no transaction {id} is open");
-                Err(Refusal::new(Code::UnknownTransaction, detail))
-            }
-            Some(tx) => check_votes(&tx.branches, votes),
+        let Some(tx) = self.transactions.get(&id) else {
+            return self.ask_log(cx, id, Question::Step(caller));
         };
-        match checked {
+        match check_votes(&tx.branches, votes) {
             Ok(()) => {
                 cx.effects.reply(caller, Reply::Done);
                 self.take_votes(cx, caller, id, votes);
@@ -252,6 +254,7 @@ impl Coordinator {
         if tx.checking.is_empty() {
             cx.effects.emit(Output::Verify { id, database, local: true });
         }
+        tx.was_asked = true;
         tx.checking.push(Waiter { caller, wait: request.wait, until_ms: None });
     }
 
@@ -421,10 +424,11 @@ impl Coordinator {
             BranchReport::Done => self.branch_finished(cx, id, at, true),
             // C11: it is sent again at its time, or when the database comes back.
             BranchReport::Unknown => {}
-            BranchReport::Held(detail) => self.attention(cx, id, &detail),
+            BranchReport::Held(detail) => {
+                self.attention(cx, id, &format!("database {database}: {detail}"));
+            }
             BranchReport::Heuristic(detail) => {
-                tx.heuristic = true;
-                self.attention(cx, id, &detail);
+                self.heuristic(cx, id, &format!("database {database}: {detail}"));
                 self.branch_finished(cx, id, at, false);
             }
         }

@@ -115,6 +115,11 @@ impl Coordinator {
             return self.keys.seal_failed();
         }
         let Some(id) = record.transaction() else { return };
+        if matches!(&*record, Record::Operated(operated) if operated.ended) {
+            // What it follows stands; only its own place was taken.
+            cx.effects.append_again(record);
+            return;
+        }
         if let Some(tx) = self.transactions.get_mut(&id) {
             tx.unplaced = Some(record);
             cx.effects.emit(Output::ReadChain { id });
@@ -257,11 +262,15 @@ impl Coordinator {
             Record::Operated(operated) => self.apply_operated(lsn, operated),
             Record::End(end) => self.apply_end(lsn, end),
             Record::TransactionRestated(restated) => self.apply_restated(restated),
+            Record::UnseenRestated(all) => {
+                all.iter().for_each(|unseen| self.unseen.restored(unseen.clone()));
+            }
             Record::KeysEnded(keys) => self.keys.sealed_at(lsn, keys),
             Record::KeysRestated(keys) => keys.iter().for_each(|k| self.keys.restore(k)),
             Record::CheckpointStart(start) => {
                 // A checkpoint restates everything from nothing.
                 self.transactions.clear();
+                self.unseen = super::Unseen::default();
                 self.keys = super::Keys::default();
                 self.keys.refer(&start.keys);
             }

@@ -9,9 +9,9 @@ use crate::command::{Caller, Wait};
 use crate::ids::{Name, SessionId, TransactionId};
 use crate::input::Chain;
 use crate::output::{BranchDecision, Outcome, Output, PublicState, Reply, ToService};
-use crate::record::{Abort, Begin, Commit, End, Note, ParticipantKind, Record, Updater};
+use crate::record::{Abort, Begin, Commit, End, Note, ParticipantKind, Reason, Record, Updater};
 use crate::refusal::{Code, Refusal};
-use crate::view::VoteKind;
+use crate::view::{TransactionView, VoteKind};
 
 use super::services::Speaker;
 use super::{Context, Coordinator};
@@ -28,6 +28,8 @@ pub(super) enum Question {
     Commit(Caller),
     /// Everything about it.
     Show(Caller),
+    /// May it grow, or be voted for, or have more time?
+    Step(Caller),
     /// May an operator do something about it?
     Operate(Caller),
     /// What was decided about a database's branch?
@@ -117,25 +119,33 @@ impl Coordinator {
             }
             (Some(_), Some(wait)) => {
                 self.wait_for(cx, caller, id, wait);
-                let until_ms = cx.now.mono_ms + cx.limits.finish_wait_ms;
-                // Who only looks waits a bounded time, decided or not.
-                if let Some(tx) = self.transactions.get_mut(&id) {
-                    for waiter in tx.waiters.iter_mut().filter(|w| w.caller == caller) {
-                        waiter.until_ms.get_or_insert(until_ms);
-                    }
-                }
-                self.rearm(cx, id);
+                self.bound_wait(cx, caller, id);
             }
         }
     }
 
+    /// Who only looks, or depends on a database that may be gone, waits a bounded time, decided or
+    /// not, and is answered with what stands then.
+    pub(super) fn bound_wait(&mut self, cx: &mut Context<'_>, caller: Caller, id: TransactionId) {
+        let until_ms = cx.now.mono_ms + cx.limits.finish_wait_ms;
+        if let Some(tx) = self.transactions.get_mut(&id) {
+            for waiter in tx.waiters.iter_mut().filter(|w| w.caller == caller) {
+                waiter.until_ms.get_or_insert(until_ms);
+            }
+        }
+        self.rearm(cx, id);
+    }
+
+    /// A transaction that is only in the log, or of which even the log has only the end.
+    fn ended_view(&self, id: TransactionId, parts: &Parts<'_>) -> Option<TransactionView> {
+        let attention = self.unseen.why(id).map(Into::into);
+        super::show::ended(id, parts, attention).or_else(|| self.unseen.view(id))
+    }
+
     /// Everything about a transaction.
     pub(super) fn show(&mut self, cx: &mut Context<'_>, caller: Caller, id: TransactionId) {
-        match self.transactions.get(&id) {
-            Some(tx) => {
-                let view = super::show::open(tx, cx.now, cx.effects.durable());
-                cx.effects.reply(caller, Reply::Transaction(Box::new(view)));
-            }
+        match self.view(cx, id) {
+            Some(view) => cx.effects.reply(caller, Reply::Transaction(Box::new(view))),
             None => self.ask_log(cx, id, Question::Show(caller)),
         }
     }
@@ -186,6 +196,7 @@ impl Coordinator {
                 Question::Outcome(caller)
                 | Question::Commit(caller)
                 | Question::Show(caller)
+                | Question::Step(caller)
                 | Question::Operate(caller) => {
                     let detail = format!("the records of {id} cannot be read: {detail}");
                     cx.effects.refuse(caller, Refusal::new(Code::Damaged, detail));
@@ -220,10 +231,11 @@ impl Coordinator {
                     Some(outcome) => cx.effects.reply(caller, Reply::Outcome(outcome)),
                     None => cx.effects.refuse(caller, unknown(id)),
                 },
-                Question::Show(caller) => match super::show::ended(id, &parts) {
+                Question::Show(caller) => match self.ended_view(id, &parts) {
                     Some(view) => cx.effects.reply(caller, Reply::Transaction(Box::new(view))),
                     None => cx.effects.refuse(caller, unknown(id)),
                 },
+                Question::Step(caller) => cx.effects.refuse(caller, over(id, &parts)),
                 Question::Operate(caller) => cx.effects.refuse(
                     caller,
                     parts.state().map_or_else(|| unknown(id), |_| super::operator::decided(id)),
@@ -239,6 +251,26 @@ impl Coordinator {
             }
         }
     }
+}
+
+/// What is wrong with a step on a transaction that has ended: how it did, in the words of whoever
+/// made it fail.
+fn over(id: TransactionId, parts: &Parts<'_>) -> Refusal {
+    match (parts.state(), parts.abort) {
+        (None, _) => unknown(id),
+        (Some(_), Some(abort)) => failed(id, &abort.reason),
+        (Some(_), None) => {
+            Refusal::new(Code::Closed, format!("{id} takes no more: it is decided to commit"))
+        }
+    }
+}
+
+/// It has failed, and takes no more.
+pub(super) fn failed(id: TransactionId, reason: &Reason) -> Refusal {
+    let by = reason.participant.as_ref().map(|name| format!(" by {name}")).unwrap_or_default();
+    let detail = if reason.detail.is_empty() { "" } else { ": " };
+    let code = reason.code.as_str();
+    Refusal::new(Code::Closed, format!("{id} has failed ({code}{by}{detail}{})", reason.detail))
 }
 
 /// C15 for a database, from the log.

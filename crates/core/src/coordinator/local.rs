@@ -25,6 +25,12 @@ impl Coordinator {
         // Who waited for the marker waits for what the tombstone says.
         let checking = core::mem::take(&mut tx.checking);
         tx.waiters.extend(checking);
+        // Its database has to say how it ended, and it may be gone: whoever waits is answered in time
+        // with what stands then.
+        let until_ms = cx.now.mono_ms + cx.limits.finish_wait_ms;
+        for waiter in &mut tx.waiters {
+            waiter.until_ms.get_or_insert(until_ms);
+        }
         tx.doomed = Some(reason);
         tx.resolving = Some(Resolving {
             since_ms: cx.now.mono_ms,
@@ -50,7 +56,7 @@ impl Coordinator {
         let late = cx.now.mono_ms >= resolving.since_ms + cx.limits.attention_ms;
         cx.effects.emit(Output::Resolve { id, database, abandoned });
         if late {
-            self.attention(cx, id, "the database does not say how a local transaction ended");
+            self.late(cx, id);
         }
     }
 

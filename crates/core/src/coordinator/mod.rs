@@ -5,6 +5,7 @@
 //! never waits: what waits is a record, a vote or a deadline.
 
 mod admission;
+mod attention;
 mod collecting;
 mod committing;
 mod databases;
@@ -22,6 +23,7 @@ mod show;
 mod tests;
 mod timers;
 mod transaction;
+mod unseen;
 
 use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, BTreeSet};
@@ -36,7 +38,6 @@ use crate::command::{Caller, Command};
 use crate::effects::Effects;
 use crate::ids::{Lsn, Name, Now, SessionId, StoreId, TransactionId};
 use crate::limits::Limits;
-use crate::output::Output;
 use crate::record::{KeyBatch, KeyRestated, Reason, ReasonCode, Record};
 use crate::refusal::{Code, Refusal};
 
@@ -49,6 +50,7 @@ use keys::Keys;
 use services::Services;
 use timers::Timers;
 use transaction::{Phase, Transaction, work_bytes};
+use unseen::Unseen;
 
 /// What a handler works with besides the coordinator itself.
 pub(crate) struct Context<'a> {
@@ -83,6 +85,8 @@ pub(crate) struct Coordinator {
     databases: BTreeMap<Name, Registered>,
     claims: databases::Claims,
     keys: Keys,
+    /// Those that have ended otherwise than decided, until a person has seen it.
+    unseen: Unseen,
     timers: Timers,
     /// When collected `forget`s are sent.
     forget_at: Option<u64>,
@@ -93,6 +97,18 @@ pub(crate) struct Coordinator {
     /// Branches of all open transactions.
     branches: usize,
     counters: Counters,
+    resumed: Resumed,
+}
+
+/// What a start has found open.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Resumed {
+    /// Not decided before: they fail, as `coordinator_restarted`.
+    pub aborted: usize,
+    /// Decided: their participants are told again.
+    pub decided: usize,
+    /// Local: their databases decide.
+    pub local: usize,
 }
 
 /// Events counted since the server started.
@@ -131,7 +147,9 @@ impl Coordinator {
             Command::Extend { id, deadline_ms } => self.extend(cx, caller, id, deadline_ms),
             Command::Status { id, wait } => self.status(cx, caller, id, wait),
             Command::Show { id } => self.show(cx, caller, id),
-            Command::ListTransactions { after, limit } => self.list(cx, caller, after, limit),
+            Command::ListTransactions { after, limit, attention } => {
+                self.list(cx, caller, after, limit, attention);
+            }
             Command::Attach { service, instance, state_id } => {
                 self.attach(cx, caller, &service, instance, state_id);
             }
@@ -270,9 +288,14 @@ impl Coordinator {
         self.transactions.values().filter(|tx| !tx.is_undecided()).count()
     }
 
-    /// Transactions that ask for attention.
+    /// Open transactions that ask for attention.
     pub(crate) fn in_attention(&self) -> usize {
-        self.transactions.values().filter(|tx| tx.attention.is_some() && !tx.noted).count()
+        self.transactions.values().filter(|tx| tx.needs_attention()).count()
+    }
+
+    /// Transactions that have ended otherwise than decided, and nobody has seen it.
+    pub(crate) fn unseen(&self) -> usize {
+        self.unseen.len()
     }
 
     /// Lets go of keys that are too old or too many.
@@ -305,6 +328,11 @@ impl Coordinator {
         self.keys.since_ms()
     }
 
+    /// What the start has found open.
+    pub(crate) fn resumed(&self) -> Resumed {
+        self.resumed
+    }
+
     /// Instances of services that are attached.
     pub(crate) fn instances(&self) -> usize {
         self.services.count()
@@ -335,7 +363,7 @@ impl Coordinator {
                     now >= d.at.mono_ms + cx.limits.attention_ms && tx.attention.is_none()
                 });
                 if late {
-                    self.attention(cx, id, "committing for too long: a participant is silent");
+                    self.late(cx, id);
                 }
                 self.send_due(cx, id);
             }
@@ -349,17 +377,6 @@ impl Coordinator {
         if let Some(tx) = self.transactions.get_mut(&id) {
             let at = tx.next_wake(cx.limits.attention_ms);
             self.timers.arm(id, &mut tx.timer, at);
-        }
-    }
-
-    /// Flags a transaction for a person, once.
-    fn attention(&mut self, cx: &mut Context<'_>, id: TransactionId, detail: &str) {
-        if let Some(tx) = self.transactions.get_mut(&id)
-            && tx.attention.is_none()
-        {
-            tx.attention = Some(detail.into());
-            self.counters.attention += 1;
-            cx.effects.emit(Output::Attention { id, detail: detail.into() });
         }
     }
 

@@ -17,6 +17,7 @@ use crate::output::Reply;
 use crate::record::{Begin, IdempotencyKey, LocalItems, Participant, ParticipantKind, Record};
 use crate::refusal::{Code, Refusal};
 
+use super::inquiry::Question;
 use super::transaction::{Branch, Counts, Phase, Transaction, Waiter, work_bytes};
 use super::{Context, Coordinator};
 
@@ -238,6 +239,9 @@ impl Coordinator {
         id: TransactionId,
         branches: Vec<BranchRequest>,
     ) {
+        if !self.transactions.contains_key(&id) {
+            return self.ask_log(cx, id, Question::Step(caller));
+        }
         let added = self.checked_enlist(cx, id, branches);
         match added {
             Ok(first) => {
@@ -289,6 +293,9 @@ impl Coordinator {
         events: Vec<EventRequest>,
         acknowledgements: &[DeliveryRef],
     ) {
+        if !self.transactions.contains_key(&id) {
+            return self.ask_log(cx, id, Question::Step(caller));
+        }
         let staged = self.growing(id).and_then(|tx| {
             let (items, bytes) = (tx.staged.items(), tx.staged.bytes);
             let room = room_for(cx, &events, acknowledgements);
@@ -312,8 +319,7 @@ impl Coordinator {
             return Err(local_refusal());
         }
         if !tx.is_open() {
-            let detail = format!("{id} takes no more: commit was asked, or it is decided");
-            return Err(Refusal::new(Code::Closed, detail));
+            return Err(tx.closed("takes no more: commit was asked, or it is decided"));
         }
         Ok(tx)
     }

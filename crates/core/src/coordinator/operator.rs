@@ -25,10 +25,13 @@ impl Coordinator {
         act: Act,
         detail: String,
     ) {
+        let detail = clipped(detail);
+        if act == Act::Note && self.note_ended(cx, caller, id, &detail) {
+            return;
+        }
         let Some(tx) = self.transactions.get_mut(&id) else {
             return self.ask_log(cx, id, Question::Operate(caller));
         };
-        let detail = clipped(detail);
         match act {
             Act::Abort => match tx.phase {
                 Phase::Opening | Phase::Collecting | Phase::Local => {
@@ -115,7 +118,8 @@ impl Coordinator {
         let Some(tx) = self.transactions.get_mut(&id) else { return };
         let note = Note { wall_ms: cx.now.wall_ms, text };
         let decision = tx.decision.as_ref().map_or(Lsn(0), |decided| decided.lsn);
-        let operated = Operated { id, previous: tx.last.max(decision), note, released };
+        let previous = tx.last.max(decision);
+        let operated = Operated { id, previous, note, released, ended: false };
         // What follows refers to it, also before it is accepted.
         tx.last = cx.effects.append(Record::Operated(operated));
     }

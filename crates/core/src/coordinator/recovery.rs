@@ -10,7 +10,7 @@ use crate::record::{
 use crate::view::VoteKind;
 
 use super::transaction::{Branch, Decided, Phase, Transaction};
-use super::{Context, Coordinator};
+use super::{Context, Coordinator, Resumed};
 
 impl Coordinator {
     pub(super) fn apply_begin(&mut self, lsn: Lsn, begin: &Begin) {
@@ -50,6 +50,9 @@ impl Coordinator {
     }
 
     pub(super) fn apply_operated(&mut self, lsn: Lsn, operated: &Operated) {
+        if operated.ended {
+            return self.unseen.seen(operated.id);
+        }
         let Some(tx) = self.transactions.get_mut(&operated.id) else { return };
         tx.last = tx.last.max(lsn);
         tx.notes.push(operated.note.clone());
@@ -59,6 +62,7 @@ impl Coordinator {
     }
 
     pub(super) fn apply_end(&mut self, lsn: Lsn, end: &End) {
+        self.unseen.ended(lsn, end);
         let Some(tx) = self.transactions.get_mut(&end.id) else { return };
         tx.last = lsn;
         tx.end_lsn = Some(lsn);
@@ -106,6 +110,7 @@ impl Coordinator {
         let mut open: Vec<(Lsn, TransactionId)> =
             self.transactions.iter().map(|(id, tx)| (tx.begin_lsn, *id)).collect();
         open.sort_unstable();
+        let mut resumed = Resumed::default();
         for (_, id) in open {
             let Some(tx) = self.transactions.get_mut(&id) else { continue };
             tx.begun_ms = cx.now.mono_ms;
@@ -117,19 +122,23 @@ impl Coordinator {
             });
             match committed {
                 Some(true) => {
+                    resumed.decided += 1;
                     tx.phase = Phase::Committing;
                     self.start_finishing(cx, id);
                 }
                 Some(false) => {
+                    resumed.decided += 1;
                     tx.phase = Phase::Failed;
                     self.start_finishing(cx, id);
                 }
                 None if tx.is_local() => {
+                    resumed.local += 1;
                     tx.staged = cx.bus.restage(&tx.begin);
                     tx.phase = Phase::Local;
                     self.rearm(cx, id);
                 }
                 None => {
+                    resumed.aborted += 1;
                     tx.phase = Phase::Collecting;
                     let reason = Reason::new(
                         ReasonCode::CoordinatorRestarted,
@@ -140,11 +149,13 @@ impl Coordinator {
                 }
             }
         }
+        self.resumed = resumed;
     }
 
     /// The transactions' part of a checkpoint.
     pub(crate) fn restate(&self, out: &mut Vec<Record>) {
         self.keys.restate(out);
+        self.unseen.restate(out);
         let mut open: Vec<&Transaction> =
             self.transactions.values().map(|tx| &**tx).filter(|tx| tx.end_lsn.is_none()).collect();
         open.sort_unstable_by_key(|tx| tx.begin_lsn);

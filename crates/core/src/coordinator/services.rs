@@ -121,6 +121,12 @@ impl Services {
         None
     }
 
+    /// Whether an instance lives, of a certain durable state if one is given.
+    pub(crate) fn has(&self, name: &Name, state: Option<StateId>) -> bool {
+        let fits = |i: &InstanceView| state.is_none_or(|state| state == i.state_id);
+        self.services.get(name).is_some_and(|service| service.instances.iter().any(fits))
+    }
+
     /// Every service with its instances.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (&Name, &[InstanceView])> {
         self.services.iter().map(|(name, s)| (name, s.instances.as_slice()))

@@ -1,5 +1,6 @@
 //! Views of transactions and participants for people. Reads only.
 
+use alloc::string::String;
 use alloc::vec::Vec;
 
 use crate::command::Caller;
@@ -16,21 +17,36 @@ use super::{Context, Coordinator};
 const LIST_LIMIT: u32 = 1_000;
 
 impl Coordinator {
-    /// Open transactions, by id.
+    /// Open transactions, or those that a person should look at, by id.
     pub(super) fn list(
         &mut self,
         cx: &mut Context<'_>,
         caller: Caller,
         after: Option<TransactionId>,
         limit: u32,
+        attention: bool,
     ) {
-        let later = |id: &&TransactionId| after.is_none_or(|after| **id > after);
-        let mut ids: Vec<TransactionId> = self.transactions.keys().filter(later).copied().collect();
+        let later = |id: &TransactionId| after.is_none_or(|after| *id > after);
+        let wanted = |tx: &Transaction| !attention || tx.needs_attention();
+        let open = self.transactions.iter().filter(|(_, tx)| wanted(tx)).map(|(id, _)| *id);
+        let mut ids: Vec<TransactionId> = open.filter(later).collect();
+        if attention {
+            ids.extend(self.unseen.ids().filter(later));
+        }
         ids.sort_unstable();
+        // One whose END is on its way to the disk is in both.
+        ids.dedup();
         ids.truncate(limit.clamp(1, LIST_LIMIT) as usize);
-        let durable = cx.effects.durable();
-        let views = ids.iter().map(|id| open(&self.transactions[id], cx.now, durable)).collect();
+        let views =
+            ids.iter().filter_map(|id| self.view(cx, *id).or_else(|| self.unseen.view(*id)));
+        let views = views.collect();
         cx.effects.reply(caller, Reply::Transactions(views));
+    }
+
+    /// A transaction that is open.
+    pub(super) fn view(&self, cx: &Context<'_>, id: TransactionId) -> Option<TransactionView> {
+        let tx = self.transactions.get(&id)?;
+        Some(open(tx, cx.now, cx.effects.durable(), self.attention_of(tx)))
     }
 
     /// Services and databases, by name.
@@ -64,8 +80,7 @@ impl Coordinator {
     }
 }
 
-/// A transaction that is open.
-pub(super) fn open(tx: &Transaction, now: Now, durable: Lsn) -> TransactionView {
+fn open(tx: &Transaction, now: Now, durable: Lsn, attention: Option<String>) -> TransactionView {
     let since = |at: Option<u64>| at.map(|at| at.saturating_sub(tx.begun_ms));
     let state = tx.public_state(durable);
     let decided = tx.decision.as_ref().filter(|_| state != PublicState::Preparing);
@@ -88,21 +103,26 @@ pub(super) fn open(tx: &Transaction, now: Now, durable: Lsn) -> TransactionView 
         local: tx.local_database().cloned(),
         begun_wall_ms: tx.begin.wall_ms,
         remaining_ms: tx.is_undecided().then(|| tx.remaining_ms(now)),
-        commit_asked: tx.asked.is_some(),
+        commit_asked: tx.asked.is_some() || tx.was_asked,
         events: count(tx.staged.events.len()),
         acknowledgements: count(tx.staged.acknowledgements.len()),
         reason: decided.and_then(|d| d.abort.clone()),
         decided_wall_ms: decided.map(|d| d.at.wall_ms),
         ended_wall_ms: None,
         heuristic: tx.heuristic,
-        attention: tx.attention.clone().filter(|_| !tx.noted),
+        why: Some(tx.why.clone()).filter(|why| !why.is_empty()),
+        attention,
         notes: tx.notes.clone(),
         branches: branches.collect(),
     }
 }
 
 /// A transaction that is only in the log.
-pub(super) fn ended(id: TransactionId, parts: &Parts<'_>) -> Option<TransactionView> {
+pub(super) fn ended(
+    id: TransactionId,
+    parts: &Parts<'_>,
+    attention: Option<String>,
+) -> Option<TransactionView> {
     let state = parts.state()?;
     let begun_wall_ms = parts.begin.map_or(id.unix_ms(), |b| b.wall_ms);
     let decided_wall_ms = parts.commit.map(|c| c.wall_ms).or(parts.abort.map(|a| a.wall_ms));
@@ -158,7 +178,8 @@ pub(super) fn ended(id: TransactionId, parts: &Parts<'_>) -> Option<TransactionV
         decided_wall_ms,
         ended_wall_ms: parts.end.map(|e| e.wall_ms),
         heuristic: parts.end.is_some_and(|e| e.heuristic),
-        attention: None,
+        why: parts.end.map(|e| e.why.clone()).filter(|why| !why.is_empty()),
+        attention,
         notes: parts.notes.iter().map(|note| (*note).clone()).collect(),
         branches,
     })

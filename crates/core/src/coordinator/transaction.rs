@@ -1,5 +1,6 @@
 //! One open transaction: what the log says of it, and what is only in memory until the decision.
 
+use alloc::format;
 use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -12,7 +13,10 @@ use crate::effects::Effects;
 use crate::ids::{Lsn, Name, Now, SessionId, StateId, TransactionId};
 use crate::output::{Outcome, PublicState, Reply};
 use crate::record::{Begin, Note, Participant, ParticipantKind, Reason, ReasonCode, Record};
+use crate::refusal::{Code, Refusal};
 use crate::view::VoteKind;
+
+use super::inquiry::failed;
 
 /// Where a transaction stands (the states of the specification's tables).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -60,6 +64,8 @@ pub(crate) struct Transaction {
     pub(crate) is_counted: bool,
     /// What the commit counted, once it was asked: then nothing can be added.
     pub(crate) asked: Option<Counts>,
+    /// Local: its commit was reported by somebody who has not seen it succeed.
+    pub(crate) was_asked: bool,
     /// Why it has to fail as soon as its BEGIN is accepted.
     pub(crate) doomed: Option<Reason>,
     /// Who began it and waits for its id, and whether that was a repetition.
@@ -74,8 +80,12 @@ pub(crate) struct Transaction {
     pub(crate) resolving: Option<Resolving>,
     /// Why a person should look.
     pub(crate) attention: Option<String>,
-    /// A branch was ended against the decision.
+    /// The attention is that it takes long, and nothing else.
+    pub(crate) is_late: bool,
+    /// A branch was ended against the decision, or lost, or released.
     pub(crate) heuristic: bool,
+    /// Which one and how, unless an operator has released it.
+    pub(crate) why: String,
     /// Somebody has taken note of the attention that it asked for.
     pub(crate) noted: bool,
     /// What operators did about it.
@@ -201,6 +211,7 @@ impl Transaction {
             begun_ms: now.mono_ms,
             deadline_ms: now.mono_ms + begin.deadline_ms,
             asked: None,
+            was_asked: false,
             doomed: None,
             beginners: Vec::new(),
             is_counted: false,
@@ -209,7 +220,9 @@ impl Transaction {
             end_lsn: None,
             resolving: None,
             attention: None,
+            is_late: false,
             heuristic: false,
+            why: String::new(),
             noted: false,
             notes: Vec::new(),
             released: Vec::new(),
@@ -236,6 +249,19 @@ impl Transaction {
     /// Undecided, and nobody has asked to commit it: it can still grow.
     pub(crate) fn is_open(&self) -> bool {
         matches!(self.phase, Phase::Opening | Phase::Collecting) && self.asked.is_none()
+    }
+
+    /// A person should look at it, and nobody has yet.
+    pub(crate) fn needs_attention(&self) -> bool {
+        self.attention.is_some() && !self.noted
+    }
+
+    /// Why a step on it is refused: what made it fail, or else `what`.
+    pub(crate) fn closed(&self, what: &str) -> Refusal {
+        match self.decision.as_ref().and_then(|decided| decided.abort.as_ref()) {
+            Some(reason) => failed(self.id(), reason),
+            None => Refusal::new(Code::Closed, format!("{} {what}", self.id())),
+        }
     }
 
     /// Nothing was decided yet.

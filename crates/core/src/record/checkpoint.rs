@@ -1,5 +1,6 @@
 //! What the records of a checkpoint say: the state as it was, told again.
 
+use alloc::string::String;
 use alloc::vec::Vec;
 
 #[cfg(doc)]
@@ -83,6 +84,21 @@ pub struct TransactionRestated {
     pub released: Vec<Name>,
     /// What operators did about it.
     pub notes: Vec<Note>,
+}
+
+/// A transaction that has ended otherwise than was decided, and nobody has said that it was seen.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UnseenRestated {
+    /// The transaction.
+    pub id: TransactionId,
+    /// Its END.
+    pub end: Lsn,
+    /// True after COMMIT, false after ABORT.
+    pub committed: bool,
+    /// When it ended, Unix time in milliseconds.
+    pub wall_ms: u64,
+    /// What END says about it.
+    pub why: String,
 }
 
 /// See [`Record::SubscriptionRestated`].

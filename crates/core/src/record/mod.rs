@@ -18,7 +18,7 @@ pub use self::bus::{
 };
 pub use self::checkpoint::{
     Away, CheckpointStart, KeyBatch, KeyRestated, OpeningRestated, ProducerRestated,
-    SubscriptionRestated, TopicRestated, TransactionRestated,
+    SubscriptionRestated, TopicRestated, TransactionRestated, UnseenRestated,
 };
 pub use self::transaction::{
     Abort, Begin, Commit, Decision, End, Finished, IdempotencyKey, LocalItems, Note, Operated,
@@ -76,6 +76,8 @@ pub enum Record {
     CheckpointStart(CheckpointStart),
     /// Part of a checkpoint: an open transaction.
     TransactionRestated(Box<TransactionRestated>),
+    /// Part of a checkpoint: transactions with a heuristic end that nobody has taken note of.
+    UnseenRestated(Vec<UnseenRestated>),
     /// Part of a checkpoint: a subscription's progress.
     SubscriptionRestated(Box<SubscriptionRestated>),
     /// Part of a checkpoint: a topic's bounds.
@@ -139,6 +141,7 @@ impl Record {
             | Self::DeadLettersTaken(_)
             | Self::SegmentDropped(_)
             | Self::CheckpointStart(_)
+            | Self::UnseenRestated(_)
             | Self::SubscriptionRestated(_)
             | Self::TopicRestated(_)
             | Self::ProducersRestated(_)
@@ -174,6 +177,7 @@ impl Record {
             | Self::SegmentDropped(_)
             | Self::CheckpointStart(_)
             | Self::TransactionRestated(_)
+            | Self::UnseenRestated(_)
             | Self::SubscriptionRestated(_)
             | Self::TopicRestated(_)
             | Self::ProducersRestated(_)
@@ -221,7 +225,10 @@ impl Record {
                 }
                 Self::Abort(r) => 64 + reason(&r.reason),
                 Self::Operated(r) => 128 + r.note.text.len() as u64 + NAME_BYTES as u64,
-                Self::End(r) => 64 + names(r.finished.len()) + r.finished.len() as u64 * 32,
+                Self::End(r) => {
+                    let why = r.why.len() as u64 + 8;
+                    64 + names(r.finished.len()) + r.finished.len() as u64 * 32 + why
+                }
                 Self::Published(r) => 64 + placed(&r.events),
                 Self::Acknowledged(r) => 32 + r.ranges.len() as u64 * 24,
                 Self::DeadLettered(r) => 64 + r.reason.len() as u64,
@@ -241,6 +248,9 @@ impl Record {
                 Self::SubscriptionRestated(r) => {
                     let dead: u64 = r.dead.iter().map(|d| d.reason.len() as u64 + 64).sum();
                     256 + r.acknowledged.len() as u64 * 24 + r.retried.len() as u64 * 10 + dead
+                }
+                Self::UnseenRestated(unseen) => {
+                    unseen.iter().map(|u| 64 + u.why.len() as u64).sum()
                 }
                 Self::ProducersRestated(producers) => {
                     producers.iter().map(|p| 64 + p.batches.len() as u64 * 24).sum()

@@ -115,6 +115,8 @@ pub struct Operated {
     pub note: Note,
     /// The participant that is not waited for any more.
     pub released: Option<Name>,
+    /// The transaction had ended: somebody has seen how. Nothing else follows END.
+    pub ended: bool,
 }
 
 /// What an operator did, for people.
@@ -220,6 +222,11 @@ pub struct End {
     pub committed: bool,
     /// Somebody else ended a branch against the decision, or an operator released one.
     pub heuristic: bool,
+    /// What makes a person look: who ended what, as far as that is known. Empty unless `heuristic`,
+    /// and if an operator's release was all. At most [`crate::limits::REASON_BYTES`].
+    pub why: String,
+    /// An operator has taken note of `why` before this.
+    pub noted: bool,
     /// How each branch went that was sent anything or voted.
     pub finished: Vec<Finished>,
 }

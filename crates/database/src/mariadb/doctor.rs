@@ -4,6 +4,7 @@ use std::collections::HashMap;
 
 use sqlx::{MySqlConnection, Row};
 
+use super::engines;
 use super::install::tables;
 use crate::Fault;
 use crate::doctor::{Finding, Grade};
@@ -33,11 +34,15 @@ pub(super) async fn check(
     findings.push(replica(connection).await);
     findings.extend(durability(&settings));
     findings.push(binary_log(&settings));
+    if is_on(&settings, "log_bin") {
+        findings.push(standbys(connection, &settings).await);
+    }
     let there = tables(connection).await?;
     findings.push(tables_there(there.len() == 2));
     if there.len() == 2 {
         findings.push(marker(connection).await.map_err(|error| fault(&error))?);
     }
+    findings.extend(engines::check(connection).await.map_err(|error| fault(&error))?);
     findings.push(kill(connection).await.map_err(|error| fault(&error))?);
     Ok(text)
 }
@@ -46,7 +51,7 @@ async fn settings(connection: &mut MySqlConnection) -> Result<Settings, sqlx::Er
     let rows = sqlx::raw_sql(
         "SHOW GLOBAL VARIABLES WHERE Variable_name IN ('version', 'wsrep_on', 'read_only', \
          'innodb_flush_log_at_trx_commit', 'innodb_doublewrite', 'log_bin', 'sync_binlog', \
-         'innodb_read_only')",
+         'innodb_read_only', 'rpl_semi_sync_master_enabled')",
     )
     .fetch_all(connection)
     .await?;
@@ -180,6 +185,38 @@ fn binary_log(settings: &Settings) -> Finding {
         );
     }
     Finding::good("binlog", "The binary log is off.")
+}
+
+/// As with PostgreSQL: a replica that takes over may not have what was committed last.
+async fn standbys(connection: &mut MySqlConnection, settings: &Settings) -> Finding {
+    let sql =
+        "SELECT COUNT(*) FROM information_schema.PROCESSLIST WHERE COMMAND LIKE 'Binlog Dump%'";
+    let check = "standbys";
+    match sqlx::query_scalar::<_, i64>(sql).fetch_one(connection).await {
+        Ok(0) => Finding::good(check, "No replica that can be seen follows this server."),
+        Ok(count) if is_on(settings, "rpl_semi_sync_master_enabled") => Finding::good(
+            check,
+            format!("{count} replicas follow, and a commit waits for one of them (semi-sync)."),
+        ),
+        Ok(count) => Finding::bad(
+            check,
+            Grade::Warn,
+            format!(
+                "{count} replicas follow, and no commit waits for one: when one takes over, what \
+                 was committed just before can be missing here, in silence, and be there in the \
+                 other databases of its transaction."
+            ),
+            "Set rpl_semi_sync_master_enabled = ON, and rpl_semi_sync_slave_enabled = ON on the \
+             replica that takes over. Make replicas with mariadb-backup, which carries prepared \
+             branches, not from a dump.",
+        ),
+        Err(_) => Finding::bad(
+            check,
+            Grade::Warn,
+            "Whether replicas follow could not be seen.",
+            "GRANT PROCESS ON *.* to the server's user.",
+        ),
+    }
 }
 
 fn tables_there(complete: bool) -> Finding {

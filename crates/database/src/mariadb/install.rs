@@ -34,7 +34,11 @@ pub(super) async fn install(
     if outdated {
         done.insert(0, OUTDATED.to_owned());
     }
-    if let Some(account) = account {
+    if let (Some(account), Some(role)) = (account, application_role) {
+        if is_own(connection, role).await? {
+            done.push(format!("Left the rights of {account} alone: it is the server's own user."));
+            return Ok(done);
+        }
         // Without a database's name the table of the current one is meant.
         let grant = format!("GRANT INSERT ON handfast_branch TO {account}");
         sqlx::raw_sql(AssertSqlSafe(grant))
@@ -44,6 +48,16 @@ pub(super) async fn install(
         done.push(format!("Let {account} insert into handfast_branch."));
     }
     Ok(done)
+}
+
+/// Whether it is the user of this connection. Without a host it is the same name with any.
+async fn is_own(connection: &mut MySqlConnection, role: &str) -> Result<bool, Fault> {
+    let own: String = sqlx::query_scalar("SELECT CURRENT_USER()")
+        .fetch_one(connection)
+        .await
+        .map_err(|error| fault(&error))?;
+    let user = own.rsplit_once('@').map_or(own.as_str(), |(user, _)| user);
+    Ok(own == role || user == role)
 }
 
 /// The owner's table has the shape of an earlier build. Its rows are of stores that this build does

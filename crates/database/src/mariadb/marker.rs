@@ -9,7 +9,7 @@ use sqlx::{AssertSqlSafe, MySqlConnection, Row};
 use super::{Lease, finish};
 use crate::errors::mariadb::{DUPLICATE, LOCK_TIMEOUT, fault, meaning, number};
 use crate::errors::{Meaning, Step};
-use crate::{BranchId, Fault, NEW_MARKERS, OLD_MARKERS, Outcome, markers_of};
+use crate::{BranchId, Fault, HOLDERS, NEW_MARKERS, OLD_MARKERS, Outcome, markers_of};
 
 /// Most ids in one statement.
 const CHUNK: usize = 1000;
@@ -117,6 +117,21 @@ pub(super) async fn probe(mut lease: Lease, branch: &BranchId) -> Result<Key, Fa
             _ => Err(fault(&error)),
         },
     }
+}
+
+/// Sessions in this database with an open transaction that has written something: which table that
+/// was is not to be seen.
+pub(super) async fn holders(connection: &mut MySqlConnection) -> Result<Vec<String>, sqlx::Error> {
+    let sql = format!(
+        "SELECT CONVERT(CONCAT('session ', p.ID, ' of ', p.USER, '@', p.HOST, ', ', p.COMMAND, \
+           ', its transaction open for ', TIMESTAMPDIFF(SECOND, t.trx_started, NOW()), \
+           ' s, statement: ', IFNULL(LEFT(p.INFO, 120), 'none')) USING utf8mb4) \
+         FROM information_schema.INNODB_TRX t \
+         JOIN information_schema.PROCESSLIST p ON p.ID = t.trx_mysql_thread_id \
+         WHERE p.DB = DATABASE() AND t.trx_rows_modified > 0 AND p.ID <> CONNECTION_ID() \
+         ORDER BY t.trx_started LIMIT {HOLDERS}"
+    );
+    sqlx::query_scalar(AssertSqlSafe(sql)).fetch_all(connection).await
 }
 
 pub(super) async fn old(

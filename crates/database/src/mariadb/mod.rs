@@ -5,6 +5,7 @@
 
 pub mod application;
 mod doctor;
+mod engines;
 mod finish;
 mod install;
 mod marker;
@@ -18,7 +19,7 @@ use std::sync::Mutex;
 use async_trait::async_trait;
 use handfast_core::ids::StoreId;
 use handfast_core::input::Resolution;
-use sqlx::mysql::{MySqlConnectOptions, MySqlPool, MySqlPoolOptions};
+use sqlx::mysql::{MySqlConnectOptions, MySqlPoolOptions};
 use sqlx::{AssertSqlSafe, Executor, MySqlConnection, Row};
 
 use crate::doctor::Report;
@@ -30,11 +31,12 @@ use crate::{
 };
 
 type Lease = pool::Lease<sqlx::MySql>;
+type Pool = pool::Pool<sqlx::MySql>;
 
 /// A MariaDB database.
 pub struct MariaDb {
-    work: MySqlPool,
-    resolutions: MySqlPool,
+    work: Pool,
+    resolutions: Pool,
     options: Options,
     /// The server that the last [`Database::identity`] saw. Branches are finished on no other
     /// (MY8), until the caller has looked again.
@@ -48,7 +50,7 @@ impl MariaDb {
         if connect.get_database().is_none() {
             return Err(ConnectError::NoDatabase);
         }
-        let pool = |size| pool(size, &options).connect_lazy_with(connect.clone());
+        let pool = |size| Pool::new(pool(size, &options), connect.clone(), fault);
         let (work, resolutions) = (pool(options.pool), pool(options.resolve_pool));
         Ok(Self { work, resolutions, options, server: Mutex::new(None) })
     }
@@ -58,7 +60,7 @@ impl MariaDb {
     }
 
     async fn lease(&self) -> Result<Lease, Fault> {
-        Lease::new(&self.work).await.map_err(|error| fault(&error))
+        self.work.lease().await
     }
 
     fn expected_server(&self) -> Option<u64> {
@@ -171,7 +173,7 @@ impl Database for MariaDb {
 
     async fn resolve(&self, branch: &BranchId) -> Resolution {
         let resolution = self.within(async {
-            let mut lease = Lease::new(&self.resolutions).await.map_err(|error| fault(&error))?;
+            let mut lease = self.resolutions.lease().await?;
             on_primary(&mut lease, self.expected_server()).await?;
             marker::resolve(lease, branch).await
         });
@@ -179,6 +181,16 @@ impl Database for MariaDb {
             tracing::debug!(%branch, %fault, "a local transaction is not resolved yet");
             Resolution::Unknown
         })
+    }
+
+    async fn holders(&self) -> Result<Vec<String>, Fault> {
+        self.within(async {
+            let mut lease = self.lease().await?;
+            let found = marker::holders(&mut lease).await.map_err(|error| fault(&error))?;
+            lease.give_back();
+            Ok(found)
+        })
+        .await
     }
 
     async fn old_markers(
@@ -227,6 +239,20 @@ impl Database for MariaDb {
             let row = owner::read(&mut lease, store, shard).await?;
             lease.give_back();
             Ok(row)
+        })
+        .await
+    }
+
+    async fn stands(&self) -> Result<bool, Fault> {
+        self.within(async {
+            let mut lease = self.lease().await?;
+            let sql = "SELECT EXISTS (SELECT 1 FROM handfast_owner), \
+                       EXISTS (SELECT 1 FROM handfast_branch WHERE id = '')";
+            let row = sqlx::raw_sql(sql).fetch_one(&mut *lease).await;
+            let row = row.map_err(|error| fault(&error))?;
+            let rows: i64 = row.try_get(0).map_err(|error| fault(&error))?;
+            lease.give_back();
+            Ok(rows > 0)
         })
         .await
     }
@@ -321,5 +347,5 @@ async fn named(connection: &mut MySqlConnection) -> Result<Named, sqlx::Error> {
 fn listed(xid: String) -> Prepared {
     let branch = BranchId::from_xid(&xid);
     let foreign = branch.is_none().then_some(xid);
-    Prepared { branch, foreign, age: None, user: None, waiting: None }
+    Prepared { branch, foreign, age: None, user: None, waiting: None, belongs_to: None }
 }

@@ -22,6 +22,7 @@ pub(super) async fn check(
     let settings = settings(connection).await.map_err(|error| fault(&error))?;
     findings.push(version(&settings));
     let standby = primary(connection, findings).await?;
+    findings.push(standbys(connection).await.map_err(|error| fault(&error))?);
     findings.push(slots(&settings));
     findings.extend(durability(&settings));
     let there = tables(connection).await?;
@@ -30,6 +31,7 @@ pub(super) async fn check(
     if complete && !standby {
         rights(connection, findings).await.map_err(|error| fault(&error))?;
     }
+    findings.push(triggers(connection).await.map_err(|error| fault(&error))?);
     findings.push(role(connection).await.map_err(|error| fault(&error))?);
     Ok(settings.get("server_version").cloned().unwrap_or_default())
 }
@@ -87,6 +89,73 @@ async fn primary(
         Finding::good("primary", "The server is the primary and takes writes.")
     });
     Ok(standby)
+}
+
+/// A commit that an asynchronous standby has not received yet is lost, in silence, when that one
+/// takes over: here only, while the other databases of the transaction keep theirs.
+async fn standbys(connection: &mut PgConnection) -> Result<Finding, sqlx::Error> {
+    let row = sqlx::query(
+        "SELECT count(*) FILTER (WHERE sync_state = 'async'), \
+           count(*) FILTER (WHERE sync_state IN ('sync', 'quorum')), \
+           count(*) FILTER (WHERE sync_state IS NULL) \
+         FROM pg_stat_replication r WHERE NOT EXISTS (SELECT FROM pg_replication_slots s \
+           WHERE s.active_pid = r.pid AND s.slot_type = 'logical')",
+    )
+    .fetch_one(connection)
+    .await?;
+    let (late, in_time, hidden): (i64, i64, i64) =
+        (row.try_get(0)?, row.try_get(1)?, row.try_get(2)?);
+    let check = "standbys";
+    Ok(match (late, in_time, hidden) {
+        (0, 0, 0) => Finding::good(check, "No standby follows this server."),
+        (_, 1.., _) => Finding::good(
+            check,
+            format!("A commit waits for standbys: {in_time} synchronous, {late} asynchronous."),
+        ),
+        (1.., 0, _) => Finding::bad(
+            check,
+            Grade::Warn,
+            format!(
+                "Standbys follow, and no commit waits for one ({late} asynchronous): when one takes \
+                 over, what was committed just before can be missing here, in silence, and be there \
+                 in the other databases of its transaction."
+            ),
+            "Name the standby that takes over in synchronous_standby_names.",
+        ),
+        (_, _, _) => Finding::bad(
+            check,
+            Grade::Warn,
+            "Standbys follow; whether commits wait for them could not be seen.",
+            "GRANT pg_monitor TO the server's role.",
+        ),
+    })
+}
+
+/// PREPARE TRANSACTION refuses a transaction that has run NOTIFY (PG4): each distributed one that
+/// sets off such a trigger. It is found by the words of its function, so one that calls another is
+/// not.
+async fn triggers(connection: &mut PgConnection) -> Result<Finding, sqlx::Error> {
+    let names: Vec<String> = sqlx::query_scalar(
+        "SELECT DISTINCT t.tgrelid::regclass::text FROM pg_trigger t \
+           JOIN pg_proc p ON p.oid = t.tgfoid \
+         WHERE NOT t.tgisinternal AND t.tgenabled <> 'D' AND p.prosrc ~* '\\m(pg_notify|notify)\\M' \
+         ORDER BY 1 LIMIT 20",
+    )
+    .fetch_all(connection)
+    .await?;
+    if names.is_empty() {
+        return Ok(Finding::good("notify", "No trigger sends NOTIFY, as far as its words say."));
+    }
+    Ok(Finding::bad(
+        "notify",
+        Grade::Warn,
+        format!(
+            "Triggers send NOTIFY on these tables: {}. PostgreSQL prepares no transaction that has \
+             sent one, so each distributed transaction that sets one off fails; local ones work.",
+            names.join(", ")
+        ),
+        "Publish an event in its place, or use local transactions for these tables.",
+    ))
 }
 
 fn slots(settings: &HashMap<String, String>) -> Finding {

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use sqlx::{AssertSqlSafe, PgConnection};
 
-use super::{Lease, marker, on_primary};
+use super::{Lease, marker, on_primary, subscriptions};
 use crate::errors::postgres::{code, fault, meaning, message};
 use crate::errors::{Meaning, Step};
 use crate::{BranchId, End, Fault, Finished, verdict};
@@ -44,8 +44,19 @@ async fn decide(mut lease: Lease, branch: &BranchId, end: End) -> Result<Finishe
         return Ok(Finished::Unknown("it is listed as prepared; try again".to_owned()));
     }
     let marker = marker::read(&mut lease, &[*branch]).await?;
+    let marker = marker.first().copied().flatten();
+    let elsewhere = (end, marker) == (End::Commit, None) && subscriptions::any(&mut lease).await?;
     lease.give_back();
-    Ok(verdict::of_ended(end, marker.first().copied().flatten()))
+    if elsewhere {
+        return Ok(Finished::Held(
+            "decided to commit, and neither prepared under its name nor marked; but a logical \
+             subscription has prepared branches here, and after a switch-over to a logical \
+             replica it can be one of them. See `handfast indoubt`: nothing is given up while they \
+             are there"
+                .to_owned(),
+        ));
+    }
+    Ok(verdict::of_ended(end, marker))
 }
 
 /// Which of the branches are prepared in this database.

@@ -8,7 +8,7 @@ use sqlx::{PgConnection, Row};
 use super::Lease;
 use crate::errors::postgres::{fault, meaning};
 use crate::errors::{Meaning, Step};
-use crate::{BranchId, Fault, NEW_MARKERS, OLD_MARKERS, Outcome, markers_of};
+use crate::{BranchId, Fault, HOLDERS, NEW_MARKERS, OLD_MARKERS, Outcome, markers_of};
 
 /// Most ids in one statement.
 const CHUNK: usize = 1000;
@@ -65,6 +65,24 @@ pub(super) async fn resolve(mut lease: Lease, branch: &BranchId) -> Result<Resol
     };
     lease.give_back();
     Ok(resolution)
+}
+
+/// Sessions with an open transaction that has written to the marker's table.
+pub(super) async fn holders(connection: &mut PgConnection) -> Result<Vec<String>, sqlx::Error> {
+    sqlx::query_scalar(
+        "SELECT format('session %s of %s (%s), %s, its transaction open for %s s, last statement: %s', \
+           a.pid, coalesce(a.usename, '?'), coalesce(nullif(a.application_name, ''), 'no name'), \
+           coalesce(a.state, '?'), round(extract(epoch FROM now() - a.xact_start))::bigint, \
+           left(coalesce(nullif(a.query, ''), '?'), 120)) \
+         FROM pg_locks l JOIN pg_stat_activity a ON a.pid = l.pid \
+         WHERE l.relation = to_regclass('public.handfast_branch') AND l.granted \
+           AND l.mode = 'RowExclusiveLock' AND a.backend_xid IS NOT NULL \
+           AND a.pid <> pg_backend_pid() AND a.application_name <> 'handfast' \
+         ORDER BY a.xact_start LIMIT $1",
+    )
+    .bind(i64::from(HOLDERS))
+    .fetch_all(connection)
+    .await
 }
 
 pub(super) async fn old(

@@ -9,18 +9,20 @@ mod finish;
 mod install;
 mod marker;
 mod owner;
+mod pooler;
+mod subscriptions;
 
 use std::str::FromStr;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use handfast_core::ids::StoreId;
 use handfast_core::input::Resolution;
-use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
+use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::{AssertSqlSafe, Executor, PgConnection, Row};
 
-use crate::doctor::Report;
+use crate::doctor::{Grade, Report};
 use crate::errors::postgres::fault;
 use crate::pool::{self, within};
 use crate::{
@@ -29,12 +31,16 @@ use crate::{
 };
 
 type Lease = pool::Lease<sqlx::Postgres>;
+type Pool = pool::Pool<sqlx::Postgres>;
 
 /// A PostgreSQL database.
 pub struct Postgres {
-    work: PgPool,
-    resolutions: PgPool,
+    work: Pool,
+    resolutions: Pool,
     options: Options,
+    connect: PgConnectOptions,
+    /// The last check has seen that no pooler in transaction mode stands between.
+    keeps_session: AtomicBool,
     /// The last branch belonged to another role: look who it is before the next one (PG6).
     by_role: AtomicBool,
 }
@@ -47,9 +53,10 @@ impl Postgres {
             return Err(ConnectError::NoDatabase);
         }
         let connect = connect.application_name("handfast");
-        let pool = |size| pool(size, &options).connect_lazy_with(connect.clone());
+        let pool = |size| Pool::new(pool(size, &options), connect.clone(), fault);
         let (work, resolutions) = (pool(options.pool), pool(options.resolve_pool));
-        Ok(Self { work, resolutions, options, by_role: AtomicBool::new(false) })
+        let (keeps_session, by_role) = (AtomicBool::new(false), AtomicBool::new(false));
+        Ok(Self { work, resolutions, options, connect, keeps_session, by_role })
     }
 
     async fn within<T>(&self, work: impl Future<Output = Result<T, Fault>>) -> Result<T, Fault> {
@@ -57,7 +64,7 @@ impl Postgres {
     }
 
     async fn lease(&self) -> Result<Lease, Fault> {
-        Lease::new(&self.work).await.map_err(|error| fault(&error))
+        self.work.lease().await
     }
 }
 
@@ -109,9 +116,13 @@ impl Database for Postgres {
             .fetch_all(&mut *lease)
             .await
             .map_err(|error| fault(&error))?;
-            let list = rows.iter().map(listed).collect::<Result<_, _>>();
+            let list = rows.iter().map(listed).collect::<Result<Vec<_>, _>>();
+            let mut list = list.map_err(|error| fault(&error))?;
+            if list.iter().any(subscriptions::may_own) {
+                subscriptions::name_owners(&mut lease, &mut list).await?;
+            }
             lease.give_back();
-            list.map_err(|error| fault(&error))
+            Ok(list)
         })
         .await
     }
@@ -147,13 +158,23 @@ impl Database for Postgres {
 
     async fn resolve(&self, branch: &BranchId) -> Resolution {
         let resolution = self.within(async {
-            let lease = Lease::new(&self.resolutions).await.map_err(|error| fault(&error))?;
+            let lease = self.resolutions.lease().await?;
             marker::resolve(lease, branch).await
         });
         resolution.await.unwrap_or_else(|fault| {
             tracing::debug!(%branch, %fault, "a local transaction is not resolved yet");
             Resolution::Unknown
         })
+    }
+
+    async fn holders(&self) -> Result<Vec<String>, Fault> {
+        self.within(async {
+            let mut lease = self.lease().await?;
+            let found = marker::holders(&mut lease).await.map_err(|error| fault(&error))?;
+            lease.give_back();
+            Ok(found)
+        })
+        .await
     }
 
     async fn old_markers(
@@ -206,6 +227,20 @@ impl Database for Postgres {
         .await
     }
 
+    async fn stands(&self) -> Result<bool, Fault> {
+        self.within(async {
+            let mut lease = self.lease().await?;
+            let sql = "SELECT EXISTS (SELECT 1 FROM public.handfast_owner), \
+                       EXISTS (SELECT 1 FROM public.handfast_branch WHERE id = '')";
+            let row = sqlx::raw_sql(sql).fetch_one(&mut *lease).await;
+            let row = row.map_err(|error| fault(&error))?;
+            let has_row: bool = row.try_get(0).map_err(|error| fault(&error))?;
+            lease.give_back();
+            Ok(has_row)
+        })
+        .await
+    }
+
     async fn claim(&self, ours: &Owner, before: Option<&Owner>) -> Result<bool, Fault> {
         self.within(async {
             let mut lease = self.lease().await?;
@@ -229,13 +264,32 @@ impl Database for Postgres {
     async fn check(&self) -> Report {
         let mut findings = Vec::new();
         let checked = self.within(async {
+            // Two more connections are much to ask for each time.
+            let pooler = if self.keeps_session.load(Ordering::Relaxed) {
+                pooler::kept()
+            } else {
+                pooler::check(&self.connect).await?
+            };
+            let stands_between = pooler.grade == Grade::Fail;
+            findings.push(pooler);
+            if stands_between {
+                // What the other checks would see is of any session.
+                return Ok(String::new());
+            }
             let mut lease = self.lease().await?;
             let version = doctor::check(&mut lease, &mut findings).await?;
             lease.give_back();
             Ok(version)
         });
-        match checked.await {
+        let checked = checked.await;
+        let keeps = checked.as_ref().is_ok_and(|version| !version.is_empty());
+        self.keeps_session.store(keeps, Ordering::Relaxed);
+        match checked {
             Ok(version) => Report::new(Kind::Postgres, version, findings),
+            Err(fault) if pooler::is_shown_by(&fault) => {
+                findings.push(pooler::stands_between(&fault.to_string()));
+                Report::new(Kind::Postgres, String::new(), findings)
+            }
             Err(fault) => Report::failed(Kind::Postgres, findings, &fault),
         }
     }
@@ -272,6 +326,7 @@ fn listed(row: &sqlx::postgres::PgRow) -> Result<Prepared, sqlx::Error> {
         age: Duration::try_from_secs_f64(age).ok(),
         user: Some(row.try_get(1)?),
         waiting: u64::try_from(waiting).ok(),
+        belongs_to: None,
     })
 }
 

@@ -7,7 +7,7 @@ use handfast_core::record::{
     GapAcknowledged, KeyBatch, KeyRestated, Opened, OpeningRestated, Operated, ProducerRestated,
     Published, Record, SegmentDropped, SubscriptionCreated, SubscriptionDeleted,
     SubscriptionRestated, SubscriptionSought, TopicAltered, TopicCreated, TopicDeleted,
-    TopicRestated, TopicTruncated, TransactionRestated,
+    TopicRestated, TopicTruncated, TransactionRestated, UnseenRestated,
 };
 
 use super::parts::fields;
@@ -66,13 +66,14 @@ records! {
     24 KeysRestated,
     26 Operated,
     27 KeysEnded,
+    28 UnseenRestated,
 }
 
 fields!(Opened { store, epoch, opening, wall_ms, newest_ms });
 fields!(Begin { id, wall_ms, deadline_ms, key, participants, local });
 fields!(Commit { id, previous, wall_ms, updaters, read_only, acknowledged, events });
 fields!(Abort { id, previous, wall_ms, reason });
-fields!(End { id, previous, wall_ms, committed, heuristic, finished });
+fields!(End { id, previous, wall_ms, committed, heuristic, why, noted, finished });
 fields!(Published { producer, sequence, digest, wall_ms, events });
 fields!(TopicCreated { topic, name, settings, wall_ms });
 fields!(TopicAltered { topic, settings });
@@ -99,7 +100,8 @@ fields!(CheckpointStart {
 fields!(OpeningRestated { opening, epoch, lsn });
 fields!(Away { until_ms, uncounted_ms });
 fields!(KeyBatch { lsn, total, kept });
-fields!(Operated { id, previous, note, released });
+fields!(Operated { id, previous, note, released, ended });
+fields!(UnseenRestated { id, end, committed, wall_ms, why });
 fields!(TransactionRestated {
     begin,
     begin_lsn,

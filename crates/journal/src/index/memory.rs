@@ -4,7 +4,7 @@
 
 use handfast_core::event::Body;
 use handfast_core::ids::{Lsn, Offset, TopicId, TransactionId};
-use handfast_core::record::{Commit, End, Record};
+use handfast_core::record::{Commit, End, Operated, Record};
 use hashbrown::HashMap;
 
 use super::summary::{Reference, SegmentSummary, TopicSummary};
@@ -146,6 +146,7 @@ impl MemoryIndex {
                 self.refer_to_bodies(r, segment_of);
             }
             Record::Abort(r) => self.continue_transaction(r.id, lsn, Lsn(0)),
+            Record::Operated(r) if r.ended => self.note_ended(lsn, r, segment_of),
             Record::Operated(r) => self.continue_transaction(r.id, lsn, Lsn(0)),
             Record::End(r) => self.end_transaction(lsn, r, segment_of),
             _ => {}
@@ -186,6 +187,20 @@ impl MemoryIndex {
         }
         let newest = if keyed { &mut self.newest_keyed_end_ms } else { &mut self.newest_end_ms };
         *newest = (*newest).max(Some(end.wall_ms));
+    }
+
+    /// What an operator noted after END is the last of the chain from then on.
+    fn note_ended(&mut self, lsn: Lsn, noted: &Operated, segment_of: SegmentOf<'_>) {
+        let unknown = Known { last: lsn, begin: Lsn(0), keyed: true, ended: true };
+        let known = self.transactions.entry(noted.id).or_insert(unknown);
+        (known.last, known.ended) = (lsn, true);
+        let wall_ms = noted.note.wall_ms;
+        if noted.previous < self.first
+            && let Some(segment) = segment_of(noted.previous)
+        {
+            self.reference(segment).end(wall_ms, true);
+        }
+        self.newest_keyed_end_ms = self.newest_keyed_end_ms.max(Some(wall_ms));
     }
 
     fn reference(&mut self, segment: u64) -> &mut Reference {

@@ -152,6 +152,8 @@ struct Database {
     findings: Vec<Finding>,
     /// Null: not audited yet.
     in_doubt: Option<u64>,
+    /// Null: it is up.
+    next_try_unix_ms: Option<u64>,
 }
 
 /// One thing that a check found.
@@ -178,6 +180,7 @@ impl From<&RegisteredDatabase> for Database {
             grade: known(&database.grade),
             findings: database.findings.iter().map(Finding::from).collect(),
             in_doubt: database.in_doubt,
+            next_try_unix_ms: database.next_try.map(unix_ms),
         }
     }
 }

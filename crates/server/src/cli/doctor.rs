@@ -72,7 +72,9 @@ async fn examine(args: &Args, out: Output) -> Result<(), Failure> {
     let identity = answers(&args.database, &shown).await?;
     let mut report = database.check().await;
     let mut done = Vec::new();
-    if args.fix {
+    // Through a pooler nobody knows whose session would be changed.
+    let stands_between = report.finding("pooler").is_some_and(|f| f.grade == Grade::Fail);
+    if args.fix && !stands_between {
         let role = args.role.as_deref();
         done = database.install(role).await.map_err(|fault| not_fixed(&shown, &fault))?;
         report = database.check().await;
@@ -80,7 +82,8 @@ async fn examine(args: &Args, out: Output) -> Result<(), Failure> {
     let document = Document::new(&shown, &report, identity.as_deref(), &done);
     out.result(&document, || {
         let identity = identity.as_deref().map(which);
-        let told = [told(&shown, &report, &done, args.fix)].into_iter().chain(identity);
+        let told =
+            [told(&shown, &report, &done, args.fix && !stands_between)].into_iter().chain(identity);
         told.collect::<Vec<_>>().join("\n")
     })?;
     verdict(&shown, &report)
@@ -103,12 +106,8 @@ async fn answers(given: &str, url: &str) -> Result<Option<String>, Failure> {
             .with_hint(hint))
     };
     match &fault {
-        Fault::TimedOut(_) => {
-            failure("database_down", format!("nothing answers at {url} within {PATIENCE:?}"), DOWN)
-        }
-        // What the driver says then of its pool helps nobody.
-        Fault::Unreachable(problem) if problem.contains("pool timed out") => {
-            failure("database_down", format!("nothing answers at {url} within {PATIENCE:?}"), DOWN)
+        Fault::TimedOut(bound) => {
+            failure("database_down", format!("nothing answers at {url} within {bound:?}"), DOWN)
         }
         Fault::Unreachable(problem) => {
             let message = format!("nothing answers at {url}: {}", visible(problem));

@@ -18,11 +18,15 @@ const HELP: &str =
     "LABEL: committing, aborting: decided, being finished; undecided: left until its deadline; unknown:
 ours by its name, but the log does not know it; elsewhere: of another store, or of another
 database here; foreign: somebody else's, never touched.
-The list is that of the last audit; a database that is up is audited every few seconds.
+The list is that of the last audit, a few seconds old for a database that is up; the labels are
+those of now.
 
 Examples:
   handfast indoubt
   handfast indoubt --json | jq '.prepared[] | select(.label == \"foreign\")'";
+
+/// Most transactions in attention that are told at once.
+const MOST: usize = 1_000;
 
 /// What is prepared in databases, and what needs a person
 #[derive(Debug, clap::Args)]
@@ -42,17 +46,17 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
 async fn look(server: &Server) -> Result<Looked, Failure> {
     let databases = database::registered(server).await?;
     let in_doubt = server.ask("asking what is in doubt", server.handfast.in_doubt()).await?;
-    let needs = |view: &TransactionView| view.attention.is_some();
-    let (transactions, _) = tx::open(server, usize::MAX, needs).await?;
-    Ok(Looked { databases, in_doubt, transactions, now: SystemTime::now() })
+    let (transactions, has_more) = tx::listing(server, MOST, true, |_| true).await?;
+    Ok(Looked { databases, in_doubt, transactions, has_more, now: SystemTime::now() })
 }
 
 /// All of it, at one moment.
 struct Looked {
     databases: Vec<RegisteredDatabase>,
     in_doubt: InDoubt,
-    /// Those that need attention.
+    /// Those that need attention, open or ended.
     transactions: Vec<TransactionView>,
+    has_more: bool,
     now: SystemTime,
 }
 
@@ -64,8 +68,10 @@ struct Document {
     prepared: Vec<Prepared>,
     /// Databases of which the list may be old.
     not_up: Vec<NotUp>,
-    /// Open transactions that need attention.
+    /// Transactions that need attention: open ones, and ended ones of which nobody has taken note.
     transactions: Vec<Attention>,
+    /// There are more of them.
+    has_more: bool,
 }
 
 #[derive(Serialize)]
@@ -77,6 +83,8 @@ struct Prepared {
     age_ms: Option<u64>,
     user: Option<String>,
     waiting: Option<u64>,
+    /// Who alone may end it; null: not known.
+    belongs_to: Option<String>,
     /// How it is ended.
     remedy: String,
 }
@@ -109,6 +117,7 @@ impl Looked {
             age_ms: row.age.map(millis),
             user: known(&row.user),
             waiting: row.waiting,
+            belongs_to: known(&row.belongs_to),
             remedy: remedy(row, self.kind(&row.database)),
         });
         let not_up = self.not_up().map(|database| NotUp {
@@ -129,6 +138,7 @@ impl Looked {
             prepared: prepared.collect(),
             not_up: not_up.collect(),
             transactions: transactions.collect(),
+            has_more: self.has_more,
         }
     }
 
@@ -183,15 +193,16 @@ impl Looked {
 
     /// How each kind that is there is ended, with the first of them as the example.
     fn remedies(&self) -> Vec<String> {
-        let mut first: BTreeMap<(&str, &str), &PreparedTransaction> = BTreeMap::new();
+        let mut first: BTreeMap<(&str, &str, &str), &PreparedTransaction> = BTreeMap::new();
         for row in &self.in_doubt.prepared {
-            first.entry((row.label.as_str(), self.kind(&row.database))).or_insert(row);
+            let kind = self.kind(&row.database);
+            first.entry((&row.label, kind, &row.belongs_to)).or_insert(row);
         }
         if first.is_empty() {
             return Vec::new();
         }
         // Not wrapped: statements are there to be copied.
-        let told = first.into_iter().map(|((label, kind), row)| {
+        let told = first.into_iter().map(|((label, kind, _), row)| {
             format!("  {}: {}", visible(label), visible(&remedy(row, kind)))
         });
         [String::new()].into_iter().chain(told).chain([String::new()]).collect()
@@ -208,9 +219,9 @@ impl Looked {
 
     fn attention(&self) -> Vec<String> {
         if self.transactions.is_empty() {
-            return vec!["No open transaction needs attention.".to_owned()];
+            return vec!["No transaction needs attention.".to_owned()];
         }
-        let mut lines = vec![bold("Open transactions that need a person")];
+        let mut lines = vec![bold("Transactions that need a person")];
         for view in &self.transactions {
             let attention = view.attention.as_deref().unwrap_or_default();
             let begun = Duration::from_millis(view.begun_wall_ms);
@@ -223,9 +234,20 @@ impl Looked {
             );
             lines.extend(paragraph("  ", &text));
         }
-        lines.push(
-            "See one with `handfast tx show ID`; step in with `handfast tx resolve`.".to_owned(),
-        );
+        if self.has_more {
+            lines.push(format!("These are the first {MOST}."));
+        }
+        let first = self.transactions.first().map(|view| view.id.to_string()).unwrap_or_default();
+        lines.push(format!(
+            "See one with `handfast tx show {first}`, for example; `handfast tx resolve --help` \
+             says how to step in."
+        ));
+        let ended = self.transactions.iter().find(|view| view.ended_wall_ms.is_some());
+        lines.extend(ended.map(|view| {
+            let id = view.id;
+            let words = "What has ended is listed until somebody has seen it: `handfast tx resolve";
+            format!("{words} {id} --note --why \"who and why\"`.")
+        }));
         lines
     }
 }
@@ -243,7 +265,8 @@ fn remedy(row: &PreparedTransaction, kind: &str) -> String {
                 .to_owned()
         }
         "undecided" => format!(
-            "it ends at its deadline at the latest; sooner with `handfast tx resolve {id} --abort`"
+            "it ends at its deadline at the latest; sooner with `handfast tx resolve {id} --abort \
+             --why \"who and why\"`"
         ),
         "unknown" => format!(
             "the log does not know its transaction; the server rolls it back within seconds if \
@@ -254,6 +277,12 @@ fn remedy(row: &PreparedTransaction, kind: &str) -> String {
         "elsewhere" => "another store, or another name here, coordinates it: see that one's \
                         `handfast indoubt` before anything else"
             .to_owned(),
+        "foreign" if !row.belongs_to.is_empty() => format!(
+            "it is not handfast's: {} has prepared it, and its publisher ends it. Ended here, \
+             either way, the subscription stops for ever. If it stays, finish the transaction \
+             where it was begun, and see that the subscription is enabled",
+            row.belongs_to
+        ),
         "foreign" => format!(
             "it is not handfast's and never touched; whoever made it ends it, with {}",
             statements(kind, &row.name, false)

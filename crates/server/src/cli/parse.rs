@@ -3,7 +3,8 @@
 
 use std::time::{Duration, SystemTime};
 
-use handfast::{Name, Start};
+use handfast::{Name, Start, TransactionId};
+use handfast_core::branch::BranchId;
 use jiff::Timestamp;
 
 /// Units of durations, in milliseconds.
@@ -27,6 +28,25 @@ const SIZES: [(&str, u64); 9] = [
     ("GiB", 1 << 30),
     ("TiB", 1 << 40),
 ];
+
+/// A transaction, by its id or by the name of one of its branches, in each form in which handfast or
+/// a database writes it.
+pub(crate) fn transaction(text: &str) -> Result<TransactionId, String> {
+    let text = text.trim();
+    let branch = text.strip_prefix("handfast.").unwrap_or(text).parse::<BranchId>().ok();
+    if let Some(branch) = branch.or_else(|| BranchId::from_xid(text)) {
+        return Ok(branch.transaction);
+    }
+    let is_hex = text.len() == 32 && text.bytes().all(|b| b.is_ascii_hexdigit());
+    if let Some(number) = is_hex.then(|| u128::from_str_radix(text, 16).ok()).flatten() {
+        return Ok(TransactionId(number));
+    }
+    text.to_ascii_lowercase().parse().map_err(|_| {
+        "expected a transaction's id, such as 0192f0a1-b2c3-7d4e-8f90-a1b2c3d4e5f6, or the name of a \
+         branch as `indoubt`, PostgreSQL or MariaDB show it"
+            .to_owned()
+    })
+}
 
 /// A duration such as `10m` or `1h30m`; at least a millisecond.
 pub(crate) fn duration(text: &str) -> Result<Duration, String> {
@@ -129,6 +149,27 @@ pub(crate) fn name(text: &str) -> Result<String, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_transaction_is_taken_in_every_form_in_which_it_is_written() {
+        let id = TransactionId(0x0192_f0a1_b2c3_7d4e_8f90_a1b2_c3d4_e5f6);
+        let branch = BranchId { transaction: id, store: 0x1122_3344_5566_7788, branch: 7 };
+        let uuid = id.to_string();
+        for text in [
+            uuid.clone(),
+            uuid.to_uppercase(),
+            uuid.replace('-', ""),
+            format!(" {uuid}\n"),
+            branch.to_string(),
+            branch.gid(),
+            branch.xid(),
+        ] {
+            assert_eq!(transaction(&text), Ok(id), "{text}");
+        }
+        for text in ["", "pg_gid_1_2", "0192f0a1", "handfast.x", &uuid[1..]] {
+            assert!(transaction(text).is_err(), "{text}");
+        }
+    }
 
     #[test]
     fn durations_have_units() {

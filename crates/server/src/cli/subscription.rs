@@ -1,9 +1,9 @@
 //! `handfast subscription list|show|seek|delete`.
 
-use handfast::{Start, SubscriptionView};
+use handfast::{Standing, Start, SubscriptionView};
 use serde::Serialize;
 
-use super::output::{Column, bold, counted, duration, table};
+use super::output::{Column, bold, counted, duration, table, visible};
 use super::remote::{self, Server};
 use super::{Failure, parse};
 
@@ -138,6 +138,10 @@ struct Subscription {
     died: u64,
     gap: Option<Gap>,
     deleting: bool,
+    /// Whether it delivers, and if not, why: one word; null: one that this version does not know.
+    standing: Option<&'static str>,
+    /// The same in a sentence; null: there is nothing to say.
+    note: Option<String>,
     settings: Settings,
 }
 
@@ -177,6 +181,8 @@ impl From<&SubscriptionView> for Subscription {
             died: view.died,
             gap: view.gap.map(|gap| Gap { from: gap.from.0, to: gap.to.0 }),
             deleting: view.deleting,
+            standing: view.standing.map(Standing::as_str),
+            note: (!view.note.is_empty()).then(|| view.note.clone()),
             settings: Settings {
                 lease_ms: view.settings.lease_ms,
                 max_attempts: view.settings.max_attempts,
@@ -216,7 +222,7 @@ fn note(view: &SubscriptionView) -> String {
         (true, _) => "is being deleted".to_owned(),
         (false, Some(gap)) => format!("gap {} to {}", gap.from, gap.to),
         (false, None) if view.silent > 0 => silent(view),
-        (false, None) => String::new(),
+        (false, None) => visible(&view.note),
     }
 }
 
@@ -270,6 +276,8 @@ fn shown(view: &SubscriptionView) -> String {
     }
     if view.deleting {
         line("note", "is being deleted".to_owned());
+    } else if !view.note.is_empty() {
+        line("note", visible(&view.note));
     }
     lines.join("\n")
 }
@@ -302,6 +310,8 @@ mod tests {
             lost: 0,
             died: 0,
             deleting: false,
+            standing: Some(Standing::Gap),
+            note: String::new(),
         }
     }
 

@@ -66,7 +66,15 @@ fn header(view: &TransactionView) -> Vec<String> {
         header.line("deadline", &format!("in {}", duration(remaining_ms)));
     }
     if view.state == State::Preparing {
-        header.line("commit", if view.commit_asked { "asked" } else { "not asked yet" });
+        header.line(
+            "commit",
+            match (&view.local, view.commit_asked) {
+                (None, true) => "asked",
+                (None, false) => "not asked yet",
+                (Some(_), true) => "reported, and looked up in the database",
+                (Some(_), false) => "not reported yet",
+            },
+        );
     }
     if view.events > 0 {
         header.line("publishes", &counted(view.events.into(), "event", "events"));
@@ -85,10 +93,18 @@ fn header(view: &TransactionView) -> Vec<String> {
         header.line("again", if reason.retryable { "may succeed" } else { "would fail again" });
     }
     if view.heuristic {
-        header.words("heuristic", "a branch was ended, or lost, against the decision");
+        let why = view.why.as_deref().unwrap_or("a branch was released: nobody knows how it ended");
+        header.words("heuristic", &visible(why));
     }
-    if let Some(attention) = &view.attention {
-        header.words("attention", &visible(attention));
+    match &view.attention {
+        // What made it heuristic is said already.
+        Some(_) if view.why.is_some() => {
+            let note = format!("handfast tx resolve {} --note --why \"who and why\"", view.id);
+            header.words("attention", "until somebody has seen it and takes note:");
+            header.line("", &note);
+        }
+        Some(attention) => header.words("attention", &visible(attention)),
+        None => {}
     }
     header.0
 }
@@ -294,6 +310,7 @@ pub(super) mod tests {
             decided_wall_ms: None,
             ended_wall_ms: None,
             heuristic: false,
+            why: None,
             attention: None,
             notes: Vec::new(),
             branches: vec![payments, branch("stock")],

@@ -3,10 +3,15 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use handfast::{BranchView, NoteView, Resolve, State, TransactionId, TransactionView, VoteKind};
+use handfast::{
+    BranchView, NoteView, ParticipantKind, RegisteredDatabase, Resolve, State, TransactionId,
+    TransactionView, VoteKind,
+};
 use serde::Serialize;
 
-use super::output::{Column, duration, rfc3339, table, visible};
+use super::cloudevent::unix_ms;
+use super::database::{self, paragraph};
+use super::output::{Column, bold, duration, rfc3339, table, visible};
 use super::participant::kind;
 use super::remote::{self, Server};
 use super::{Exit, Failure, parse, timeline};
@@ -17,6 +22,7 @@ const LIST: &str =
 Examples:
   handfast tx list
   handfast tx list --state committing
+  handfast tx list --attention
   handfast tx list --json | jq -r '.transactions[] | select(.attention) | .transaction_id'";
 const SHOW: &str =
     "Times are milliseconds since the transaction began, for a branch that outlived \
@@ -28,7 +34,7 @@ Example:
 const RESOLVE: &str = "Nothing here writes a commit: what is decided stays decided.
 --abort fails what is not decided yet. --release waits no longer for a participant that is gone for
 good: nobody knows how its branch ended, and the transaction says so for ever. --note says that what
-needed attention was seen. All of it is recorded with --why, at most 512 bytes.
+needed attention was seen: a transaction that ended otherwise than decided is listed until then. All of it is recorded with --why, at most 512 bytes.
 
 Examples:
   handfast tx resolve 0192f0a1-b2c3-7d4e-8f90-a1b2c3d4e5f6 --abort --why \"client is gone\"
@@ -45,7 +51,7 @@ pub(crate) struct Args {
 
 #[derive(Debug, clap::Subcommand)]
 enum Command {
-    /// List open transactions, the oldest first
+    /// List transactions that are open, or need a person, the oldest first
     #[command(after_help = LIST)]
     List {
         /// At most this many
@@ -55,19 +61,22 @@ enum Command {
         /// Only those in this state
         #[arg(long, value_name = "STATE")]
         state: Option<Open>,
+        /// Those that a person should look at, also ended ones that nobody has taken note of
+        #[arg(long)]
+        attention: bool,
     },
     /// Show one transaction with its timeline, branch by branch
     #[command(after_help = SHOW)]
     Show {
         /// The transaction
-        #[arg(value_name = "ID")]
+        #[arg(value_name = "ID", value_parser = parse::transaction)]
         id: TransactionId,
     },
     /// Step in: abort what is undecided, release a branch that is gone, or take note
     #[command(after_help = RESOLVE)]
     Resolve {
         /// The transaction
-        #[arg(value_name = "ID")]
+        #[arg(value_name = "ID", value_parser = parse::transaction)]
         id: TransactionId,
         #[command(flatten)]
         step: Step,
@@ -117,7 +126,7 @@ enum Open {
 
 pub(super) fn run(args: &Args) -> Result<(), Failure> {
     remote::run(&args.remote, async |server| match &args.command {
-        Command::List { limit, state } => list(server, *limit, *state).await,
+        Command::List { limit, state, attention } => list(server, *limit, *state, *attention).await,
         Command::Show { id } => show(server, *id).await,
         Command::Resolve { id, step, why, yes } => resolve(server, *id, step, why, *yes).await,
     })
@@ -126,27 +135,35 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
 /// Most transactions that the server lists in one answer.
 const PAGE: usize = 1_000;
 
-async fn list(server: &Server, limit: u32, state: Option<Open>) -> Result<(), Failure> {
+async fn list(
+    server: &Server,
+    limit: u32,
+    state: Option<Open>,
+    attention: bool,
+) -> Result<(), Failure> {
     let limit = limit as usize;
     let wanted = |view: &TransactionView| match state {
         None => true,
         Some(Open::Preparing) => view.state == State::Preparing,
         Some(Open::Committing) => view.state == State::Committing,
     };
-    let (views, has_more) = open(server, limit, wanted).await?;
+    let (views, has_more) = listing(server, limit, attention, wanted).await?;
     let transactions: Vec<Transaction> = views.iter().map(Transaction::from).collect();
     let document = serde_json::json!({ "transactions": transactions, "has_more": has_more });
-    server.out.result(&document, || listed(&views, now_ms()))?;
+    let none = if attention { "No transaction needs attention." } else { "No open transactions." };
+    server.out.result(&document, || listed(&views, now_ms(), none))?;
     if has_more {
         server.out.note(format!("These are the first {limit}; see more with --limit."));
     }
     Ok(())
 }
 
-/// The first open transactions that are wanted, and whether there are more of them.
-pub(super) async fn open(
+/// The first transactions that are wanted of those that are open, or need attention, and whether
+/// there are more of them.
+pub(super) async fn listing(
     server: &Server,
     limit: usize,
+    attention: bool,
     wanted: impl Fn(&TransactionView) -> bool,
 ) -> Result<(Vec<TransactionView>, bool), Failure> {
     let mut views: Vec<TransactionView> = Vec::new();
@@ -154,8 +171,13 @@ pub(super) async fn open(
     // One more than is shown, to be able to say that there are more.
     while views.len() <= limit {
         let size = u32::try_from(PAGE).unwrap_or(u32::MAX);
-        let asking = server.handfast.transactions(after, size);
-        let page = server.ask("asking for transactions", asking).await?;
+        let page = if attention {
+            let asking = server.handfast.transactions_in_attention(after, size);
+            server.ask("asking for transactions", asking).await?
+        } else {
+            let asking = server.handfast.transactions(after, size);
+            server.ask("asking for transactions", asking).await?
+        };
         let is_last = page.len() < PAGE;
         after = page.last().map(|view| view.id);
         views.extend(page.into_iter().filter(&wanted));
@@ -170,7 +192,64 @@ pub(super) async fn open(
 
 async fn show(server: &Server, id: TransactionId) -> Result<(), Failure> {
     let view = server.ask("asking for the transaction", server.handfast.show(id)).await?;
-    server.out.result(&Transaction::from(&view), || timeline::shown(&view))
+    let in_the_way = in_the_way(server, &view).await?;
+    let databases = in_the_way.iter().map(InTheWay::from).collect();
+    let document = Shown { transaction: Transaction::from(&view), databases };
+    server.out.result(&document, || {
+        let shown = timeline::shown(&view);
+        [shown].into_iter().chain(blocked(&in_the_way)).collect::<Vec<_>>().join("\n")
+    })
+}
+
+/// Databases that an open transaction waits for, and that are not up or hold its marker.
+async fn in_the_way(
+    server: &Server,
+    view: &TransactionView,
+) -> Result<Vec<RegisteredDatabase>, Failure> {
+    let is_open = |branch: &&BranchView| {
+        branch.kind == ParticipantKind::Database && branch.finished_ms.is_none()
+    };
+    let branches = view.branches.iter().filter(is_open).map(|branch| &branch.participant);
+    let names: Vec<&str> = branches.chain(&view.local).map(handfast::Name::as_str).collect();
+    if view.ended_wall_ms.is_some() || names.is_empty() {
+        return Ok(Vec::new());
+    }
+    let mut databases = database::registered(server).await?;
+    for found in &mut databases {
+        found.waits.retain(|(id, _)| *id == view.id);
+    }
+    databases.retain(|found| {
+        let stands = found.condition != "up" || !found.waits.is_empty();
+        stands && names.contains(&found.name.as_str())
+    });
+    Ok(databases)
+}
+
+fn blocked(databases: &[RegisteredDatabase]) -> Vec<String> {
+    let mut lines = Vec::new();
+    for found in databases {
+        for (_, holders) in &found.waits {
+            let text = format!("{}: its marker may be held by {holders}", found.name);
+            lines.extend(paragraph("  ", &text));
+        }
+        if found.condition == "up" {
+            continue;
+        }
+        let now = now_ms();
+        let since = duration(now.saturating_sub(unix_ms(found.since)));
+        let why = found.why.as_deref().unwrap_or("it has not answered yet");
+        let again = found.next_try.map(|at| match unix_ms(at).saturating_sub(now) {
+            0 => " It is being tried.".to_owned(),
+            ms => format!(" Tried again in {}.", duration(ms)),
+        });
+        let again = again.unwrap_or_default();
+        let text = format!("{} is {} since {since}: {why}{again}", found.name, found.condition);
+        lines.extend(paragraph("  ", &text));
+    }
+    if !lines.is_empty() {
+        lines.splice(0..0, [String::new(), bold("In the way")]);
+    }
+    lines
 }
 
 async fn resolve(
@@ -217,6 +296,42 @@ fn now_ms() -> u64 {
 }
 
 #[derive(Serialize)]
+struct Shown {
+    #[serde(flatten)]
+    transaction: Transaction,
+    /// Those that it waits for and that are not up, or in which somebody holds its marker.
+    databases: Vec<InTheWay>,
+}
+
+#[derive(Serialize)]
+struct InTheWay {
+    name: String,
+    condition: String,
+    since: Option<String>,
+    since_unix_ms: u64,
+    why: Option<String>,
+    /// Null: it is not known.
+    next_try_unix_ms: Option<u64>,
+    /// Sessions that may hold its marker; null: none is known.
+    holders: Option<String>,
+}
+
+impl From<&RegisteredDatabase> for InTheWay {
+    fn from(database: &RegisteredDatabase) -> Self {
+        let since_unix_ms = unix_ms(database.since);
+        Self {
+            name: database.name.clone(),
+            condition: database.condition.clone(),
+            since: rfc3339(since_unix_ms),
+            since_unix_ms,
+            why: database.why.clone(),
+            next_try_unix_ms: database.next_try.map(unix_ms),
+            holders: database.waits.first().map(|(_, holders)| holders.clone()),
+        }
+    }
+}
+
+#[derive(Serialize)]
 struct Transaction {
     transaction_id: String,
     state: &'static str,
@@ -235,6 +350,8 @@ struct Transaction {
     ended: Option<String>,
     ended_unix_ms: Option<u64>,
     heuristic: bool,
+    /// Which branch made it so, and how; null: none, or an operator's release was all.
+    why: Option<String>,
     attention: Option<String>,
     notes: Vec<Note>,
     branches: Vec<Branch>,
@@ -307,6 +424,7 @@ impl From<&TransactionView> for Transaction {
             ended: view.ended_wall_ms.and_then(rfc3339),
             ended_unix_ms: view.ended_wall_ms,
             heuristic: view.heuristic,
+            why: view.why.clone(),
             attention: view.attention.clone(),
             notes: view.notes.iter().map(Note::from).collect(),
             branches: view.branches.iter().map(Branch::from).collect(),
@@ -341,7 +459,7 @@ impl From<&BranchView> for Branch {
     }
 }
 
-fn listed(views: &[TransactionView], now_ms: u64) -> String {
+fn listed(views: &[TransactionView], now_ms: u64, none: &str) -> String {
     let columns = [
         Column::Left("TRANSACTION"),
         Column::Left("STATE"),
@@ -354,6 +472,8 @@ fn listed(views: &[TransactionView], now_ms: u64) -> String {
         let voted = view.branches.iter().filter(|branch| branch.vote.is_some()).count();
         let votes = match (&view.local, view.branches.len()) {
             (Some(_), _) => "local".to_owned(),
+            // An ended one in attention: the list has it without its branches.
+            (None, 0) => "-".to_owned(),
             (None, all) => format!("{voted}/{all}"),
         };
         vec![
@@ -365,7 +485,7 @@ fn listed(views: &[TransactionView], now_ms: u64) -> String {
             visible(view.attention.as_deref().unwrap_or_default()),
         ]
     });
-    table(&columns, rows.collect(), "No open transactions.")
+    table(&columns, rows.collect(), none)
 }
 
 #[cfg(test)]
@@ -382,8 +502,8 @@ mod tests {
 TRANSACTION                           STATE        AGE  VOTED   LEFT  ATTENTION
 0192f0a1-b2c3-7d4e-8f90-a1b2c3d4e5f6  Preparing  12.3s    1/2  17.6s
 0192f0a1-b2c3-7d4e-8f90-a1b2c3d4e5f6  Preparing  12.3s    1/2  17.6s  payments \\u{1b}[2J is silent";
-        assert_eq!(listed(&[preparing(), stuck], now), expected);
-        assert_eq!(listed(&[], 0), "No open transactions.");
+        assert_eq!(listed(&[preparing(), stuck], now, ""), expected);
+        assert_eq!(listed(&[], 0, "No open transactions."), "No open transactions.");
     }
 
     #[test]

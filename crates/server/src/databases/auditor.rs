@@ -65,6 +65,11 @@ pub struct InDoubt {
 
 /// One audit.
 pub(super) async fn audit(shared: &Shared) -> Result<(), String> {
+    match shared.database.stands().await {
+        Ok(true) => {}
+        Ok(false) => return Err("the owner row is gone: it is written again".to_owned()),
+        Err(fault) => return Err(fault.to_string()),
+    }
     let mut seen = scan(shared).await?;
     if shared.database.kind() == Kind::Postgres {
         // Votes are not written down, so after a restart nobody but this look knows of a branch
@@ -200,6 +205,7 @@ async fn scan(shared: &Shared) -> Result<Vec<InDoubt>, String> {
     Ok(rows)
 }
 
+/// What a branch is to this store, at this moment.
 pub(super) async fn label(shared: &Shared, branch: &BranchId) -> Result<Label, String> {
     let id = branch.transaction;
     // The same server may be registered under two names, or by two stores.

@@ -1,11 +1,16 @@
 //! How a database is, for the core and for people.
 
+use std::collections::BTreeMap;
 use std::time::SystemTime;
 
+use handfast_core::ids::TransactionId;
 use handfast_database::Identity;
 use handfast_database::doctor::Report;
 
 use super::InDoubt;
+
+/// Most waiting transactions of one database that are named.
+const WAITS: usize = 100;
 
 /// Whether a database can be asked anything.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -52,6 +57,10 @@ pub struct Status {
     pub condition: Condition,
     /// Since when it is so.
     pub since: SystemTime,
+    /// Local transactions whose outcome waits for somebody there, with who that may be.
+    pub waits: BTreeMap<TransactionId, String>,
+    /// When it is looked at again, if it is not up.
+    pub next_try: Option<SystemTime>,
     /// The last check; none: not yet.
     pub report: Option<Report>,
     /// Which server answered last.
@@ -67,11 +76,24 @@ impl Status {
         Self {
             condition: Condition::Starting,
             since: SystemTime::now(),
+            waits: BTreeMap::new(),
+            next_try: None,
             report: None,
             identity: None,
             in_doubt: Vec::new(),
             audited: None,
         }
+    }
+
+    /// For whom a local transaction may wait; nobody: it waits no longer. Says whether that is new.
+    pub(super) fn wait(&mut self, id: TransactionId, holders: &str) -> bool {
+        if holders.is_empty() {
+            self.waits.remove(&id);
+            return false;
+        }
+        let has_room = self.waits.len() < WAITS;
+        (has_room || self.waits.contains_key(&id))
+            && self.waits.insert(id, holders.to_owned()).is_none()
     }
 
     /// Takes another condition; says whether it is another kind of condition than before.

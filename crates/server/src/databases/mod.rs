@@ -9,6 +9,7 @@ mod auditor;
 mod claims;
 mod condition;
 mod copied;
+mod doubt;
 mod places;
 mod rollback;
 mod sweeper;
@@ -277,7 +278,7 @@ impl Databases {
         }
     }
 
-    /// Every database, by name.
+    /// Every database, by name. What is prepared in one is as it was at its last audit.
     #[must_use]
     pub fn list(&self) -> Vec<View> {
         let view = |entry: &Entry| View {
@@ -286,7 +287,9 @@ impl Databases {
             url: entry.shared.config.shown_url(),
             status: entry.shared.status().clone(),
         };
-        self.entries().values().map(view).collect()
+        let mut views: Vec<View> = self.entries().values().map(view).collect();
+        doubt::once(&mut views);
+        views
     }
 
     /// Makes a database this store's, whatever its owner row says: an operator's decision.
@@ -398,7 +401,7 @@ pub async fn missing(
 pub async fn release(node: &Node, name: &Name) -> Result<(), NodeStopped> {
     let mut after = None;
     loop {
-        let list = Command::ListTransactions { after, limit: 1_000 };
+        let list = Command::ListTransactions { after, limit: 1_000, attention: false };
         let Reply::Transactions(views) = node.call(list).await? else { return Ok(()) };
         let Some(last) = views.last() else { return Ok(()) };
         after = Some(last.id);

@@ -8,7 +8,7 @@ use std::collections::{HashSet, VecDeque};
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use futures_util::FutureExt;
 use futures_util::stream::{FuturesUnordered, StreamExt};
@@ -266,18 +266,25 @@ impl Worker {
         let up = condition == Condition::Up;
         let why = condition.why().map(ToOwned::to_owned);
         let word = condition.as_str();
-        let (turned, distributed) = {
+        let (turned, before, lasted, distributed) = {
             let mut status = self.shared.status();
             if report.is_some() {
                 status.report = report;
             }
             let distributed = status.report.as_ref().and_then(|report| why_not(report, false));
-            (status.turn(condition), distributed)
+            let before = status.condition.as_str();
+            let lasted = status.since.elapsed().unwrap_or_default();
+            (status.turn(condition), before, lasted, distributed)
         };
-        self.next_look = Instant::now() + if up { CLAIM } else { self.pause };
+        let pause = if up { CLAIM } else { self.pause };
+        self.next_look = Instant::now() + pause;
+        self.shared.status().next_try = (!up).then(|| SystemTime::now() + pause);
         self.pause = if up { PAUSE.0 } else { (self.pause * 2).min(PAUSE.1) };
         if turned {
             match &why {
+                None if before != "starting" => {
+                    tracing::info!(database = %name, "{word} again, after {lasted:.1?}");
+                }
                 None => tracing::info!(database = %name, "{word}"),
                 Some(why) => tracing::warn!(database = %name, "{word}: {why}"),
             }
@@ -369,6 +376,17 @@ async fn resolve(
         );
     }
     let trouble = resolution == Resolution::Unknown;
+    let holders = match trouble {
+        true => shared.database.holders().await.unwrap_or_default().join("; or "),
+        false => String::new(),
+    };
+    if shared.status().wait(id, &holders) {
+        tracing::info!(
+            database = %shared.name,
+            transaction = %id,
+            "its local transaction may still be open: {holders}"
+        );
+    }
     let input = Input::Resolved { id, resolution };
     Done::Said { inputs: vec![input], keys: vec![(id, false)], trouble }
 }

@@ -2,6 +2,7 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use handfast_core::ids::TransactionId;
 use handfast_core::refusal::{Code, Refusal};
 use handfast_database::doctor::{Finding, Grade};
 use handfast_wire::edge::Edge;
@@ -9,7 +10,7 @@ use handfast_wire::raw::databases_server::Databases as DatabasesService;
 use handfast_wire::{Home, ids, status, v1};
 use tonic::{Request, Response, Status};
 
-use crate::databases::{AdoptError, Databases, InDoubt, Label, LocateError, View};
+use crate::databases::{AdoptError, Condition, Databases, InDoubt, Label, LocateError, View};
 
 /// The service.
 pub(super) struct Service(pub(super) Databases);
@@ -28,7 +29,7 @@ impl DatabasesService for Service {
         &self,
         _: Request<v1::InDoubtRequest>,
     ) -> Result<Response<v1::InDoubtReply>, Status> {
-        let views = self.0.list();
+        let views = self.0.in_doubt().await;
         let audits: Option<Vec<SystemTime>> = views.iter().map(|v| v.status.audited).collect();
         let audited_unix_ms = audits.and_then(|all| all.into_iter().min()).map(unix_ms);
         let rows = views.iter().flat_map(|view| {
@@ -78,7 +79,8 @@ fn registered(view: View) -> v1::RegisteredDatabase {
     let View { name, kind, url, status } = view;
     let ours = |row: &&InDoubt| !matches!(row.label, Label::Foreign | Label::Elsewhere);
     let in_doubt = status.audited.map(|_| status.in_doubt.iter().filter(ours).count() as u64);
-    let report = status.report.as_ref();
+    // What was good while it answered says nothing about one that does not.
+    let report = status.report.as_ref().filter(|_| !matches!(status.condition, Condition::Down(_)));
     let bad = report.map(|r| r.findings.as_slice()).unwrap_or_default().iter();
     v1::RegisteredDatabase {
         name: name.as_str().to_owned(),
@@ -91,7 +93,13 @@ fn registered(view: View) -> v1::RegisteredDatabase {
         grade: report.map(|r| r.grade.to_string()).unwrap_or_default(),
         findings: bad.filter(|f| f.grade != Grade::Good).map(finding).collect(),
         in_doubt,
+        next_try_unix_ms: status.next_try.map(unix_ms),
+        waits: status.waits.into_iter().map(waiting).collect(),
     }
+}
+
+fn waiting((id, holders): (TransactionId, String)) -> v1::WaitingTransaction {
+    v1::WaitingTransaction { transaction_id: ids::transaction_bytes(id), holders }
 }
 
 fn finding(finding: &Finding) -> v1::DatabaseFinding {
@@ -117,6 +125,7 @@ fn prepared(database: &str, row: &InDoubt) -> v1::PreparedTransaction {
         age_ms: age.map(millis),
         user: prepared.user.clone().unwrap_or_default(),
         waiting: prepared.waiting,
+        belongs_to: prepared.belongs_to.clone().unwrap_or_default(),
     }
 }
 

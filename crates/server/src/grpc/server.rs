@@ -76,7 +76,7 @@ impl Server for Service {
             epoch: info.epoch,
             started_unix_ms: self.started_unix_ms,
             open_transactions: count(stats.core.open),
-            attention: count(stats.core.attention),
+            attention: count(stats.core.attention + stats.core.unseen),
             staged_bytes: count(stats.core.staged_bytes),
             instances: count(stats.core.instances),
             sessions: count(stats.sessions),

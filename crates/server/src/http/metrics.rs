@@ -10,7 +10,7 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use handfast_core::command::Command;
 use handfast_core::output::Reply;
-use handfast_core::view::SubscriptionView;
+use handfast_core::view::{Standing, SubscriptionView};
 use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::counter::{ConstCounter, Counter};
 use prometheus_client::metrics::family::Family;
@@ -106,6 +106,7 @@ fn render(
         ConstGauge::new(stats.unread_bytes),
     );
     of_clock(ours, stats);
+    standings(ours, stats);
     gauge(ours, "sessions", "Open streams of clients", stats.sessions as u64);
     gauge(ours, "instances", "Attached instances of services", stats.core.instances as u64);
     let mut body = String::new();
@@ -169,6 +170,12 @@ fn transactions(ours: &mut Registry, stats: &NodeStats) {
         "transactions_attention",
         "Open transactions that a person should look at",
         core.attention as u64,
+    );
+    gauge(
+        ours,
+        "transactions_unseen",
+        "Transactions that ended otherwise than decided and that nobody has taken note of",
+        core.unseen as u64,
     );
     gauge(ours, "idempotency_keys", "Idempotency keys that are kept", core.keys as u64);
     ours.register_with_unit(
@@ -280,6 +287,17 @@ fn of_subscriptions(ours: &mut Registry, views: &[SubscriptionView]) {
     );
 }
 
+/// One line for each way in which a subscription can stand, whatever their number.
+fn standings(ours: &mut Registry, stats: &NodeStats) {
+    let subscriptions = Family::<Labels, Gauge>::default();
+    for (standing, count) in Standing::ALL.iter().zip(stats.core.standings) {
+        let label = vec![("standing", standing.as_str().to_owned())];
+        subscriptions.get_or_create(&label).set(i64::from(count));
+    }
+    let help = "Subscriptions by whether they deliver at this moment, and if not, why";
+    ours.register("subscriptions", help, subscriptions);
+}
+
 fn counter(registry: &mut Registry, name: &str, help: &str, value: u64) {
     registry.register(name, help, ConstCounter::new(value));
 }
@@ -326,6 +344,7 @@ mod tests {
                 age: None,
                 user: None,
                 waiting: None,
+                belongs_to: None,
             },
             label,
             age: None,
@@ -333,6 +352,8 @@ mod tests {
         let status = Status {
             condition: Condition::Up,
             since: UNIX_EPOCH,
+            waits: std::collections::BTreeMap::new(),
+            next_try: None,
             report: None,
             identity: None,
             in_doubt: vec![row(Label::Foreign), row(Label::Undecided), row(Label::Foreign)],
@@ -372,6 +393,8 @@ mod tests {
             lost: 0,
             died,
             deleting: false,
+            standing: Some(Standing::Leased),
+            note: String::new(),
         };
         let views = [view("billing", 5, 1), view("quiet", 0, 0)];
         let body = render(&NodeStats::default(), &[], &views, None, 7, 1.5).expect("a string");

@@ -249,6 +249,7 @@ impl Node {
         };
         let clock_offset_ms = clock.offset_ms();
         let core = recovery.finish(clock.now());
+        say_resumed(core.resumed());
         let ids = clock.ids(recovered.epoch, opening);
         let info = Info {
             store: recovered.store,
@@ -512,5 +513,17 @@ impl Drop for Shared {
             // A panic of the pump was reported by its thread already.
             let _ = thread.join();
         }
+    }
+}
+
+/// What a restart has done to transactions is nobody's own call, so it is said here.
+fn say_resumed(resumed: handfast_core::Resumed) {
+    let handfast_core::Resumed { aborted, decided, local } = resumed;
+    if aborted + decided + local > 0 {
+        tracing::warn!(
+            "found open: {aborted} transactions that were not decided, which fail now \
+             (coordinator_restarted); {decided} decided ones, whose participants are told again; \
+             {local} local ones, whose databases decide"
+        );
     }
 }

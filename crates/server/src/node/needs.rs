@@ -118,6 +118,7 @@ impl Needs {
             | Record::SegmentDropped(_)
             | Record::CheckpointStart(_)
             | Record::TransactionRestated(_)
+            | Record::UnseenRestated(_)
             | Record::SubscriptionRestated(_)
             | Record::TopicRestated(_)
             | Record::ProducersRestated(_)

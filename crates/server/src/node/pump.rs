@@ -599,6 +599,9 @@ impl Pump {
                 Output::Attention { id, detail } => {
                     tracing::warn!(transaction = %id, "needs attention: {detail}");
                 }
+                Output::AttentionOver { id } => {
+                    tracing::info!(transaction = %id, "attention is over: it has ended as decided");
+                }
                 Output::FinishOnSession { session, id, database, commit } => {
                     self.outboxes.push(session, Item::Finish { id, database, commit });
                 }

@@ -235,7 +235,7 @@ async fn databases_and_what_is_in_doubt() {
     assert_eq!(ask(&server, "database list").text(), "No databases are registered.\n");
     let none = ask(&server, "indoubt").text();
     assert!(
-        none.contains("Nothing is prepared.\n") && none.contains("No open transaction"),
+        none.contains("Nothing is prepared.\n") && none.contains("No transaction needs"),
         "{none}"
     );
     let (status, error) = ask(&server, "database adopt ledger --yes --json").error();
@@ -301,6 +301,48 @@ async fn databases_and_what_is_in_doubt() {
     let adopted = ask(&server, "database adopt ledger --yes --json").json();
     assert_eq!((&adopted["name"], &adopted["condition"]), (&json!("ledger"), &json!("up")));
     assert_eq!(sql(&url, "SELECT count(*) FROM handfast_owner WHERE node = 'elsewhere'"), "0");
+}
+
+/// What a logical subscription has prepared is ended by its publisher. `indoubt` printed COMMIT
+/// PREPARED and ROLLBACK PREPARED for it, and either stops the subscription for ever.
+#[test]
+fn a_subscriptions_branch_is_never_to_be_ended_here() {
+    let url = database("subscriber");
+    assert_eq!(doctor(&url, "--fix").status, 0);
+    let oid = sql(
+        &url,
+        "CREATE SUBSCRIPTION incoming CONNECTION 'dbname=nowhere' PUBLICATION p \
+         WITH (connect = false, slot_name = NONE); \
+         SELECT oid FROM pg_subscription WHERE subname = 'incoming'",
+    );
+    let oid = oid.lines().last().unwrap().to_owned();
+    let names = [format!("pg_gid_{oid}_727"), "pg_gid_1_727".to_owned()];
+    for name in &names {
+        sql(&url, &format!("BEGIN; PREPARE TRANSACTION '{name}'"));
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let config = format!("[databases.ledger]\nurl = \"{url}\"\n");
+    let server = Server::start(&directory.path().join("store"), &config);
+    let seen = || ask(&server, "indoubt --json").json();
+    let seen = until(seen, |seen| seen["prepared"].as_array().unwrap().len() == 2);
+    let row = |name: &str| {
+        let rows = seen["prepared"].as_array().unwrap();
+        rows.iter().find(|row| row["name"] == name).unwrap().clone()
+    };
+    let theirs = row(&names[0]);
+    assert_eq!(theirs["belongs_to"], format!("subscription incoming (oid {oid})"));
+    let advice = theirs["remedy"].as_str().unwrap();
+    assert!(!advice.contains("PREPARED") && advice.contains("publisher ends it"), "{advice}");
+    // Its subscription is dropped: nobody else will ever end it.
+    let orphan = row(&names[1]);
+    assert_eq!(orphan["belongs_to"], Value::Null);
+    assert!(orphan["remedy"].as_str().unwrap().contains("ROLLBACK PREPARED 'pg_gid_1_727'"));
+    let text = ask(&server, "indoubt").text();
+    assert!(text.contains("subscription incoming") && text.contains("'pg_gid_1_727'"), "{text}");
+    drop(server);
+    for name in &names {
+        sql(&url, &format!("ROLLBACK PREPARED '{name}'"));
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -381,6 +423,8 @@ async fn what_needs_a_person_is_listed_noted_and_released() {
     let ask = |line: &str| ask(&server, line);
     let (id, branch) = begin(&server, "ledger", Duration::from_secs(600)).await;
     prepare(&url, &branch);
+    let label = || ask("indoubt --json").json()["prepared"][0].clone();
+    until(label, |row| row["label"] == "undecided");
     // From here on nobody can finish it: the database takes no connections.
     let root = POSTGRES.url();
     sql(&root, "ALTER DATABASE attention ALLOW_CONNECTIONS false");
@@ -389,6 +433,10 @@ async fn what_needs_a_person_is_listed_noted_and_released() {
         "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = 'attention'",
     );
     commit_vouched(&server, id, "ledger").await;
+    // The list is older than the decision; what is advised is not. To abort it would be refused.
+    let row = label();
+    assert_eq!(row["label"], "committing", "{row}");
+    assert!(!row["remedy"].as_str().unwrap().contains("--abort"), "{row}");
     let listed = until(
         || ask("indoubt --json").json(),
         |seen| !seen["transactions"].as_array().unwrap().is_empty(),
@@ -401,7 +449,7 @@ async fn what_needs_a_person_is_listed_noted_and_released() {
     );
     assert!(row["attention"].as_str().unwrap().contains("committing for too long"), "{row}");
     let text = ask("indoubt").text();
-    for words in ["Open transactions that need a person", &id.to_string(), "tx resolve"] {
+    for words in ["Transactions that need a person", &id.to_string(), "tx resolve"] {
         assert!(text.contains(words), "{words}: {text}");
     }
 
@@ -410,7 +458,7 @@ async fn what_needs_a_person_is_listed_noted_and_released() {
     assert_eq!(noted["state"], "committing", "{noted}");
     assert!(noted["notes"][0]["text"].as_str().unwrap().contains("called"), "{noted}");
     assert_eq!(ask("indoubt --json").json()["transactions"], json!([]));
-    assert!(ask("indoubt").text().contains("No open transaction needs attention."));
+    assert!(ask("indoubt").text().contains("No transaction needs attention."));
 
     // Released: it has ended, and says for ever that nobody knows how it ended there.
     let line = format!("tx resolve {id} --release elsewhere --why x --yes --json");
@@ -429,4 +477,142 @@ async fn what_needs_a_person_is_listed_noted_and_released() {
     assert!(text.contains("released"), "{text}");
     sql(&root, "ALTER DATABASE attention ALLOW_CONNECTIONS true");
     sql(&url, &format!("ROLLBACK PREPARED 'handfast.{branch}'"));
+}
+
+/// Somebody rolls a prepared branch back by hand before its transaction is decided to commit. That
+/// was told once, in a log line, and listed nowhere from the moment at which it had ended.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_heuristic_end_is_listed_until_somebody_takes_note() {
+    let url = database("heuristic");
+    assert_eq!(doctor(&url, "--fix").status, 0);
+    let directory = tempfile::tempdir().unwrap();
+    let store = directory.path().join("store");
+    let config = format!("[databases.ledger]\nurl = \"{url}\"\n");
+    let server = Server::start(&store, &config);
+    condition(&server, "up");
+    let (id, branch) = begin(&server, "ledger", Duration::from_secs(600)).await;
+    prepare(&url, &branch);
+    sql(&url, &format!("ROLLBACK PREPARED 'handfast.{branch}'"));
+    commit_vouched(&server, id, "ledger").await;
+    let listed = |server: &Server| {
+        let seen = || ask(server, "indoubt --json").json();
+        let seen = until(seen, |seen| !seen["transactions"].as_array().unwrap().is_empty());
+        seen["transactions"][0].clone()
+    };
+    let row = listed(&server);
+    assert_eq!(
+        (&row["transaction_id"], &row["state"]),
+        (&json!(id.to_string()), &json!("committed"))
+    );
+    let why = row["attention"].as_str().unwrap();
+    assert!(why.starts_with("database ledger: ") && why.contains("rolled it back"), "{why}");
+
+    // Also after a restart, and every list of what needs a person has it.
+    drop(server);
+    let server = Server::start(&store, &config);
+    assert_eq!(listed(&server), row);
+    let list = ask(&server, "tx list --attention --json").json();
+    assert_eq!(list["transactions"][0]["transaction_id"], id.to_string(), "{list}");
+    assert_eq!(ask(&server, "tx list --json").json()["transactions"], json!([]));
+    let text = ask(&server, "indoubt").text();
+    let command = format!("handfast tx resolve {id} --note --why");
+    assert!(text.contains(&command), "{text}");
+    let text = ask(&server, &format!("tx show {id}")).text();
+    assert!(
+        text.contains("  heuristic     database ledger: ") && text.contains(&command),
+        "{text}"
+    );
+
+    let noted = ask(&server, &format!("tx resolve {id} --note --why seen --json")).json();
+    assert_eq!((&noted["attention"], &noted["heuristic"]), (&Value::Null, &json!(true)));
+    assert!(noted["why"].as_str().unwrap().contains("rolled it back"), "{noted}");
+    assert_eq!(noted["notes"][0]["text"], "noted by an operator: seen");
+    assert_eq!(ask(&server, "indoubt --json").json()["transactions"], json!([]));
+    let (status, error) = ask(&server, &format!("tx resolve {id} --note --why x --json")).error();
+    assert_eq!((status, &error["code"]), (1, &json!("closed")));
+}
+
+/// "up, good" was said of a database that was gone, for as long as its pool tried, and then "pool
+/// timed out".
+#[tokio::test(flavor = "multi_thread")]
+async fn a_database_that_is_gone_is_said_with_its_own_error() {
+    let postgres = postgres(&PostgresOptions::default());
+    let url = postgres.url();
+    assert_eq!(doctor(&url, "--fix").status, 0);
+    let directory = tempfile::tempdir().unwrap();
+    let config = format!("[databases.ledger]\nurl = \"{url}\"\n");
+    let server = Server::start(&directory.path().join("store"), &config);
+    condition(&server, "up");
+    let (id, branch) = begin(&server, "ledger", Duration::from_secs(600)).await;
+    prepare(&url, &branch);
+    drop(postgres);
+    commit_vouched(&server, id, "ledger").await;
+    let down = condition(&server, "down");
+    let why = down["why"].as_str().unwrap();
+    assert!(why.contains("refused") && !why.contains("pool"), "{why}");
+    assert_eq!(down["grade"], Value::Null, "{down}");
+    assert!(down["next_try_unix_ms"].is_u64(), "{down}");
+    // Whoever looks at the transaction reads what it waits for.
+    let shown = ask(&server, &format!("tx show {branch} --json")).json();
+    assert_eq!(shown["transaction_id"], id.to_string());
+    let waits = &shown["databases"][0];
+    assert_eq!((&waits["name"], &waits["condition"]), (&json!("ledger"), &json!("down")));
+    let text = ask(&server, &format!("tx show handfast.{branch}")).text();
+    assert!(text.contains("In the way\n  ledger is down since "), "{text}");
+}
+
+/// Doctor and server looked at the tables once a minute (K4).
+#[test]
+fn k4_tables_that_go_while_the_server_runs_are_missed_at_once() {
+    let url = database("dropped");
+    assert_eq!(doctor(&url, "--fix").status, 0);
+    let directory = tempfile::tempdir().unwrap();
+    let config = format!("[databases.ledger]\nurl = \"{url}\"\n");
+    let server = Server::start(&directory.path().join("store"), &config);
+    condition(&server, "up");
+    sql(&url, "DROP TABLE handfast_branch");
+    let refused = condition(&server, "refused");
+    assert!(refused["why"].as_str().unwrap().contains("handfast_branch"), "{refused}");
+    assert_eq!(doctor(&url, "--fix").status, 0);
+    condition(&server, "up");
+    sql(&url, "DELETE FROM handfast_owner");
+    let rows = || json!(sql(&url, "SELECT count(*) FROM handfast_owner"));
+    until(rows, |rows| rows == "1");
+}
+
+/// A local transaction is given up while its session still holds the marker. Nobody said who that
+/// was, and an abort waited for it without end.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_holds_a_marker_is_named() {
+    let url = database("holder");
+    assert_eq!(doctor(&url, "--fix").status, 0);
+    let directory = tempfile::tempdir().unwrap();
+    let config = format!("[databases.ledger]\nurl = \"{url}\"\n");
+    let server = Server::start(&directory.path().join("store"), &config);
+    condition(&server, "up");
+    let channel = tonic::transport::Endpoint::from_shared(server.url()).unwrap().connect_lazy();
+    let mut stub = v1::transactions_client::TransactionsClient::new(channel);
+    let request = v1::BeginLocalRequest {
+        deadline_ms: 600_000,
+        database: "ledger".into(),
+        ..Default::default()
+    };
+    let begun = stub.begin_local(request).await.unwrap().into_inner();
+    let id = handfast_wire::ids::transaction_id("id", &begun.transaction_id).unwrap();
+    let branch = &begun.branch_ids[0].branch_id;
+    let mut session = sqlx::PgConnection::connect(&url).await.unwrap();
+    let insert =
+        format!("INSERT INTO handfast_branch (id, outcome) VALUES ('{branch}', 'committed')");
+    sqlx::raw_sql("BEGIN").execute(&mut session).await.unwrap();
+    sqlx::raw_sql(sqlx::AssertSqlSafe(insert)).execute(&mut session).await.unwrap();
+    // Answered in time, with what stands.
+    let open = ask(&server, &format!("tx resolve {id} --abort --why test --yes --json")).json();
+    assert_eq!(open["state"], "preparing", "{open}");
+    let show = || ask(&server, &format!("tx show {id} --json")).json();
+    let held = until(show, |shown| shown["databases"][0]["holders"].is_string());
+    let holders = held["databases"][0]["holders"].as_str().unwrap();
+    assert!(holders.contains("of postgres") && holders.contains("handfast_branch"), "{holders}");
+    sqlx::raw_sql("ROLLBACK").execute(&mut session).await.unwrap();
+    let failed = until(show, |shown| shown["state"] == "failed");
+    assert_eq!(failed["reason"]["code"], "operator", "{failed}");
 }

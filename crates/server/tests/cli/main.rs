@@ -51,7 +51,7 @@ fn a_server_that_is_not_there() {
 #[test]
 fn what_is_not_well_formed_never_reaches_a_server() {
     for (line, words) in [
-        ("tx show 123", "8-4-4-4-12"),
+        ("tx show 123", "expected a transaction's id"),
         ("tx list --limit 0", "0 is not in"),
         ("topic create a/b", "a name is 1 to 64 characters"),
         ("topic create t --retain-age 7", "expected numbers with units"),

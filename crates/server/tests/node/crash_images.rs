@@ -149,7 +149,7 @@ struct Returning;
 
 impl Returning {
     async fn ledger(node: &Node) -> Ledger {
-        let list = Command::ListTransactions { after: None, limit: 1_000 };
+        let list = Command::ListTransactions { after: None, limit: 1_000, attention: false };
         let Reply::Transactions(open) = crate::support::call(node, list).await else { panic!() };
         Ledger { prepared: open.iter().map(|tx| tx.id).collect(), ..Ledger::default() }
     }

@@ -155,7 +155,7 @@ pub(crate) fn is_decided_to_commit(outcome: &Outcome) -> bool {
 /// Waits until the node has no open transaction. Asks again and again, as often as it takes.
 pub(crate) async fn until_quiet(node: &Node) {
     loop {
-        let list = Command::ListTransactions { after: None, limit: 1 };
+        let list = Command::ListTransactions { after: None, limit: 1, attention: false };
         match call(node, list).await {
             Reply::Transactions(open) if open.is_empty() => return,
             Reply::Transactions(_) => tokio::task::yield_now().await,

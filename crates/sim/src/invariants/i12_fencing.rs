@@ -58,6 +58,12 @@ fn appended(facts: &Facts, lsn: Lsn, record: &Record) -> Result<(), String> {
         _ => return Ok(()),
     };
     let is_end = matches!(record, Record::End(_));
+    // Somebody may have seen how it ended; then that is the last word.
+    if matches!(record, Record::Operated(operated) if operated.ended) {
+        return ensure(chain.end == Some(previous), || {
+            format!("what was noted of {id} at {lsn} follows {previous}, not its END")
+        });
+    }
     ensure(chain.end.is_none_or(|end| end == lsn), || format!("a record of {id} after END"))?;
     let decided = chain.decision.map(|(at, _)| at);
     let decides = matches!(record, Record::Commit(_) | Record::Abort(_));

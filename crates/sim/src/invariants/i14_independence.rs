@@ -3,6 +3,7 @@
 //! Violated by: a distributed transaction that is undecided after a tick later than its deadline.
 
 use handfast_core::input::Input;
+use handfast_core::limits::WAITING_MS;
 
 use super::{Facts, Invariant, Seen, ensure};
 
@@ -22,7 +23,9 @@ impl Invariant for Independence {
             Seen::Input(input) => self.ticked = matches!(input, Input::Tick),
             Seen::Handled if self.ticked => {
                 let now = facts.now.mono_ms;
-                for (id, intent) in facts.intents.iter().filter(|(_, i)| i.deadline_ms < now) {
+                // A begin may have waited for a place before its time began (C21).
+                let over = |at_ms: u64| at_ms.saturating_add(WAITING_MS) < now;
+                for (id, intent) in facts.intents.iter().filter(|(_, i)| over(i.deadline_ms)) {
                     let Some(chain) = facts.chains.get(id) else { continue };
                     let accepted = chain.begin.is_some_and(|lsn| lsn.0 <= facts.accepted);
                     let open = !chain.local && accepted && chain.decision.is_none();

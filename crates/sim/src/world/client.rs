@@ -411,7 +411,10 @@ impl World {
         let (command, waiting) = match self.rng.below(8) {
             0..4 => (Command::Status { id, wait }, Waiting::Other),
             4 | 5 => (Command::Show { id }, Waiting::Other),
-            6 => (Command::ListTransactions { after: None, limit: 10 }, Waiting::Other),
+            6 => {
+                let attention = wait.is_some();
+                (Command::ListTransactions { after: None, limit: 10, attention }, Waiting::Other)
+            }
             _ => (Command::Abort { id, detail: "late".into() }, Waiting::Other),
         };
         let request = self.send(session, command);

@@ -10,6 +10,7 @@ use crate::limits::{CREDIT, WINDOW};
 use crate::output::Reply;
 use crate::record::{SubscriptionSettings, TopicSettings};
 use crate::refusal::Code;
+use crate::view::Standing;
 
 fn world() -> World {
     World::with_subscription(SubscriptionSettings::default())
@@ -183,10 +184,46 @@ fn a_subscription_looks_a_window_ahead_and_not_further() {
     let s = &world.bus.subscriptions[&SubscriptionId(0)];
     assert_eq!(s.window.parked() as u64, WINDOW - 1);
     assert_eq!(s.cursor, Offset(WINDOW));
+    // Everything stood still, and neither `show` nor a metric said so, nor why (K7).
+    let view = |world: &mut World| match world.ask(1, Command::ListSubscriptions) {
+        Reply::Subscriptions(views) => views.into_iter().next().unwrap(),
+        other => panic!("{other:?}"),
+    };
+    let stuck = view(&mut world);
+    assert_eq!(stuck.standing, Some(Standing::WindowFull));
+    assert!(stuck.note.contains(" 0 ") && stuck.note.contains("a subscriber"), "{}", stuck.note);
+    let counts = world.bus.standings(world.effects.durable());
+    assert_eq!(counts[Standing::WindowFull as usize], 1);
     world.acknowledge(&first);
     assert_eq!(world.took(), [(1, 1)]);
     let s = &world.bus.subscriptions[&SubscriptionId(0)];
     assert_eq!(s.window.parked() as u64, WINDOW - 1);
+}
+
+/// Each state in which nothing is delivered has a name (K7).
+#[test]
+fn why_nothing_is_delivered_is_said() {
+    let mut world = world();
+    let standing = |world: &mut World| match world.ask(1, Command::ListSubscriptions) {
+        Reply::Subscriptions(views) => views[0].standing.unwrap(),
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(standing(&mut world), Standing::Done);
+    world.publish("t", 1, "x");
+    world.settle();
+    assert_eq!(standing(&mut world), Standing::NoSubscriber);
+    world.subscribe(7, "s", 0);
+    assert_eq!(standing(&mut world), Standing::NoCredit);
+    world.behind(7, true);
+    assert_eq!(standing(&mut world), Standing::NotReading);
+    world.behind(7, false);
+    world.credit(7, 1);
+    world.settle();
+    assert_eq!(standing(&mut world), Standing::Leased);
+    let taken = world.took_refs();
+    world.reject(taken[0], false);
+    world.settle();
+    assert_eq!(standing(&mut world), Standing::Waiting);
 }
 
 #[test]

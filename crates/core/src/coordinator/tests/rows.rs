@@ -7,7 +7,7 @@ use super::bench::{
     Bench, CLIENT, SERVICE_A, SERVICE_B, STRANGER, X, begin, begin_local, commit, event, name, no,
     service, text, vote_for,
 };
-use crate::command::{BeginRequest, BranchRequest, Command, CommitRequest, Vote, Wait};
+use crate::command::{Act, BeginRequest, BranchRequest, Command, CommitRequest, Vote, Wait};
 use crate::event::EventRequest;
 use crate::ids::{Began, Lsn, StateId, StoreId, TransactionId};
 use crate::input::{BranchReport, Chain, Input, Resolution};
@@ -318,6 +318,70 @@ fn c1_nothing_begins_in_a_database_that_has_never_answered() {
     w.accept();
     let more = Command::Enlist { id: X, branches: vec![super::bench::database("new")] };
     assert_eq!(text(&w.command(CLIENT, more)), "refused database_refused");
+}
+
+/// C12, C16: what ended otherwise than decided was listed nowhere once it had ended, so that a
+/// person found it only by asking for that very transaction. It stays in attention, also over
+/// restarts and from checkpoints, until somebody takes note; and that is the last word of its chain.
+#[test]
+fn c12_a_heuristic_end_is_in_attention_until_somebody_has_seen_it() {
+    let mut w = Bench::new();
+    run_of(&mut w, &["a"]);
+    w.accept();
+    w.vote(SERVICE_A, Vote::Yes);
+    w.settle();
+    w.command(SERVICE_A, Command::NotKnown { id: X });
+    w.settle();
+    assert_eq!(w.phase(), "-");
+    let listed = |w: &mut Bench| {
+        let list = Command::ListTransactions { after: None, limit: 10, attention: true };
+        let outputs = w.command(STRANGER, list);
+        let views = outputs.iter().find_map(|o| match o {
+            Output::Reply { reply: Reply::Transactions(views), .. } => Some(views.clone()),
+            _ => None,
+        });
+        views.unwrap()
+    };
+    let views = listed(&mut w);
+    assert_eq!((views.len(), views[0].id, views[0].heuristic), (1, X, true));
+    assert!(views[0].attention.as_ref().unwrap().contains("a has lost its branch"), "{views:?}");
+
+    // From the log, and from a checkpoint alone.
+    let (mut again, _) = w.restart();
+    assert_eq!(listed(&mut again), views);
+    let before = again.log.len();
+    again.core.checkpoint(vec![1]);
+    again.settle();
+    again.log.drain(..before);
+    let (mut again, _) = again.restart();
+    assert_eq!(listed(&mut again), views);
+    assert_eq!(again.core.stats().unseen, 1);
+
+    let note = Command::Operate { id: X, act: Act::Note, detail: "me".into() };
+    assert_eq!(text(&again.command(STRANGER, note.clone())), "append OPERATED");
+    assert_eq!(text(&again.settle()), "done");
+    assert_eq!(listed(&mut again), []);
+    assert_eq!(text(&again.command(STRANGER, note)), "read chain", "it is noted once");
+    let (mut again, _) = again.restart();
+    assert_eq!(listed(&mut again), []);
+}
+
+/// L4: an abort of a local transaction waited without end for a database that was gone.
+#[test]
+fn l4_an_abort_is_answered_in_time_whatever_its_database_does() {
+    let mut w = Bench::new();
+    w.command(CLIENT, Command::Begin(Box::new(begin_local(X))));
+    w.settle();
+    let abort = Command::Abort { id: X, detail: "mine".into() };
+    assert_eq!(text(&w.command(STRANGER, abort)), "resolve");
+    w.input(Input::Resolved { id: X, resolution: Resolution::Unknown });
+    let answers =
+        |outputs: Vec<Output>| outputs.iter().filter(|o| matches!(o, Output::Reply { .. })).count();
+    let mut answered = 0;
+    for _ in 0..60 {
+        answered += answers(w.pass(100));
+    }
+    assert_eq!((answered, w.phase().as_str()), (1, "Resolving"));
 }
 
 /// C14: an abort is sent five times, then the transaction ends; who missed it inquires.

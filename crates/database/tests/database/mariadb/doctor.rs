@@ -92,3 +92,40 @@ async fn my6_settings_that_lose_branches_are_refused() {
     let report = bench.database.check().await;
     assert_eq!(report.finding("replica").unwrap().grade, Grade::Warn);
 }
+
+/// What these engines write is not undone, or not found again; the doctor said "all good" (K4).
+#[tokio::test(flavor = "multi_thread")]
+async fn k4_tables_that_no_branch_can_hold_are_named() {
+    let bench = Bench::new().await;
+    let tables = "CREATE TABLE fast (n int) ENGINE = MyISAM; \
+         CREATE TABLE safe (n int) ENGINE = Aria; CREATE TABLE good (n int) ENGINE = InnoDB; \
+         CREATE TABLE numbered (n int, s bigint unsigned GENERATED ALWAYS AS ROW START, \
+           e bigint unsigned GENERATED ALWAYS AS ROW END, PERIOD FOR SYSTEM_TIME (s, e)) \
+           WITH SYSTEM VERSIONING; \
+         CREATE TABLE dated (n int) WITH SYSTEM VERSIONING";
+    run(&mut bench.connection().await, tables).await;
+    let report = bench.database.check().await;
+    let engines = report.finding("engines").unwrap();
+    assert_eq!(engines.grade, Grade::Warn, "{report:#?}");
+    assert!(engines.what.starts_with("fast (MYISAM), safe (ARIA): "), "{}", engines.what);
+    let versioning = report.finding("versioning").unwrap();
+    assert!(versioning.what.starts_with("numbered: "), "{}", versioning.what);
+    assert!(report.allows_distributed(), "these are for whoever uses the tables to decide");
+}
+
+/// It failed, because there is no such user at any host, or it may not grant.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_servers_own_user_as_the_role_keeps_its_rights() {
+    let bench = Bench::new().await;
+    let user = format!("own_{}", bench.name);
+    let grants = format!(
+        "CREATE USER {user}@'127.0.0.1'; GRANT ALL ON {}.* TO {user}@'127.0.0.1'",
+        bench.name
+    );
+    run(&mut bench.connection().await, &grants).await;
+    let database = connect(&MARIADB.url_of(&user, &bench.name), Options::default()).unwrap();
+    for role in [user.clone(), format!("{user}@127.0.0.1")] {
+        let done = database.install(Some(&role)).await.unwrap();
+        assert!(done.last().unwrap().contains("the server's own user"), "{done:?}");
+    }
+}

@@ -76,3 +76,20 @@ async fn rights_and_the_markers_table_are_looked_at() {
     let report = database.check().await;
     assert_eq!(report.finding("primary").unwrap().grade, Grade::Fail, "{report:#?}");
 }
+
+/// NOTIFY cannot be prepared: every distributed transaction that touched such a table failed, with
+/// a line that did not help (K4).
+#[tokio::test(flavor = "multi_thread")]
+async fn k4_triggers_that_notify_are_named() {
+    let bench = Bench::new().await;
+    let trigger = "CREATE FUNCTION tell() RETURNS trigger LANGUAGE plpgsql AS \
+         $$ BEGIN PERFORM pg_notify('work', NEW.id); RETURN NEW; END $$; \
+         CREATE TRIGGER tells AFTER INSERT ON work FOR EACH ROW EXECUTE FUNCTION tell()";
+    run(&mut bench.connection().await, trigger).await;
+    let report = bench.database.check().await;
+    let finding = report.finding("notify").unwrap();
+    assert_eq!(finding.grade, Grade::Warn, "{report:#?}");
+    assert!(finding.what.contains("tables: work."), "{}", finding.what);
+    run(&mut bench.connection().await, "ALTER TABLE work DISABLE TRIGGER tells").await;
+    assert_eq!(bench.database.check().await.grade, Grade::Good);
+}

@@ -257,3 +257,26 @@ async fn branches_are_finished_side_by_side_on_a_small_pool() {
     assert_eq!(bench.count("SELECT count(*) FROM work").await, 60);
     assert_eq!(bench.database.forget(&ids).await, Ok(60));
 }
+
+/// After a switch-over to a logical replica a branch has a subscription's name. It was "somebody
+/// rolled it back" at once, a heuristic end for ever, while its work and its locks were there.
+#[tokio::test(flavor = "multi_thread")]
+async fn pg8_what_a_subscription_may_hold_is_not_given_up() {
+    let bench = Bench::new().await;
+    let id = branch();
+    let mut connection = bench.connection().await;
+    work(&mut connection, &id).await;
+    let renamed = format!(
+        "INSERT INTO handfast_branch (id, outcome) VALUES ('{id}', 'committed'); \
+         PREPARE TRANSACTION 'pg_gid_16397_727'"
+    );
+    run(&mut connection, &renamed).await;
+    let finished = bench.database.finish(&id, End::Commit, None).await;
+    assert!(
+        matches!(&finished, Finished::Held(why) if why.contains("switch-over")),
+        "{finished:?}"
+    );
+    // Whoever takes the subscription down ends its orphan; then the marker says what happened.
+    run(&mut connection, "COMMIT PREPARED 'pg_gid_16397_727'").await;
+    assert_eq!(bench.database.finish(&id, End::Commit, None).await, Finished::Done);
+}

@@ -5,6 +5,7 @@ mod crash;
 mod doctor;
 mod finish;
 mod marker;
+mod pooler;
 mod prepare;
 
 use std::sync::Arc;

@@ -124,6 +124,8 @@ pub(crate) fn every_record() -> Vec<Record> {
             wall_ms: 306,
             committed: true,
             heuristic: true,
+            why: "database ledger: it was rolled back".into(),
+            noted: true,
             finished: vec![
                 Finished {
                     participant: name("billing"),
@@ -148,7 +150,15 @@ pub(crate) fn every_record() -> Vec<Record> {
             previous: Lsn(302),
             note: Note { wall_ms: 308, text: "noted by an operator: seen".into() },
             released: Some(name("billing")),
+            ended: false,
         }),
+        Record::UnseenRestated(vec![UnseenRestated {
+            id: x,
+            end: Lsn(303),
+            committed: true,
+            wall_ms: 309,
+            why: "database ledger: it was rolled back".into(),
+        }]),
         Record::Published(Published {
             producer: ProducerId(0xbb),
             sequence: 1 << 40,

@@ -131,6 +131,8 @@ pub(crate) fn end(id: TransactionId, previous: Lsn, wall_ms: u64) -> Arc<Record>
         wall_ms,
         committed: true,
         heuristic: false,
+        why: String::new(),
+        noted: false,
         finished: Vec::new(),
     }))
 }

@@ -1,0 +1,135 @@
+//! Transactions that have ended, and not as was decided: a branch was ended against the decision, or
+//! lost. They stay in attention, also over restarts, until a person says that it was seen.
+
+use alloc::collections::BTreeMap;
+use alloc::format;
+use alloc::vec::Vec;
+
+use crate::command::Caller;
+use crate::ids::{Lsn, TransactionId};
+use crate::limits::UNSEEN;
+use crate::output::{Output, PublicState, Reply};
+use crate::record::{End, Note, Operated, Record, UnseenRestated};
+use crate::view::TransactionView;
+
+use super::collecting::clipped;
+use super::{Context, Coordinator};
+
+/// Most of them in one record of a checkpoint.
+const CHUNK: usize = 256;
+
+/// See the module. At most [`UNSEEN`], the newest.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Unseen(BTreeMap<TransactionId, UnseenRestated>);
+
+impl Unseen {
+    pub(super) fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    pub(super) fn ids(&self) -> impl Iterator<Item = TransactionId> {
+        self.0.keys().copied()
+    }
+
+    /// Why a person should look at it.
+    pub(super) fn why(&self, id: TransactionId) -> Option<&str> {
+        self.0.get(&id).map(|unseen| unseen.why.as_str())
+    }
+
+    /// All that is known without the log.
+    pub(super) fn view(&self, id: TransactionId) -> Option<TransactionView> {
+        self.0.get(&id).map(view)
+    }
+
+    /// The fold: END says it, or a checkpoint does.
+    pub(super) fn ended(&mut self, lsn: Lsn, end: &End) {
+        if end.heuristic && !end.noted && !end.why.is_empty() {
+            let (committed, why) = (end.committed, end.why.clone());
+            self.restored(UnseenRestated {
+                id: end.id,
+                end: lsn,
+                committed,
+                wall_ms: end.wall_ms,
+                why,
+            });
+        }
+    }
+
+    pub(super) fn restored(&mut self, unseen: UnseenRestated) {
+        self.0.insert(unseen.id, unseen);
+        while self.0.len() > UNSEEN {
+            self.0.pop_first();
+        }
+    }
+
+    /// The fold: somebody has seen it.
+    pub(super) fn seen(&mut self, id: TransactionId) {
+        self.0.remove(&id);
+    }
+
+    pub(super) fn restate(&self, out: &mut Vec<Record>) {
+        let all: Vec<UnseenRestated> = self.0.values().cloned().collect();
+        out.extend(all.chunks(CHUNK).map(|chunk| Record::UnseenRestated(chunk.to_vec())));
+    }
+}
+
+impl Coordinator {
+    /// A branch did not end as decided. Whatever was noted before, this was not.
+    pub(super) fn heuristic(&mut self, cx: &mut Context<'_>, id: TransactionId, why: &str) {
+        let Some(tx) = self.transactions.get_mut(&id) else { return };
+        tx.heuristic = true;
+        if tx.why.contains(why) {
+            return;
+        }
+        let why = if tx.why.is_empty() { why.into() } else { format!("{}; {why}", tx.why) };
+        tx.why = clipped(why);
+        tx.noted = false;
+        tx.is_late = false;
+        if tx.attention.replace(tx.why.clone()).is_none() {
+            self.counters.attention += 1;
+        }
+        let detail = tx.why.clone();
+        cx.effects.emit(Output::Attention { id, detail });
+    }
+
+    /// An operator has seen how a transaction ended. False if there is nothing to see.
+    pub(super) fn note_ended(
+        &mut self,
+        cx: &mut Context<'_>,
+        caller: Caller,
+        id: TransactionId,
+        detail: &str,
+    ) -> bool {
+        let Some(unseen) = self.unseen.0.get(&id) else { return false };
+        let text = format!("noted by an operator: {detail}");
+        let note = Note { wall_ms: cx.now.wall_ms, text };
+        let operated = Operated { id, previous: unseen.end, note, released: None, ended: true };
+        let lsn = cx.effects.append(Record::Operated(operated));
+        // Here at once, so that it is noted once.
+        self.unseen.seen(id);
+        cx.effects.reply_when_durable(lsn, caller, Reply::Done);
+        true
+    }
+}
+
+fn view(unseen: &UnseenRestated) -> TransactionView {
+    let state = if unseen.committed { PublicState::Committed } else { PublicState::Failed };
+    TransactionView {
+        id: unseen.id,
+        state,
+        local: None,
+        begun_wall_ms: unseen.id.unix_ms(),
+        remaining_ms: None,
+        commit_asked: unseen.committed,
+        events: 0,
+        acknowledgements: 0,
+        reason: None,
+        decided_wall_ms: None,
+        ended_wall_ms: Some(unseen.wall_ms),
+        heuristic: true,
+        why: Some(unseen.why.clone()),
+        attention: Some(unseen.why.clone()),
+        notes: Vec::new(),
+        branches: Vec::new(),
+    }
+}
