@@ -142,6 +142,13 @@ pub enum Command {
         /// The transaction.
         id: TransactionId,
     },
+    /// A service could not finish its branch as it was told. It stays prepared, and tries again.
+    NotFinished {
+        /// The transaction.
+        id: TransactionId,
+        /// Why, for people.
+        reason: String,
+    },
     /// A prepared service asks what was decided.
     Inquire {
         /// The transaction.

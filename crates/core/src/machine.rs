@@ -136,6 +136,7 @@ impl Core {
                 | Command::InquireBranch { .. }
                 | Command::Finished { .. }
                 | Command::NotKnown { .. }
+                | Command::NotFinished { .. }
                 | Command::Inquire { .. }
                 | Command::MayForget { .. }
                 | Command::ListParticipants => {

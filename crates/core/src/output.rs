@@ -124,6 +124,17 @@ pub enum Output {
         /// Why.
         detail: String,
     },
+    /// A service could not do as it was told, and tries again: a log line.
+    Trouble {
+        /// The transaction.
+        id: TransactionId,
+        /// The service.
+        participant: Name,
+        /// What it was told: commit or abort.
+        commit: bool,
+        /// Why, in its words.
+        detail: Box<str>,
+    },
     /// A transaction that asked for a person needs none any more: it has ended as decided.
     AttentionOver {
         /// The transaction.

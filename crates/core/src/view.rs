@@ -69,6 +69,8 @@ pub struct BranchView {
     pub finished_ms: Option<u64>,
     /// How often anything was sent to it.
     pub sends: u32,
+    /// Why its service could not finish it yet.
+    pub trouble: Option<String>,
 }
 
 /// A vote without its reason.

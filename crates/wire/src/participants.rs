@@ -51,6 +51,10 @@ pub fn command(message: v1::FromParticipant) -> Result<(About, Command), Refusal
             let id = id(&message.transaction_id)?;
             (About::Transaction(id), Command::NotKnown { id })
         }
+        FromMessage::NotFinished(message) => {
+            let id = id(&message.transaction_id)?;
+            (About::Transaction(id), Command::NotFinished { id, reason: message.reason })
+        }
         FromMessage::Inquire(message) => {
             let id = id(&message.transaction_id)?;
             (About::Transaction(id), Command::Inquire { id })
@@ -111,6 +115,9 @@ pub fn message(request: u64, command: Command) -> Option<v1::FromParticipant> {
         }
         Command::NotKnown { id } => {
             FromMessage::NotKnown(v1::NotKnown { transaction_id: transaction_id(id) })
+        }
+        Command::NotFinished { id, reason } => {
+            FromMessage::NotFinished(v1::NotFinished { transaction_id: transaction_id(id), reason })
         }
         Command::Inquire { id } => {
             FromMessage::Inquire(v1::Inquire { transaction_id: transaction_id(id) })
@@ -314,6 +321,7 @@ mod tests {
             Command::Finished { id: ID, committed: true },
             Command::Finished { id: ID, committed: false },
             Command::NotKnown { id: ID },
+            Command::NotFinished { id: ID, reason: "no room".to_owned() },
             Command::Inquire { id: ID },
             Command::MayForget { outcomes: vec![(ID, Some(BEGAN)), (TransactionId(1), None)] },
         ];

@@ -191,6 +191,7 @@ impl From<BranchView> for v1::BranchState {
             decision_sent_ms: view.decision_sent_ms,
             finished_ms: view.finished_ms,
             sends: view.sends,
+            trouble: view.trouble,
         }
     }
 }
@@ -214,6 +215,7 @@ impl TryFrom<v1::BranchState> for BranchView {
             decision_sent_ms: message.decision_sent_ms,
             finished_ms: message.finished_ms,
             sends: message.sends,
+            trouble: message.trouble,
         })
     }
 }

@@ -75,6 +75,7 @@ fn transactions_and_branches() {
         decision_sent_ms: Some(3),
         finished_ms: Some(4),
         sends: 9,
+        trouble: Some("no room".into()),
     };
     let fresh = BranchView {
         participant: name("ledger"),
@@ -87,6 +88,7 @@ fn transactions_and_branches() {
         decision_sent_ms: None,
         finished_ms: None,
         sends: 0,
+        trouble: None,
     };
     let votes = [Some(VoteKind::Yes), Some(VoteKind::No), None];
     let voted = votes.map(|vote| BranchView { vote, ..branch.clone() });

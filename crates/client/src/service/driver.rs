@@ -14,7 +14,7 @@ use handfast_core::ids::{Now, StateId};
 use handfast_core::output::ToService;
 
 use super::handler::Handler;
-use super::pass::{Done, Note, Pass};
+use super::pass::{Done, Note, Pass, clipped};
 use super::report::Report;
 use super::schedule::Schedule;
 use super::store::{CommitError, ServiceStore, StoreStep};
@@ -134,8 +134,8 @@ where
         for message in messages {
             pass.message(message).map_err(CommitError::Fault)?;
         }
-        let Done { commands, notes } = pass.commit()?;
-        self.take_notes(now, notes);
+        let Done { mut commands, notes } = pass.commit()?;
+        commands.extend(self.take_notes(now, notes));
         Ok(commands)
     }
 
@@ -179,7 +179,7 @@ where
         let Done { mut commands, notes } = pass.commit().map_err(|error| match error {
             CommitError::Refused(error) | CommitError::Fault(error) => error,
         })?;
-        self.take_notes(now, notes);
+        commands.extend(self.take_notes(now, notes));
         if let Some(outcomes) = outcomes {
             self.schedule.asked_to_forget(&outcomes, page, now.mono_ms);
             if !outcomes.is_empty() {
@@ -190,7 +190,9 @@ where
         Ok(commands)
     }
 
-    fn take_notes(&mut self, now: Now, notes: Vec<Note>) {
+    /// What the coordinator is to hear of them: it shows people what a transaction waits for.
+    fn take_notes(&mut self, now: Now, notes: Vec<Note>) -> Vec<Command> {
+        let mut commands = Vec::new();
         for note in notes {
             match note {
                 Note::Prepared(id) => self.schedule.prepared(id, now.mono_ms),
@@ -202,6 +204,8 @@ where
                 Note::Forgot => self.schedule.forgot(now.mono_ms),
                 Note::FinishFailed { id, commit, error } => {
                     let (attempts, retry_in_ms) = self.schedule.failed(id, commit, now.mono_ms);
+                    let reason = clipped(&error).to_owned();
+                    commands.push(Command::NotFinished { id, reason });
                     (self.report)(Report::FinishFailed {
                         id,
                         commit,
@@ -216,6 +220,7 @@ where
                 Note::Attention(id, reason) => (self.report)(Report::Attention { id, reason }),
             }
         }
+        commands
     }
 }
 

@@ -358,9 +358,14 @@ fn command(id: TransactionId, answer: Answer, recorded_no: Option<No>) -> Comman
     }
 }
 
+/// As much of a reason as the coordinator keeps.
+pub(super) fn clipped(reason: &str) -> &str {
+    &reason[..reason.floor_char_boundary(REASON_BYTES)]
+}
+
 fn failed(no: No) -> BranchInput {
     let No { mut reason, retryable } = no;
-    reason.truncate(reason.floor_char_boundary(REASON_BYTES));
+    reason.truncate(clipped(&reason).len());
     BranchInput::WorkFailed { reason, retryable }
 }
 

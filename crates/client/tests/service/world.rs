@@ -237,6 +237,11 @@ where
                 let chain = self.transactions[&id].chain;
                 assert_eq!(chain, Chain::Committed, "{id} was lost");
             }
+            // For people, and only of what it was told.
+            Command::NotFinished { id, .. } => {
+                let chain = self.transactions[&id].chain;
+                assert_ne!(chain, Chain::Collecting, "{id} was not decided");
+            }
             Command::Inquire { id } => {
                 let answer = match self.transactions[&id].chain {
                     Chain::Collecting => ToService::Pending { id, retry_after_ms: 1_000 },

@@ -323,6 +323,7 @@ impl Bus {
             | Command::InquireBranch { .. }
             | Command::Finished { .. }
             | Command::NotKnown { .. }
+            | Command::NotFinished { .. }
             | Command::Inquire { .. }
             | Command::MayForget { .. }
             | Command::ListParticipants => unreachable!("the machine gives it to the coordinator"),

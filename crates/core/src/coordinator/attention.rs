@@ -95,6 +95,9 @@ impl Coordinator {
     fn waits_for_branch(&self, branch: &Branch) -> String {
         let name = &branch.participant.name;
         if branch.is_service() {
+            if let Some(trouble) = &branch.trouble {
+                return format!("service {name} could not do it: {trouble}");
+            }
             return if self.services.has(name, branch.state_id) {
                 format!("service {name} does not say that it has committed")
             } else {

@@ -2,6 +2,7 @@
 //! and what a service's stream means for it (attach, loss).
 
 use alloc::format;
+use alloc::string::String;
 use alloc::vec::Vec;
 
 use crate::command::Caller;
@@ -11,7 +12,7 @@ use crate::record::{Commit, End, Finished, Reason, ReasonCode, Record};
 use crate::refusal::{Code, Refusal};
 use crate::view::{InstanceView, VoteKind};
 
-use super::collecting::pause_ms;
+use super::collecting::{clipped, pause_ms};
 use super::inquiry::Question;
 use super::transaction::Phase;
 use super::{Context, Coordinator};
@@ -212,6 +213,39 @@ impl Coordinator {
             let why = format!("{} has lost its branch: it does not know {id}", speaker.service);
             self.heuristic(cx, id, &why);
             self.branch_finished(cx, id, at, false);
+        }
+    }
+
+    /// A service tries again by itself; why it has to is for people.
+    pub(super) fn not_finished(
+        &mut self,
+        cx: &mut Context<'_>,
+        caller: Caller,
+        id: TransactionId,
+        reason: String,
+    ) {
+        let speaker = match self.services.speaker(caller.session) {
+            Ok(speaker) => speaker,
+            Err(refusal) => return cx.effects.refuse(caller, refusal),
+        };
+        let Some(tx) = self.transactions.get_mut(&id) else {
+            // C13: it ended here before.
+            return cx.effects.reply(caller, Reply::Done);
+        };
+        let at = match speaker.branch_of(tx) {
+            Ok(at) => at,
+            Err(refusal) => return cx.effects.refuse(caller, refusal),
+        };
+        cx.effects.reply(caller, Reply::Done);
+        let branch = &mut tx.branches[at];
+        let trouble = clipped(reason).into_boxed_str();
+        let is_told = matches!(tx.phase, Phase::Committing | Phase::Failed);
+        // It fails again and again, mostly with the same words: they are said once.
+        if is_told && !branch.finished && branch.trouble.as_ref() != Some(&trouble) {
+            let (participant, commit) = (speaker.service, tx.phase == Phase::Committing);
+            let detail = trouble.clone();
+            cx.effects.emit(Output::Trouble { id, participant, commit, detail });
+            branch.trouble = Some(trouble);
         }
     }
 

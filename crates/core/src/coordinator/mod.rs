@@ -164,6 +164,7 @@ impl Coordinator {
             }
             Command::Finished { id, committed } => self.finished(cx, caller, id, committed),
             Command::NotKnown { id } => self.not_known(cx, caller, id),
+            Command::NotFinished { id, reason } => self.not_finished(cx, caller, id, reason),
             Command::Inquire { id } => self.inquire(cx, caller, id),
             Command::MayForget { outcomes } => self.may_forget(cx, caller, outcomes),
             Command::ListParticipants => self.list_participants(cx, caller),

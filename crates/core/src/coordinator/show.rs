@@ -95,6 +95,7 @@ fn open(tx: &Transaction, now: Now, durable: Lsn, attention: Option<String>) -> 
         decision_sent_ms: since(b.decision_sent_ms),
         finished_ms: since(b.finished_ms),
         sends: b.sends,
+        trouble: b.trouble.as_deref().filter(|_| !b.finished).map(Into::into),
     });
     let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
     TransactionView {
@@ -146,6 +147,7 @@ pub(super) fn ended(
             decision_sent_ms: went.and_then(|f| f.decision_sent_ms),
             finished_ms: went.and_then(|f| f.finished_ms),
             sends: went.map_or(0, |f| f.sends),
+            trouble: None,
         });
     };
     if let Some(commit) = parts.commit {

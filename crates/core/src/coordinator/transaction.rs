@@ -1,5 +1,6 @@
 //! One open transaction: what the log says of it, and what is only in memory until the decision.
 
+use alloc::boxed::Box;
 use alloc::format;
 use alloc::string::String;
 use alloc::sync::Arc;
@@ -156,6 +157,8 @@ pub(crate) struct Branch {
     pub(crate) verifying: bool,
     /// It has ended as decided (or was released).
     pub(crate) finished: bool,
+    /// What its service said when it could not finish it; shown until it has.
+    pub(crate) trouble: Option<Box<str>>,
     /// Messages of the present phase that were sent.
     pub(crate) attempts: u32,
     /// All messages that were sent.
@@ -184,6 +187,7 @@ impl Branch {
             vote: None,
             verifying: false,
             finished: false,
+            trouble: None,
             attempts: 0,
             sends: 0,
             next_ms: None,

@@ -283,6 +283,7 @@ pub(super) mod tests {
             decision_sent_ms: None,
             finished_ms: None,
             sends: 0,
+            trouble: None,
         }
     }
 

@@ -197,7 +197,7 @@ async fn show(server: &Server, id: TransactionId) -> Result<(), Failure> {
     let document = Shown { transaction: Transaction::from(&view), databases };
     server.out.result(&document, || {
         let shown = timeline::shown(&view);
-        [shown].into_iter().chain(blocked(&in_the_way)).collect::<Vec<_>>().join("\n")
+        [shown].into_iter().chain(blocked(&view, &in_the_way)).collect::<Vec<_>>().join("\n")
     })
 }
 
@@ -225,8 +225,15 @@ async fn in_the_way(
     Ok(databases)
 }
 
-fn blocked(databases: &[RegisteredDatabase]) -> Vec<String> {
+fn blocked(view: &TransactionView, databases: &[RegisteredDatabase]) -> Vec<String> {
     let mut lines = Vec::new();
+    for branch in &view.branches {
+        let Some(trouble) = &branch.trouble else { continue };
+        let told = if view.state == State::Failed { "abort" } else { "commit" };
+        let name = &branch.participant;
+        let text = format!("{name} could not {told} and tries again: {trouble}");
+        lines.extend(paragraph("  ", &text));
+    }
     for found in databases {
         for (_, holders) in &found.waits {
             let text = format!("{}: its marker may be held by {holders}", found.name);
@@ -387,6 +394,8 @@ struct Branch {
     finished_ms: Option<u64>,
     /// Null where it is not known any more.
     sends: Option<u32>,
+    /// Why its service could not finish it yet, in its words.
+    trouble: Option<String>,
 }
 
 /// The word for a state, for programs.
@@ -455,6 +464,7 @@ impl From<&BranchView> for Branch {
             decision_sent_ms: view.decision_sent_ms,
             finished_ms: view.finished_ms,
             sends: timeline::sends(view),
+            trouble: view.trouble.clone(),
         }
     }
 }

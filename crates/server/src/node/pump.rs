@@ -599,6 +599,14 @@ impl Pump {
                 Output::Attention { id, detail } => {
                     tracing::warn!(transaction = %id, "needs attention: {detail}");
                 }
+                Output::Trouble { id, participant, commit, detail } => {
+                    let told = if commit { "commit" } else { "abort" };
+                    // A stranger's words, so quoted.
+                    tracing::warn!(
+                        transaction = %id, service = %participant, reason = ?detail,
+                        "a service could not {told} and tries again"
+                    );
+                }
                 Output::AttentionOver { id } => {
                     tracing::info!(transaction = %id, "attention is over: it has ended as decided");
                 }

@@ -8,9 +8,9 @@ use handfast::service::{Handler, HandlerError, No, Prepared, SqliteStore};
 use handfast::{BeginOptions, Event, Handfast, TopicSettings, TransactionId};
 use serde_json::{Value, json};
 
-use crate::harness::{ask, lines_of, start};
+use crate::harness::{ask, lines_of, start, until};
 
-/// Prepares whatever it is asked to.
+/// Prepares whatever it is asked to, and cannot finish what has no room.
 struct Willing;
 
 impl Handler<Connection> for Willing {
@@ -18,8 +18,8 @@ impl Handler<Connection> for Willing {
         if work == b"no" { Err(No::new("will\x07 not")) } else { Ok(Prepared::Yes) }
     }
 
-    fn commit(&self, _: &Connection, _: TransactionId, _: &[u8]) -> Result<(), HandlerError> {
-        Ok(())
+    fn commit(&self, _: &Connection, _: TransactionId, work: &[u8]) -> Result<(), HandlerError> {
+        if work == b"full" { Err("no room\x07 left".into()) } else { Ok(()) }
     }
 
     fn abort(&self, _: &Connection, _: TransactionId, _: &[u8]) -> Result<(), HandlerError> {
@@ -116,6 +116,19 @@ async fn transactions_and_participants() {
     assert_eq!(shown["reason"]["participant"], "payments");
     let text = ask(&format!("tx show {}", failed.id().unwrap())).text();
     assert!(text.contains("voted_no by payments: will\\u{7} not"), "{text}");
+
+    // Its words are there as soon as they have come.
+    let mut tx = handfast.begin().await.unwrap();
+    tx.call("payments", "full").await.unwrap();
+    let id = tx.id();
+    tx.commit().await.unwrap();
+    let show = || ask(&format!("tx show {id} --json")).json();
+    let shown = until(show, |shown| !shown["branches"][0]["trouble"].is_null());
+    assert_eq!(shown["state"], "committing");
+    assert_eq!(shown["branches"][0]["trouble"], "no room\u{7} left");
+    let text = ask(&format!("tx show {id}")).text();
+    let said = "  payments could not commit and tries again: no room\\u{7} left\n";
+    assert!(text.contains(said), "{text}");
 
     let unknown = "00000000-0000-7000-8000-000000000000";
     let (status, error) = ask(&format!("tx show {unknown} --json")).error();

@@ -62,7 +62,10 @@ impl World {
         let asked = self.facts.output(&output);
         self.see(&Seen::Output(&output, asked.as_ref()));
         match output {
-            Output::Append { .. } | Output::Attention { .. } | Output::AttentionOver { .. } => {}
+            Output::Append { .. }
+            | Output::Attention { .. }
+            | Output::Trouble { .. }
+            | Output::AttentionOver { .. } => {}
             Output::Reply { to, reply } => self.down(to.session, Down::Reply(to.request, reply)),
             Output::ToService { session, message } => self.down(session, Down::ToService(message)),
             Output::Deliver { session, delivery } => self.down(session, Down::Deliver(*delivery)),

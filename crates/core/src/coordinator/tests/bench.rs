@@ -263,6 +263,7 @@ fn one(output: &Output) -> String {
         Output::Verify { local: false, .. } => "ask whether it is prepared".to_string(),
         Output::Resolve { .. } => "resolve".to_string(),
         Output::Attention { .. } => "attention".to_string(),
+        Output::Trouble { .. } => "trouble".to_string(),
         Output::AttentionOver { .. } => "attention is over".to_string(),
     }
 }

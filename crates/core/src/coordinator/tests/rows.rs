@@ -11,7 +11,7 @@ use crate::command::{Act, BeginRequest, BranchRequest, Command, CommitRequest, V
 use crate::event::EventRequest;
 use crate::ids::{Began, Lsn, StateId, StoreId, TransactionId};
 use crate::input::{BranchReport, Chain, Input, Resolution};
-use crate::limits::{BATCH_ITEMS, BRANCHES, Limits};
+use crate::limits::{BATCH_ITEMS, BRANCHES, Limits, REASON_BYTES};
 use crate::output::{Output, Reply, ToService};
 use crate::record::{IdempotencyKey, Participant, ParticipantKind, Record};
 
@@ -364,6 +364,46 @@ fn c12_a_heuristic_end_is_in_attention_until_somebody_has_seen_it() {
     assert_eq!(text(&again.command(STRANGER, note)), "read chain", "it is noted once");
     let (mut again, _) = again.restart();
     assert_eq!(listed(&mut again), []);
+}
+
+/// C11: a service that could not finish said so to its own log alone, and the operator of the
+/// server saw one that is silent. Its words are in the view and in what is waited for, are said
+/// once, and go when it has finished; they change nothing else.
+#[test]
+fn c11_a_service_says_why_it_could_not_finish() {
+    let mut w = Bench::new();
+    run_of(&mut w, &["a"]);
+    w.accept();
+    let could_not = |w: &mut Bench, why: &str| {
+        text(&w.command(SERVICE_A, Command::NotFinished { id: X, reason: why.into() }))
+    };
+    let trouble = |w: &mut Bench| {
+        let outputs = w.command(STRANGER, Command::Show { id: X });
+        let found = outputs.iter().find_map(|o| match o {
+            Output::Reply { reply: Reply::Transaction(view), .. } => Some(view.clone()),
+            _ => None,
+        });
+        let view = found.unwrap();
+        (view.branches[0].trouble.clone(), view.attention.clone())
+    };
+    assert_eq!(could_not(&mut w, "too early"), "done", "it was told nothing yet");
+    assert_eq!(trouble(&mut w), (None, None));
+    w.vote(SERVICE_A, Vote::Yes);
+    w.settle();
+    assert_eq!(could_not(&mut w, "no room"), "done, trouble");
+    assert_eq!(could_not(&mut w, "no room"), "done");
+    assert_eq!(could_not(&mut w, &"x".repeat(5_000)), "done, trouble");
+    assert_eq!(trouble(&mut w).0.unwrap().len(), REASON_BYTES);
+    assert_eq!(could_not(&mut w, "the disk is full"), "done, trouble");
+    w.pass(100_000);
+    let (said, attention) = trouble(&mut w);
+    assert_eq!(said.as_deref(), Some("the disk is full"));
+    let attention = attention.unwrap();
+    assert!(attention.contains("service a could not do it: the disk is full"), "{attention}");
+    w.command(SERVICE_A, Command::Finished { id: X, committed: true });
+    assert_eq!(could_not(&mut w, "a late word"), "done");
+    w.settle();
+    assert_eq!(w.phase(), "-");
 }
 
 /// L4: an abort of a local transaction waited without end for a database that was gone.

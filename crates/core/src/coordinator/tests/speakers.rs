@@ -26,6 +26,7 @@ fn nobody_speaks_for_the_branch_of_another() {
         Command::Finished { id: X, committed: true },
         Command::Finished { id: X, committed: false },
         Command::NotKnown { id: X },
+        Command::NotFinished { id: X, reason: "no room".into() },
         Command::Inquire { id: X },
     ];
     for (state, _, setup) in STATES {

@@ -192,6 +192,9 @@ const INPUTS: &[(&str, Step)] = &[
         w.command(STRANGER, Command::Finished { id: X, committed: true })
     }),
     ("a does not know it", |w| w.command(SERVICE_A, Command::NotKnown { id: X })),
+    ("a could not finish", |w| {
+        w.command(SERVICE_A, Command::NotFinished { id: X, reason: "no room".into() })
+    }),
     ("another state of a votes YES", |w| w.impostor("a", Command::Vote { id: X, vote: Vote::Yes })),
     ("another state of a votes READ-ONLY", |w| {
         w.impostor("a", Command::Vote { id: X, vote: Vote::ReadOnly })
