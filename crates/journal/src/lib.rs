@@ -43,7 +43,7 @@ pub use index::{Reference, SegmentSummary, TopicSummary};
 pub use journal::Journal;
 pub use maintenance::Compaction;
 pub use options::Options;
-pub use reader::Reader;
+pub use reader::{Ended, Reader};
 pub use recovery::{Progress, Recovered};
 pub use roll::Sealing;
 pub use snapshot::Snapshot;

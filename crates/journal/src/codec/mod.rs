@@ -11,6 +11,7 @@ mod wire;
 use bytes::Bytes;
 use handfast_core::record::Record;
 
+pub(crate) use record::is_end;
 pub(crate) use wire::{Codec, Input};
 
 /// Most bytes that one record may take. The largest transaction is half of it.

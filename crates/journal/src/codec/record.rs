@@ -38,6 +38,12 @@ macro_rules! records {
 }
 
 const CHECKPOINT_END: u8 = 25;
+const END: u8 = 5;
+
+/// Whether an encoded record is an END, without decoding it.
+pub(crate) fn is_end(bytes: &[u8]) -> bool {
+    bytes.first() == Some(&END)
+}
 
 records! {
     1 Opened,

@@ -67,7 +67,7 @@ impl Source {
         self.decode(position, Bytes::copy_from_slice(body))
     }
 
-    fn decode(&self, position: u64, body: Bytes) -> Result<Arc<Record>, Error> {
+    pub(super) fn decode(&self, position: u64, body: Bytes) -> Result<Arc<Record>, Error> {
         let record = codec::decode(body);
         let record = record.map_err(|e| Error::corrupt(&self.name(), position, e.to_string()))?;
         Ok(Arc::new(record))
@@ -75,7 +75,7 @@ impl Source {
 
     /// A record that checks by itself. What was read ahead may be older than the record, so one
     /// that does not check is read again before it is called damaged.
-    fn checked_at<'w>(
+    pub(super) fn checked_at<'w>(
         &self,
         position: u64,
         window: &'w mut Window,
@@ -103,7 +103,7 @@ impl Source {
         Ok(body.filter(|body| header.checks(body, self.seed)).map(|_| header))
     }
 
-    fn frame_at(&self, at: u64, window: &mut Window) -> Result<Option<FrameHeader>, Error> {
+    pub(super) fn frame_at(&self, at: u64, window: &mut Window) -> Result<Option<FrameHeader>, Error> {
         for _ in 0..2 {
             let head = self.bytes(at, HEADER, window)?;
             if let Some(frame) = FrameHeader::decode(head, self.seed, self.segment) {

@@ -5,6 +5,7 @@
 
 mod chain;
 mod check;
+mod ended;
 mod fetch;
 mod locate;
 mod time;
@@ -22,6 +23,8 @@ use crate::index::Damaged;
 use crate::layout::names::{self, Kind};
 use crate::scan::Window;
 use crate::view::Shared;
+
+pub use ended::Ended;
 
 /// Reads from a journal. Clones read the same journal.
 #[derive(Clone)]

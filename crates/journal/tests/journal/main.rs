@@ -5,6 +5,7 @@ mod append;
 mod codec;
 mod crash;
 mod damage;
+mod ended;
 mod faults;
 mod golden;
 mod holes;
