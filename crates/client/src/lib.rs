@@ -43,6 +43,7 @@ mod backup;
 mod connection;
 #[cfg(feature = "_databases")]
 pub mod database;
+mod ended;
 mod error;
 mod event;
 mod lanes;
@@ -67,6 +68,7 @@ pub use admin::{
 };
 pub use backup::BackedUp;
 pub use connection::{Builder, Handfast, ServerInfo};
+pub use ended::{EndedTransactions, Ending};
 pub use error::{Blame, Error, Fault, Reason, Refusal, TransactionError};
 pub use event::{Attribute, Data, Event};
 pub use operator::{DatabaseFinding, InDoubt, PreparedTransaction, RegisteredDatabase, Resolve};

@@ -19,6 +19,7 @@ pub mod digest;
 pub mod edge;
 #[cfg(feature = "client")]
 pub mod encoded;
+pub mod ended;
 pub mod event;
 pub mod events;
 mod homes;

@@ -8,13 +8,16 @@ use handfast_core::command::{
 };
 use handfast_core::event::{DeliveryRef, EventRequest};
 use handfast_core::ids::{
-    DeliveryToken, Holder, Name, Offset, ProducerId, SubscriptionId, TopicId, TransactionId,
+    DeliveryToken, Holder, Lsn, Name, Offset, ProducerId, SubscriptionId, TopicId, TransactionId,
 };
 use handfast_core::limits::{BATCH_ITEMS, BRANCHES, KEY_BYTES};
 use handfast_core::output::{Outcome, PublicState, Reply};
-use handfast_core::record::{Participant, ParticipantKind, SubscriptionSettings, TopicSettings};
+use handfast_core::record::{
+    End, Participant, ParticipantKind, SubscriptionSettings, TopicSettings,
+};
 use handfast_core::refusal::{Code, Refusal};
 use handfast_wire::bytes::Bytes;
+use handfast_wire::ended::{self, Ending};
 use handfast_wire::events::{self, Read, StartAt};
 use handfast_wire::prost::Message;
 use handfast_wire::raw::transaction_request::Call;
@@ -274,6 +277,43 @@ fn calls_about_a_transaction_name_it() {
         attention: true,
     };
     assert_eq!(command(Call::List(list)), Ok(expected));
+}
+
+#[test]
+fn what_has_ended_is_asked_for_with_bounds() {
+    let nothing = ended::query(&v1::ListEndedRequest::default()).expect("well-formed");
+    assert_eq!((nothing.since_ms, nothing.ending, nothing.from), (0, None, None));
+    assert_eq!(nothing.limit, 100);
+    let request = v1::ListEndedRequest { since_unix_ms: 7, ending: 2, from: 9, limit: u32::MAX };
+    let query = ended::query(&request).expect("well-formed");
+    assert_eq!((query.since_ms, query.from, query.limit), (7, Some(Lsn(9)), 1_000));
+    assert_eq!(query.ending, Some(Ending::Failed));
+    let refused = ended::query(&v1::ListEndedRequest { ending: 3, ..request }).expect_err("3");
+    assert_eq!(refused.code, Code::InvalidArgument);
+    assert!(refused.detail.starts_with("`ending`"), "{refused}");
+
+    // Every end is one or the other.
+    for (committed, heuristic, is_good) in
+        [(true, false, true), (true, true, false), (false, false, false), (false, true, false)]
+    {
+        let end = End {
+            id: ID,
+            previous: Lsn(1),
+            wall_ms: 0,
+            committed,
+            heuristic,
+            why: String::new(),
+            noted: false,
+            finished: Vec::new(),
+        };
+        let asked = |ending: Ending| {
+            let ending = v1::Ending::from(ending).into();
+            let request = v1::ListEndedRequest { ending, ..v1::ListEndedRequest::default() };
+            ended::query(&request).expect("well-formed").wants(&end)
+        };
+        assert_eq!((asked(Ending::Committed), asked(Ending::Failed)), (is_good, !is_good));
+        assert!(nothing.wants(&end));
+    }
 }
 
 #[test]

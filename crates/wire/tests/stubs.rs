@@ -60,6 +60,9 @@ impl Transactions for Counter {
     async fn resolve(&self, _: Request<v1::ResolveRequest>) -> Answer<v1::Outcome> {
         Err(Status::unimplemented("only counts"))
     }
+    async fn list_ended(&self, _: Request<v1::ListEndedRequest>) -> Answer<v1::ListEndedReply> {
+        Err(Status::unimplemented("only counts"))
+    }
     async fn abort(&self, request: Request<v1::AbortRequest>) -> Answer<v1::Outcome> {
         transactions::outcome(counter(Call::Abort(request.into_inner())), ABOUT).map(Response::new)
     }

@@ -237,6 +237,7 @@ impl raw::transactions_server::Transactions for Sessions {
         get(v1::GetRequest) -> v1::Outcome;
         show(v1::ShowRequest) -> v1::Transaction;
         list(v1::ListTransactionsRequest) -> v1::ListTransactionsReply;
+        list_ended(v1::ListEndedRequest) -> v1::ListEndedReply;
     }
 }
 

@@ -5,8 +5,9 @@ use alloc::vec::Vec;
 
 use crate::command::Caller;
 use crate::ids::{Lsn, Now, StateId, TransactionId};
+use crate::input::Chain;
 use crate::output::{PublicState, Reply};
-use crate::record::ParticipantKind;
+use crate::record::{End, ParticipantKind, Record};
 use crate::view::{BranchView, ParticipantView, TransactionView, VoteKind};
 
 use super::inquiry::Parts;
@@ -115,6 +116,28 @@ fn open(tx: &Transaction, now: Now, durable: Lsn, attention: Option<String>) -> 
         attention,
         notes: tx.notes.clone(),
         branches: branches.collect(),
+    }
+}
+
+impl TransactionView {
+    /// What the log's records of a transaction that has ended say, without the state; none if there
+    /// is no END among them. The newest that nobody has taken note of are in attention.
+    #[must_use]
+    pub fn of_ended(id: TransactionId, chain: &Chain) -> Option<Self> {
+        let parts = Parts::of(chain);
+        let is_seen =
+            |(_, record): &(Lsn, Record)| matches!(record, Record::Operated(r) if r.ended);
+        let attention =
+            parts.end?.unseen().filter(|_| !chain.records.iter().any(is_seen)).map(Into::into);
+        ended(id, &parts, attention)
+    }
+}
+
+impl End {
+    /// Why a person should look at how the transaction ended; none: it ended as decided, or
+    /// somebody has seen it before.
+    pub(super) fn unseen(&self) -> Option<&str> {
+        (self.heuristic && !self.noted && !self.why.is_empty()).then_some(self.why.as_str())
     }
 }
 

@@ -43,8 +43,8 @@ impl Unseen {
 
     /// The fold: END says it, or a checkpoint does.
     pub(super) fn ended(&mut self, lsn: Lsn, end: &End) {
-        if end.heuristic && !end.noted && !end.why.is_empty() {
-            let (committed, why) = (end.committed, end.why.clone());
+        if let Some(why) = end.unseen() {
+            let (committed, why) = (end.committed, why.into());
             self.restored(UnseenRestated {
                 id: end.id,
                 end: lsn,

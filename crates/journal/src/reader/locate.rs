@@ -103,7 +103,11 @@ impl Source {
         Ok(body.filter(|body| header.checks(body, self.seed)).map(|_| header))
     }
 
-    pub(super) fn frame_at(&self, at: u64, window: &mut Window) -> Result<Option<FrameHeader>, Error> {
+    pub(super) fn frame_at(
+        &self,
+        at: u64,
+        window: &mut Window,
+    ) -> Result<Option<FrameHeader>, Error> {
         for _ in 0..2 {
             let head = self.bytes(at, HEADER, window)?;
             if let Some(frame) = FrameHeader::decode(head, self.seed, self.segment) {

@@ -38,6 +38,13 @@ pub(crate) struct Args {
     quiet: bool,
 }
 
+impl Args {
+    /// A failure before anybody was asked, in the form that was asked for.
+    pub(crate) fn said(&self, failure: Failure) -> Failure {
+        failure.with_json(self.json)
+    }
+}
+
 /// A server that is connected, and whom to tell what it says.
 #[derive(Debug)]
 pub(crate) struct Server {

@@ -3,7 +3,7 @@
 //! Says what is known and nothing else: a moment that the log does not keep has no line.
 
 use clap::builder::styling::AnsiColor;
-use handfast::{BranchView, State, TransactionView, VoteKind};
+use handfast::{BranchView, ReasonView, State, TransactionView, VoteKind};
 
 use super::output::{Column, bold, counted, duration, painted, table, time, visible, wrapped};
 use super::participant::kind;
@@ -84,17 +84,11 @@ fn header(view: &TransactionView) -> Vec<String> {
         header.line("acknowledges", &count);
     }
     if let Some(reason) = &view.reason {
-        let by = reason.participant.as_ref().map(|name| format!(" by {name}")).unwrap_or_default();
-        let detail = match reason.detail.as_str() {
-            "" => String::new(),
-            detail => format!(": {}", visible(detail)),
-        };
-        header.words("reason", &format!("{}{by}{detail}", reason.code.as_str()));
+        header.words("reason", &visible(&why_failed(reason)));
         header.line("again", if reason.retryable { "may succeed" } else { "would fail again" });
     }
     if view.heuristic {
-        let why = view.why.as_deref().unwrap_or("a branch was released: nobody knows how it ended");
-        header.words("heuristic", &visible(why));
+        header.words("heuristic", &visible(why_heuristic(view)));
     }
     match &view.attention {
         // What made it heuristic is said already.
@@ -107,6 +101,18 @@ fn header(view: &TransactionView) -> Vec<String> {
         None => {}
     }
     header.0
+}
+
+/// Why a transaction failed: the code, whose fault, and in whose words.
+pub(super) fn why_failed(reason: &ReasonView) -> String {
+    let by = reason.participant.as_ref().map(|name| format!(" by {name}")).unwrap_or_default();
+    let detail = if reason.detail.is_empty() { "" } else { ": " };
+    format!("{}{by}{detail}{}", reason.code.as_str(), reason.detail)
+}
+
+/// Why a branch did not end as decided.
+pub(super) fn why_heuristic(view: &TransactionView) -> &str {
+    view.why.as_deref().unwrap_or("a branch was released: nobody knows how it ended")
 }
 
 struct Header(Vec<String>);

@@ -1,11 +1,13 @@
 //! `handfast tx list|show|resolve`: what the server knows about transactions, and the three steps
 //! that an operator has. None of them writes a commit.
 
+mod ended;
+
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use handfast::{
-    BranchView, NoteView, ParticipantKind, RegisteredDatabase, Resolve, State, TransactionId,
-    TransactionView, VoteKind,
+    BranchView, Ending, NoteView, ParticipantKind, RegisteredDatabase, Resolve, State,
+    TransactionId, TransactionView, VoteKind,
 };
 use serde::Serialize;
 
@@ -18,11 +20,14 @@ use super::{Exit, Failure, parse, timeline};
 
 const LIST: &str =
     "VOTED counts the branches whose vote is in. LEFT is the time until the deadline.
+Of those that have ended WHY says why one failed, or how a branch ended otherwise than was decided
+(heuristic). The log keeps an end for an hour at least, and with an idempotency key as long as that.
 
 Examples:
   handfast tx list
   handfast tx list --state committing
   handfast tx list --attention
+  handfast tx list --ended --since 12h --state failed
   handfast tx list --json | jq -r '.transactions[] | select(.attention) | .transaction_id'";
 const SHOW: &str =
     "Times are milliseconds since the transaction began, for a branch that outlived \
@@ -51,19 +56,26 @@ pub(crate) struct Args {
 
 #[derive(Debug, clap::Subcommand)]
 enum Command {
-    /// List transactions that are open, or need a person, the oldest first
+    /// List transactions that are open, need a person, or have ended, the oldest first
     #[command(after_help = LIST)]
     List {
         /// At most this many
         #[arg(long, value_name = "N", default_value_t = 100,
               value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
         limit: u32,
-        /// Only those in this state
+        /// Only those in this state: open ones, or with --ended those that have ended so
         #[arg(long, value_name = "STATE")]
-        state: Option<Open>,
+        state: Option<Wanted>,
         /// Those that a person should look at, also ended ones that nobody has taken note of
         #[arg(long)]
         attention: bool,
+        /// Those that have ended, by when they did; beyond --limit what failed before the rest
+        #[arg(long, conflicts_with = "attention")]
+        ended: bool,
+        /// With --ended: since when, how long ago, such as 12h, or RFC 3339
+        #[arg(long, value_name = "TIME", value_parser = parse::moment, default_value = "1h",
+              requires = "ended")]
+        since: SystemTime,
     },
     /// Show one transaction with its timeline, branch by branch
     #[command(after_help = SHOW)]
@@ -115,18 +127,57 @@ fn why(text: &str) -> Result<String, String> {
     }
 }
 
-/// States in which a transaction is open.
+/// States that a list can be of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-enum Open {
-    /// Not decided
+enum Wanted {
+    /// Open: not decided
     Preparing,
-    /// Decided to commit; participants are being told
+    /// Open: decided to commit; participants are being told
     Committing,
+    /// Ended, and every participant has committed
+    Committed,
+    /// Failed; or a branch ended otherwise than decided, or nobody knows how
+    Failed,
+}
+
+/// What a list is of.
+enum Listed {
+    Open(Option<State>),
+    Ended(Option<Ending>),
+}
+
+/// Open ones and those that have ended are two lists.
+fn listed_by(state: Option<Wanted>, is_ended: bool) -> Result<Listed, Failure> {
+    let usage = |message: &str| Err(Failure::new(Exit::Usage, message));
+    match (state, is_ended) {
+        (None, false) => Ok(Listed::Open(None)),
+        (Some(Wanted::Preparing), false) => Ok(Listed::Open(Some(State::Preparing))),
+        (Some(Wanted::Committing), false) => Ok(Listed::Open(Some(State::Committing))),
+        (None, true) => Ok(Listed::Ended(None)),
+        (Some(Wanted::Committed), true) => Ok(Listed::Ended(Some(Ending::Committed))),
+        (Some(Wanted::Failed), true) => Ok(Listed::Ended(Some(Ending::Failed))),
+        (Some(Wanted::Committed | Wanted::Failed), false) => {
+            usage("a transaction in that state has ended: add --ended")
+        }
+        (Some(Wanted::Preparing | Wanted::Committing), true) => usage(
+            "a transaction in that state has not ended: leave out --ended, or name another state",
+        ),
+    }
 }
 
 pub(super) fn run(args: &Args) -> Result<(), Failure> {
+    if let Command::List { state, ended, .. } = &args.command {
+        // Before anybody is asked.
+        listed_by(*state, *ended).map_err(|failure| args.remote.said(failure))?;
+    }
     remote::run(&args.remote, async |server| match &args.command {
-        Command::List { limit, state, attention } => list(server, *limit, *state, *attention).await,
+        Command::List { limit, state, attention, ended, since } => {
+            let limit = *limit as usize;
+            match listed_by(*state, *ended)? {
+                Listed::Open(state) => list(server, limit, state, *attention).await,
+                Listed::Ended(ending) => ended::list(server, limit, ending, *since).await,
+            }
+        }
         Command::Show { id } => show(server, *id).await,
         Command::Resolve { id, step, why, yes } => resolve(server, *id, step, why, *yes).await,
     })
@@ -137,16 +188,11 @@ const PAGE: usize = 1_000;
 
 async fn list(
     server: &Server,
-    limit: u32,
-    state: Option<Open>,
+    limit: usize,
+    state: Option<State>,
     attention: bool,
 ) -> Result<(), Failure> {
-    let limit = limit as usize;
-    let wanted = |view: &TransactionView| match state {
-        None => true,
-        Some(Open::Preparing) => view.state == State::Preparing,
-        Some(Open::Committing) => view.state == State::Committing,
-    };
+    let wanted = |view: &TransactionView| state.is_none_or(|state| view.state == state);
     let (views, has_more) = listing(server, limit, attention, wanted).await?;
     let transactions: Vec<Transaction> = views.iter().map(Transaction::from).collect();
     let document = serde_json::json!({ "transactions": transactions, "has_more": has_more });

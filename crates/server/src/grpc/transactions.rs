@@ -3,8 +3,9 @@
 use handfast_core::output::Reply;
 use handfast_wire::raw::transaction_request::Call;
 use handfast_wire::raw::transactions_server::Transactions;
+use handfast_wire::status::status;
 use handfast_wire::transactions::{self as wire, Door};
-use handfast_wire::{raw, v1};
+use handfast_wire::{ended, raw, v1};
 use tonic::{Request, Response, Status, Streaming};
 
 use super::session;
@@ -131,6 +132,18 @@ impl Transactions for Service {
         super::list(Way::of(&request), async {
             let reply = self.call(Call::List(request.into_inner())).await?;
             wire::transactions(reply, self.0.about())
+        })
+        .await
+    }
+
+    async fn list_ended(
+        &self,
+        request: Request<v1::ListEndedRequest>,
+    ) -> Result<Response<v1::ListEndedReply>, Status> {
+        super::list(Way::of(&request), async {
+            let query = ended::query(&request.into_inner()).map_err(status)?;
+            let page = self.0.ended(query).await.map_err(super::not_read)?;
+            Ok(page.into())
         })
         .await
     }

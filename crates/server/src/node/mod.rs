@@ -4,6 +4,7 @@
 //! talk to the pump in batches; nothing here costs a task, a timer or a lock per transaction.
 
 mod clock;
+mod ended;
 mod fetches;
 mod needs;
 mod pump;
@@ -36,7 +37,7 @@ use handfast_journal::files::{Directory, Files};
 use handfast_journal::{Journal, Options as JournalOptions, Progress, Reader, Snapshot};
 use handfast_wire::Homes;
 use handfast_wire::transactions::About;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 
 use clock::{Clock, Ids};
 use pump::{Ends, Pump, ToPump};
@@ -175,6 +176,8 @@ struct Shared {
     pump: channel::Sender<ToPump>,
     readers: channel::Sender<ReadJob>,
     reader: Reader,
+    /// Who may look for what has ended.
+    ended: Arc<Semaphore>,
     /// Ends what goes through the sealed segments.
     is_over: Arc<AtomicBool>,
     sessions: SessionIds,
@@ -304,6 +307,7 @@ impl Node {
             pump: to_pump,
             readers: read_jobs,
             reader,
+            ended: ended::turns(),
             is_over,
             sessions: SessionIds::new(),
             ids,

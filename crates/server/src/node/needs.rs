@@ -11,7 +11,7 @@ use handfast_journal::{Reference, SegmentSummary};
 
 /// How long the outcome of a transaction without an idempotency key is kept after END, in
 /// milliseconds.
-const OUTCOME_MS: u64 = 3_600_000;
+pub(super) const OUTCOME_MS: u64 = 3_600_000;
 
 /// What still needs the log.
 #[derive(Debug)]

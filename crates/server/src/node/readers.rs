@@ -14,6 +14,7 @@ use handfast_core::refusal::{Code, Refusal};
 use handfast_journal::{Damage, Error, Reader};
 use tokio::sync::oneshot;
 
+use super::ended::EndedJob;
 use super::pump::ToPump;
 
 /// Threads of the pool.
@@ -35,6 +36,8 @@ pub(crate) enum ReadJob {
     Events(Fetch, oneshot::Sender<Found<(Vec<StoredEvent>, Offset)>>),
     /// The first event at or after a time.
     OffsetAt(TopicId, u64, oneshot::Sender<Found<Option<Offset>>>),
+    /// Transactions that have ended.
+    Ended(EndedJob),
 }
 
 /// What was read, or that it is in a damaged place.
@@ -92,6 +95,11 @@ fn read(reader: &Reader, pump: &channel::Sender<ToPump>, job: ReadJob) {
         ReadJob::OffsetAt(topic, wall_ms, answer) => match reader.offset_at(topic, wall_ms) {
             Ok(found) => drop(answer.send(Ok(found))),
             Err(Error::Unreadable(damage)) => drop(answer.send(Err(refusal(&damage)))),
+            Err(error) => fault(error),
+        },
+        ReadJob::Ended(job) => match job.find(reader) {
+            Ok(found) => drop(job.answer.send(Ok(found))),
+            Err(Error::Unreadable(damage)) => drop(job.answer.send(Err(refusal(&damage)))),
             Err(error) => fault(error),
         },
     }

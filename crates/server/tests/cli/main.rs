@@ -53,6 +53,11 @@ fn what_is_not_well_formed_never_reaches_a_server() {
     for (line, words) in [
         ("tx show 123", "expected a transaction's id"),
         ("tx list --limit 0", "0 is not in"),
+        ("tx list --state failed", "add --ended"),
+        ("tx list --ended --state preparing", "has not ended"),
+        ("tx list --ended --attention", "cannot be used"),
+        ("tx list --since 1h", "--ended"),
+        ("tx list --ended --since yesterday", "expected how long ago"),
         ("topic create a/b", "a name is 1 to 64 characters"),
         ("topic create t --retain-age 7", "expected numbers with units"),
         ("topic create t --retain-bytes 10", "expected a number with a unit"),

@@ -8,7 +8,7 @@ use handfast::service::{Handler, HandlerError, No, Prepared, SqliteStore};
 use handfast::{BeginOptions, Event, Handfast, TopicSettings, TransactionId};
 use serde_json::{Value, json};
 
-use crate::harness::{ask, lines_of, start, until};
+use crate::harness::{Server, ask, lines_of, start, until};
 
 /// Prepares whatever it is asked to, and cannot finish what has no room.
 struct Willing;
@@ -135,4 +135,72 @@ async fn transactions_and_participants() {
     assert_eq!((status, &error["code"]), (1, &json!("unknown_transaction")));
     drop(stop);
     serving.await.unwrap();
+}
+
+/// "What failed last night?": the server has been started again since, and nobody wrote down an id.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_has_ended_is_found_after_a_restart() {
+    let (directory, server) = start();
+    let store = directory.path().join("store");
+    let list = ask(&server, "tx list --ended --json").json();
+    let none = json!({
+        "transactions": [], "has_more": false, "removed": null, "removed_unix_ms": null,
+    });
+    assert_eq!(list, none);
+    let text = ask(&server, "tx list --ended --since 2001-01-01T00:00:00Z").text();
+    assert_eq!(text, "No transaction has ended since 2001-01-01 00:00:00.000Z.\n");
+
+    let handfast = Handfast::connect(server.url()).await.unwrap();
+    let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+    let (service, path) = (handfast.clone(), directory.path().to_path_buf());
+    let serving = tokio::spawn(async move {
+        serve(&service, &path, async { drop(stopped.await) }).await;
+    });
+    let mut committed = Vec::new();
+    for _ in 0..3 {
+        let done = handfast.transaction(|tx| _ = tx.call("payments", "work")).await.unwrap();
+        committed.push(done.id.to_string());
+    }
+    let refused = handfast.transaction(|tx| _ = tx.call("payments", "no")).await.unwrap_err();
+    let refused = refused.id().unwrap().to_string();
+    let open = handfast.begin_with(BeginOptions::new().detached()).await.unwrap();
+    let dropped = open.id().to_string();
+    open.abort("not meant").await.unwrap();
+    let fits = |list: &Value| list["transactions"].as_array().unwrap().len() == 5;
+    let before = until(|| ask(&server, "tx list --ended --json").json(), fits);
+    drop(stop);
+    serving.await.unwrap();
+
+    drop(server);
+    let server = Server::start(&store, "");
+    let ask = |line: &str| ask(&server, line);
+    assert_eq!(ask("tx list --ended --since 1h --json").json(), before);
+    let ids = |line: &str| -> Vec<String> {
+        let list = ask(line).json();
+        let ids = list["transactions"].as_array().unwrap().iter();
+        ids.map(|tx| tx["transaction_id"].as_str().unwrap().to_owned()).collect()
+    };
+    assert_eq!(ids("tx list --ended --state failed --json"), [refused.clone(), dropped.clone()]);
+    assert_eq!(ids("tx list --ended --state committed --json"), committed);
+    // What failed is not pushed out by what went well before it.
+    assert_eq!(ids("tx list --ended --limit 2 --json"), [refused.clone(), dropped.clone()]);
+    let limited = ask("tx list --ended --limit 3");
+    assert!(limited.stdout.contains(&committed[0]), "{}", limited.stdout);
+    assert_eq!(
+        limited.stderr,
+        "These are 3 of them, those that failed before others; see more with --limit.\n"
+    );
+    // The view is that of `tx show`.
+    let list = ask("tx list --ended --state failed --json").json();
+    let shown = ask(&format!("tx show {refused} --json")).json();
+    for (field, value) in list["transactions"][0].as_object().unwrap() {
+        assert_eq!(&shown[field], value, "{field}");
+    }
+    let text = ask("tx list --ended --since 1h").text();
+    assert!(text.contains("voted_no by payments: will\\u{7} not"), "{text}");
+    assert!(text.contains("aborted: not meant"), "{text}");
+    let ended = list["transactions"][1]["ended"].as_str().unwrap();
+    let later = ids(&format!("tx list --ended --state failed --since {ended} --json"));
+    assert_eq!(later.last(), Some(&dropped));
+    assert_eq!(ask("tx list").text(), "No open transactions.\n");
 }

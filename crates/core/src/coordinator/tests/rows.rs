@@ -14,6 +14,7 @@ use crate::input::{BranchReport, Chain, Input, Resolution};
 use crate::limits::{BATCH_ITEMS, BRANCHES, Limits, REASON_BYTES};
 use crate::output::{Output, Reply, ToService};
 use crate::record::{IdempotencyKey, Participant, ParticipantKind, Record};
+use crate::view::TransactionView;
 
 fn run_of(bench: &mut Bench, branches: &[&str]) -> Vec<Output> {
     let mut request = begin(X);
@@ -345,6 +346,14 @@ fn c12_a_heuristic_end_is_in_attention_until_somebody_has_seen_it() {
     let views = listed(&mut w);
     assert_eq!((views.len(), views[0].id, views[0].heuristic), (1, X, true));
     assert!(views[0].attention.as_ref().unwrap().contains("a has lost its branch"), "{views:?}");
+    // Its records alone say the same, also once it is noted.
+    let of_log = |w: &Bench, last: Option<(Lsn, Record)>| {
+        let ours = |(_, record): &&(Lsn, Record)| record.transaction() == Some(X);
+        let records = w.log.iter().filter(ours).cloned().chain(last).collect();
+        TransactionView::of_ended(X, &Chain { records, whole: true })
+    };
+    let alone = of_log(&w, None).unwrap();
+    assert_eq!((&alone.attention, alone.heuristic), (&views[0].attention, true));
 
     // From the log, and from a checkpoint alone.
     let (mut again, _) = w.restart();
@@ -361,6 +370,8 @@ fn c12_a_heuristic_end_is_in_attention_until_somebody_has_seen_it() {
     assert_eq!(text(&again.command(STRANGER, note.clone())), "append OPERATED");
     assert_eq!(text(&again.settle()), "done");
     assert_eq!(listed(&mut again), []);
+    let noted = of_log(&w, again.log.last().cloned()).unwrap();
+    assert_eq!((noted.attention, noted.heuristic, noted.notes.len()), (None, true, 1));
     assert_eq!(text(&again.command(STRANGER, note)), "read chain", "it is noted once");
     let (mut again, _) = again.restart();
     assert_eq!(listed(&mut again), []);
