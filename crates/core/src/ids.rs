@@ -158,17 +158,17 @@ impl StoreId {
 impl TransactionId {
     /// An id as a UUIDv7: 48 bits of log time in milliseconds and a counter of 12 bits, which
     /// together rise from id to id; then, where other UUIDs are random, 10 bits of the shard, 24
-    /// bits of the epoch in which it was made, and 28 bits that are random for each opening of a
-    /// store. So ids of one store differ whatever its clock did, and those of two copies of one
+    /// bits of the epoch in which it was made, and the low 28 bits of the opening, which are random.
+    /// So ids of one store differ whatever its clock did, and those of two copies of one
     /// life differ but for one case in 2^28. Of each number only its low bits count.
     #[must_use]
-    pub fn new(tick: Tick, shard: u16, epoch: u32, random: u32) -> Self {
+    pub fn new(tick: Tick, shard: u16, epoch: u32, opening: OpeningId) -> Self {
         const VERSION: u128 = 7 << 76;
         const VARIANT: u128 = 2 << 62;
         let (unix_ms, counter) = (tick.0 >> Tick::COUNTER_BITS, tick.0 & Tick::COUNTER);
         let node = u128::from(shard & 0x3ff) << 52
             | u128::from(epoch & Self::EPOCH) << 28
-            | u128::from(random & 0xfff_ffff);
+            | opening.0 & Self::OPENING;
         Self(u128::from(unix_ms) << 80 | VERSION | u128::from(counter) << 64 | VARIANT | node)
     }
 
@@ -184,7 +184,14 @@ impl TransactionId {
         (self.0 >> 28) as u32 & Self::EPOCH
     }
 
+    /// Whether this opening made it. Of an opening it has the epoch and 28 random bits.
+    #[must_use]
+    pub fn is_of(self, epoch: u32, opening: OpeningId) -> bool {
+        self.epoch() == epoch & Self::EPOCH && self.0 & Self::OPENING == opening.0 & Self::OPENING
+    }
+
     const EPOCH: u32 = 0xff_ffff;
+    const OPENING: u128 = 0xfff_ffff;
 }
 
 /// A moment of log time that no other id has: milliseconds, and a counter within them.
@@ -369,13 +376,13 @@ mod tests {
     #[test]
     fn a_transaction_id_is_a_uuid_of_version_7_that_rises_with_its_tick() {
         let at = Tick::first_of(0x0192_f0a1_b2c3);
-        let id = TransactionId::new(Tick(at.0 + 5), 1, 0x0012_3456, 0x0abc_def0);
+        let id = TransactionId::new(Tick(at.0 + 5), 1, 0x0012_3456, OpeningId(0x0abc_def0));
         assert_eq!(id.to_string(), "0192f0a1-b2c3-7005-8011-23456abcdef0");
         assert_eq!((id.unix_ms(), id.epoch()), (0x0192_f0a1_b2c3, 0x0012_3456));
         // Nothing of a number that is too large reaches its neighbours.
-        let full = TransactionId::new(Tick(at.0 + 4_095), u16::MAX, u32::MAX, u32::MAX);
+        let full = TransactionId::new(Tick(at.0 + 4_095), u16::MAX, u32::MAX, OpeningId(u128::MAX));
         assert_eq!(full.to_string(), "0192f0a1-b2c3-7fff-bfff-ffffffffffff");
-        let next = TransactionId::new(Tick(at.0 + 4_096), 0, 0, 0);
+        let next = TransactionId::new(Tick(at.0 + 4_096), 0, 0, OpeningId(0));
         assert_eq!((next.unix_ms(), full.unix_ms()), (at.unix_ms() + 1, at.unix_ms()));
         assert!(id < full && full < next);
     }

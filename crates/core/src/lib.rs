@@ -33,6 +33,7 @@ pub mod owner;
 pub mod participant;
 pub mod record;
 pub mod refusal;
+pub mod silence;
 pub mod view;
 
 pub use bus::Part;

@@ -7,7 +7,7 @@
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 
-use crate::ids::{Lsn, OpeningId};
+use crate::ids::{Lsn, OpeningId, TransactionId};
 use crate::limits::OPENINGS;
 use crate::record::{Opened, OpeningRestated};
 
@@ -22,8 +22,8 @@ impl Openings {
         if self.0.len() == OPENINGS {
             self.0.pop_front();
         }
-        let Opened { opening, epoch, .. } = *opened;
-        self.0.push_back(OpeningRestated { opening, epoch, lsn });
+        let Opened { opening, epoch, newest_ms, .. } = *opened;
+        self.0.push_back(OpeningRestated { opening, epoch, lsn, newest_ms });
     }
 
     /// As a checkpoint has them.
@@ -59,11 +59,23 @@ impl Openings {
     /// One of them.
     #[must_use]
     pub fn find(&self, opening: OpeningId) -> Option<Life> {
-        let at = self.0.iter().rposition(|known| known.opening == opening)?;
-        let OpeningRestated { epoch, .. } = self.0[at];
+        self.0.iter().rposition(|known| known.opening == opening).map(|at| self.life(at))
+    }
+
+    /// The one in which an id was made. None: this log does not contain it, so another life of the
+    /// store made the id, or another store.
+    #[must_use]
+    pub fn of(&self, id: TransactionId) -> Option<Life> {
+        let made = |known: &OpeningRestated| id.is_of(known.epoch, known.opening);
+        self.0.iter().rposition(made).map(|at| self.life(at))
+    }
+
+    fn life(&self, at: usize) -> Life {
         // The next opening is the first record that this one did not write.
-        let last = self.0.get(at + 1).map(|next| Lsn(next.lsn.0.saturating_sub(1)));
-        Some(Life { epoch, last })
+        let next = self.0.get(at + 1);
+        let end = next
+            .map(|next| End { last: Lsn(next.lsn.0.saturating_sub(1)), newest_ms: next.newest_ms });
+        Life { epoch: self.0[at].epoch, end }
     }
 }
 
@@ -72,18 +84,28 @@ impl Openings {
 pub struct Life {
     /// Its epoch.
     pub epoch: u32,
-    /// Its last record; none: it is the current one.
-    pub last: Option<Lsn>,
+    /// Where it ended; none: it is the current one.
+    pub end: Option<End>,
+}
+
+/// The end of an opening, as the log has it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct End {
+    /// Its last record.
+    pub last: Lsn,
+    /// The newest time in the log up to there, in records and ids: Unix time in milliseconds.
+    pub newest_ms: u64,
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ids::StoreId;
+    use crate::ids::{StoreId, Tick};
 
     fn open(openings: &mut Openings, number: u128, lsn: u64) {
-        let (store, epoch) = (StoreId(1), number as u32);
-        let opened = Opened { store, epoch, opening: OpeningId(number), wall_ms: 0, newest_ms: 0 };
+        let (store, epoch, newest_ms) = (StoreId(1), number as u32, lsn * 10);
+        let opening = OpeningId(number);
+        let opened = Opened { store, epoch, opening, wall_ms: newest_ms, newest_ms };
         openings.opened(Lsn(lsn), &opened);
     }
 
@@ -96,10 +118,19 @@ mod tests {
         }
         for openings in [Openings::restated(&openings.restate()), openings] {
             let life = |number| openings.find(OpeningId(number));
-            assert_eq!(life(1), Some(Life { epoch: 1, last: Some(Lsn(9)) }));
-            assert_eq!(life(2), Some(Life { epoch: 2, last: Some(Lsn(10)) }));
-            assert_eq!(life(3), Some(Life { epoch: 3, last: None }));
+            let end = |lsn, newest_ms| Some(End { last: Lsn(lsn), newest_ms });
+            assert_eq!(life(1), Some(Life { epoch: 1, end: end(9, 100) }));
+            assert_eq!(life(2), Some(Life { epoch: 2, end: end(10, 110) }));
+            assert_eq!(life(3), Some(Life { epoch: 3, end: None }));
             assert_eq!(life(4), None);
+            let of = |epoch, random| {
+                let id = TransactionId::new(Tick::first_of(50), 0, epoch, OpeningId(random));
+                openings.of(id)
+            };
+            assert_eq!((of(2, 2), of(3, 3)), (life(2), life(3)));
+            // Another life with the same epoch, and what an id has not room for.
+            assert_eq!((of(2, 9), of(9, 2)), (None, None));
+            assert_eq!(of(2, 1 << 64 | 2), life(2));
             assert_eq!(openings.current().map(|current| current.epoch), Some(3));
         }
     }

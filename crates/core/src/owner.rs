@@ -76,8 +76,8 @@ impl Owner {
         }
         match life {
             None => why.push(Contradiction::Opening),
-            Some(Life { last, .. }) => {
-                if self.durable_lsn > last.unwrap_or(ours.durable_lsn) {
+            Some(Life { end, .. }) => {
+                if self.durable_lsn > end.map_or(ours.durable_lsn, |end| end.last) {
                     why.push(Contradiction::DurableLsn);
                 }
             }

@@ -131,12 +131,17 @@ fn checkpoint_record() -> BoxedStrategy<Record> {
             subscription(),
             vec(number(), 0..5),
             vec(key_batch(), 0..3),
-            vec((opening(), any::<u32>(), lsn()), 0..3),
+            vec((opening(), any::<u32>(), lsn(), number()), 0..3),
             vec(away(), 0..3)
         )
             .prop_map(
                 |(store, epoch, next_topic, next_subscription, segments, keys, openings, away)| {
-                    let restated = |(opening, epoch, lsn)| OpeningRestated { opening, epoch, lsn };
+                    let restated = |(opening, epoch, lsn, newest_ms)| OpeningRestated {
+                        opening,
+                        epoch,
+                        lsn,
+                        newest_ms,
+                    };
                     Record::CheckpointStart(CheckpointStart {
                         store,
                         epoch,

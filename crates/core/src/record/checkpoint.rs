@@ -43,6 +43,8 @@ pub struct OpeningRestated {
     pub epoch: u32,
     /// Where its [`Record::Opened`] is. What follows, up to the next one, was written by it.
     pub lsn: Lsn,
+    /// The newest time in the log before it, Unix time in milliseconds; 0: there was none.
+    pub newest_ms: u64,
 }
 
 /// A time in which no server ran, as far as its length does not count for ages yet.

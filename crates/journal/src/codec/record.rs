@@ -103,7 +103,7 @@ fields!(CheckpointStart {
     openings,
     away
 });
-fields!(OpeningRestated { opening, epoch, lsn });
+fields!(OpeningRestated { opening, epoch, lsn, newest_ms });
 fields!(Away { until_ms, uncounted_ms });
 fields!(KeyBatch { lsn, total, kept });
 fields!(Operated { id, previous, note, released, ended });

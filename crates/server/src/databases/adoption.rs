@@ -9,9 +9,9 @@ use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::{SystemTime, UNIX_EPOCH};
 
-use handfast_core::ids::Name;
+use handfast_core::ids::{Name, TransactionId};
+use handfast_core::silence::Adopted;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
@@ -23,13 +23,19 @@ pub(crate) const FILE: &str = "adoption";
 pub(crate) struct Mark {
     /// When it was made, for people.
     at: String,
-    /// The same, Unix time in milliseconds.
-    at_unix_ms: u64,
     /// What happened then.
     cause: Cause,
-    /// Databases that an operator has adopted since: when, Unix time in milliseconds.
+    /// Databases that an operator has adopted since, and when.
     #[serde(default)]
-    adopted: BTreeMap<String, u64>,
+    adopted: BTreeMap<String, Noted>,
+}
+
+/// [`Adopted`] as the file has it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Noted {
+    epoch: u32,
+    #[serde(with = "text")]
+    before: TransactionId,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -51,7 +57,7 @@ impl Mark {
 
     fn new(cause: Cause) -> Self {
         let at = format!("{:.0}", Timestamp::now());
-        Self { at, at_unix_ms: now_ms(), cause, adopted: BTreeMap::new() }
+        Self { at, cause, adopted: BTreeMap::new() }
     }
 
     /// The file's bytes.
@@ -120,27 +126,23 @@ impl Adoption {
         }
     }
 
-    /// A transaction of this database that began before this may have been decided by another life
-    /// of the store, of which the log need not know.
-    pub(crate) fn unsure_before_ms(&self, database: &Name) -> u64 {
+    /// When a database was adopted last: what began in it before may have been decided by another
+    /// life of the store, of which the log need not know.
+    pub(crate) fn adopted(&self, database: &Name) -> Option<Adopted> {
         let mark = self.lock();
-        let Some(mark) = &*mark else { return 0 };
-        let adopted = mark.adopted.get(database.as_str()).copied().unwrap_or(0);
-        match mark.cause {
-            Cause::Restored(_) | Cause::Copied(_) => mark.at_unix_ms.max(adopted),
-            Cause::Adopted => adopted,
-        }
+        let Noted { epoch, before } = *mark.as_ref()?.adopted.get(database.as_str())?;
+        Some(Adopted { epoch, before })
     }
 
-    /// Notes durably that a database was adopted, now, which is at least this in log time, by which
-    /// ids are reckoned. Blocks on the disk.
+    /// Notes durably that a database was adopted now. Blocks on the disk.
     ///
     /// # Errors
     /// It was not noted, or nobody knows whether it will be after a power cut.
-    pub(crate) fn adopt(&self, database: &Name, log_time_ms: u64) -> io::Result<()> {
+    pub(crate) fn adopt(&self, database: &Name, now: Adopted) -> io::Result<()> {
         let mut mark = self.lock();
         let mut noted = mark.clone().unwrap_or_else(|| Mark::new(Cause::Adopted));
-        noted.adopted.insert(database.as_str().to_owned(), now_ms().max(log_time_ms));
+        let Adopted { epoch, before } = now;
+        noted.adopted.insert(database.as_str().to_owned(), Noted { epoch, before });
         self.write(&noted)?;
         *mark = Some(noted);
         Ok(())
@@ -169,14 +171,28 @@ fn write_durable(directory: &Path, name: &str, bytes: &[u8]) -> io::Result<()> {
     File::open(directory)?.sync_all()
 }
 
-fn now_ms() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+/// An id as people write it.
+mod text {
+    use handfast_core::ids::TransactionId;
+    use serde::de::{Deserialize as _, Deserializer, Error as _};
+    use serde::ser::Serializer;
+
+    pub(super) fn serialize<S: Serializer>(id: &TransactionId, to: S) -> Result<S::Ok, S::Error> {
+        to.collect_str(id)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        from: D,
+    ) -> Result<TransactionId, D::Error> {
+        String::deserialize(from)?.parse().map_err(D::Error::custom)
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const NOW: Adopted = Adopted { epoch: 3, before: TransactionId(0x0192_f0a1 << 96 | 7) };
 
     fn names() -> (Name, Name) {
         (Name::new("ledger").expect("a name"), Name::new("stock").expect("a name"))
@@ -194,14 +210,13 @@ mod tests {
         assert!(restored.is_untouched());
         let why = restored.why(&ledger).expect("not adopted");
         assert!(why.contains("/backups/monday") && why.contains("adopt ledger"), "{why}");
-        restored.adopt(&ledger, 0).expect("noted");
-        restored.adopt(&ledger, 0).expect("noted");
+        restored.adopt(&ledger, Adopted { epoch: 2, ..NOW }).expect("noted");
+        restored.adopt(&ledger, NOW).expect("noted");
         for restored in [restored, read()] {
             assert_eq!(restored.why(&ledger), None);
             assert!(restored.why(&stock).is_some());
             assert!(!restored.is_untouched());
-            assert!(restored.unsure_before_ms(&ledger) >= mark.at_unix_ms);
-            assert_eq!(restored.unsure_before_ms(&stock), mark.at_unix_ms);
+            assert_eq!((restored.adopted(&ledger), restored.adopted(&stock)), (Some(NOW), None));
         }
     }
 
@@ -209,16 +224,15 @@ mod tests {
     #[test]
     fn a_copy_takes_back_what_was_adopted() {
         let directory = tempfile::tempdir().expect("a directory");
-        let (ledger, stock) = names();
+        let (ledger, _) = names();
         let adoption = Adoption::read(directory.path()).expect("readable");
-        adoption.adopt(&ledger, 0).expect("noted");
-        assert!(adoption.unsure_before_ms(&ledger) > 0);
-        assert_eq!((adoption.why(&ledger), adoption.unsure_before_ms(&stock)), (None, 0));
+        adoption.adopt(&ledger, NOW).expect("noted");
+        assert_eq!((adoption.why(&ledger), adoption.adopted(&ledger)), (None, Some(NOW)));
         adoption.note_copied("its files are others".into()).expect("noted");
         for adoption in [adoption, Adoption::read(directory.path()).expect("readable")] {
             let why = adoption.why(&ledger).expect("not adopted");
             assert!(why.contains("its files are others"), "{why}");
-            assert!(adoption.unsure_before_ms(&stock) > 0);
+            assert_eq!(adoption.adopted(&ledger), None);
         }
     }
 

@@ -24,6 +24,7 @@ use handfast_core::ids::{Lsn, Name, TransactionId};
 use handfast_core::input::Input;
 use handfast_core::output::Reply;
 use handfast_core::owner::{Owner, SHARD};
+use handfast_core::silence::Adopted;
 use handfast_database::{Database, Fault, Identity, Kind, Options, connect};
 use handfast_wire::Home;
 use tokio::sync::{Notify, mpsc};
@@ -91,8 +92,8 @@ impl Shared {
     /// The store remembers over its restarts what was adopted, and when.
     async fn note_adopted(&self) -> Result<(), String> {
         let (adoption, name) = (Arc::clone(&self.adoption), self.name.clone());
-        let log_time_ms = self.node.log_time_ms();
-        let noted = tokio::task::spawn_blocking(move || adoption.adopt(&name, log_time_ms)).await;
+        let now = Adopted { epoch: self.node.info().epoch, before: self.node.new_transaction_id() };
+        let noted = tokio::task::spawn_blocking(move || adoption.adopt(&name, now)).await;
         let noted = noted.map_err(|error| error.to_string())?;
         noted.map_err(|error| format!("cannot note it in the data directory: {error}"))
     }
@@ -304,12 +305,14 @@ impl Databases {
         let ours = shared.owner();
         shared.claims.written(name, ours.claim);
         let adopted = shared.database.adopt(&ours).await;
-        adopted.map_err(|fault| AdoptError::Fault(fault.to_string()))?;
-        shared.claims.stands(name, &ours);
-        shared.against.settled(name);
-        tracing::warn!(database = %name, "adopted by an operator");
+        if adopted.is_ok() {
+            shared.claims.stands(name, &ours);
+            shared.against.settled(name);
+            tracing::warn!(database = %name, "adopted by an operator");
+        }
+        // Adopted or not, it is found out how it is now.
         shared.again.notify_one();
-        Ok(())
+        adopted.map_err(|fault| AdoptError::Fault(fault.to_string()))
     }
 
     /// Where a database is, asked of it now.

@@ -4,43 +4,31 @@
 //! is not: another life may have decided it. So everything is asked that could know better, and
 //! while something cannot be asked, the branch stays.
 
-use std::time::Duration;
-
 use handfast_core::branch::BranchId;
 use handfast_core::command::Command;
 use handfast_core::ids::{Name, TransactionId};
 use handfast_core::output::Reply;
+use handfast_core::silence;
 use handfast_database::Outcome;
 
 use super::{Condition, Shared};
 
-/// A transaction that began so long after the last record of the log before this opening, or later,
-/// was begun by somebody else: the begins of our own lives are in the log within milliseconds.
-const AFTER_THE_END: Duration = Duration::from_secs(2);
-
-/// It began in an earlier life than this one.
+/// It began in an earlier life than this one, or in a life that the log does not contain.
 pub(super) fn is_of_earlier_life(shared: &Shared, id: TransactionId) -> bool {
-    id.unix_ms() < shared.node.info().opened_ms
+    let life = shared.node.info().openings.of(id);
+    life.is_none_or(|life| life.end.is_some())
 }
 
-/// Why the log's silence about a transaction proves nothing; none: as far as the log and the times
-/// go, it proves that nobody has decided it.
+/// Why the log's silence about a transaction proves nothing; none: as far as the log goes, it proves
+/// that nobody has decided it.
 pub(super) fn unproven(shared: &Shared, id: TransactionId) -> Option<String> {
-    let info = shared.node.info();
-    let begun = id.unix_ms();
-    let after = u64::try_from(AFTER_THE_END.as_millis()).unwrap_or(u64::MAX);
-    let why = if begun < info.store.unix_ms() {
-        "it is older than this store"
-    } else if begun < shared.adoption.unsure_before_ms(&shared.name) {
-        "it began before the store was restored, copied or adopted here"
-    } else if begun >= info.opened_ms {
-        "it began in this life of the store, and not here: another copy of it is at work"
-    } else if begun > info.newest_ms.saturating_add(after) {
-        "it began after the end of this log: another life of the store may have decided it"
-    } else {
-        return None;
-    };
-    Some(why.to_owned())
+    let Shared { adoption, name, .. } = shared;
+    // Nothing is resolved in such a database, so nobody comes here with one.
+    let why = adoption.why(name);
+    why.or_else(|| {
+        let openings = &shared.node.info().openings;
+        silence::unproven(openings, adoption.adopted(name), id).map(|why| why.to_string())
+    })
 }
 
 /// What speaks against rolling a branch of an earlier life back; none: nothing. A transaction that

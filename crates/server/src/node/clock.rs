@@ -111,8 +111,7 @@ impl Clock {
 
     /// What makes ids in this epoch.
     pub(crate) fn ids(&self, epoch: u32, opening: OpeningId) -> Ids {
-        // The last of its bits are random.
-        Ids { given: self.given.clone(), epoch, random: opening.0 as u32 }
+        Ids { given: self.given.clone(), epoch, opening }
     }
 
     fn mono_ms(&self) -> u64 {
@@ -147,13 +146,13 @@ impl Given {
 pub(crate) struct Ids {
     given: Given,
     epoch: u32,
-    random: u32,
+    opening: OpeningId,
 }
 
 impl Ids {
     pub(crate) fn next(&self) -> TransactionId {
         let tick = self.given.0.fetch_add(1, Ordering::Relaxed) + 1;
-        TransactionId::new(Tick(tick), 0, self.epoch, self.random)
+        TransactionId::new(Tick(tick), 0, self.epoch, self.opening)
     }
 
     pub(crate) fn log_ms(&self) -> u64 {

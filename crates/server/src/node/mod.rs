@@ -147,8 +147,6 @@ pub struct Info {
     pub epoch: u32,
     /// The openings that its log contains, this one last.
     pub openings: Arc<Openings>,
-    /// When it was opened, by log time, in Unix time in milliseconds.
-    pub opened_ms: u64,
     /// The newest time that the log knew of before, Unix time in milliseconds; 0: none.
     pub newest_ms: u64,
     /// Where it stores; none: in memory, in a test.
@@ -258,7 +256,6 @@ impl Node {
             store: recovered.store,
             epoch: recovered.epoch,
             openings: Arc::new(core.openings().clone()),
-            opened_ms: recovered.wall_ms,
             newest_ms: recovered.newest_ms,
             data_dir,
             dropped_bytes: recovered.dropped_bytes,
