@@ -4,13 +4,13 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use handfast_core::command::{
-    BeginRequest, BranchRequest, Caller, Command, CommitRequest, Start, Vote, Wait,
+    BeginRequest, BranchRequest, Caller, Command, CommitRequest, DatabaseVote, Start, Vote, Wait,
 };
 use handfast_core::event::{DeliveryRef, EventRequest, StoredEvent};
 use handfast_core::ids::{
     Digest, KeyHash, Lsn, Name, Now, Offset, ProducerId, SessionId, StateId, TransactionId,
 };
-use handfast_core::input::{Input, Resolution};
+use handfast_core::input::{Found, Input, Resolution};
 use handfast_core::limits::Limits;
 use handfast_core::output::{Output, PublicState, Reply, ToService};
 use handfast_core::record::{
@@ -322,4 +322,60 @@ fn a_key_is_held_until_the_commit_is_durable_after_a_restart_too() {
     let fetch = fetch.expect("there is something to read");
     outputs.extend(w.input(Input::Fetched { fetch, events, next: Offset(2) }));
     assert_eq!(delivered(&outputs), []);
+}
+
+/// I2. While the server stood still, a copy of its store took a database over and rolled a branch
+/// back. An operator adopted the database before the transaction's deadline: what the database had
+/// voted before counted, as did what its caller said afterwards of a prepare from before, and half
+/// of the work was committed.
+#[test]
+fn what_was_prepared_before_an_adoption_is_looked_up_again() {
+    let db = || Participant { name: name("db"), kind: ParticipantKind::Database };
+    let vote = || {
+        let votes = vec![DatabaseVote {
+            database: name("db"),
+            holder: None,
+            finishes: false,
+            vouched: true,
+        }];
+        Command::VoteFor { id: X, votes }
+    };
+    let refused = |why: Option<&str>| {
+        let why = why.map(str::to_owned);
+        Input::DatabaseRefused { name: name("db"), local: why.clone(), distributed: why }
+    };
+    let asked = |outputs: &[Output]| {
+        outputs.iter().any(|o| matches!(o, Output::Verify { id: X, local: false, .. }))
+    };
+    for late in [false, true] {
+        let mut w = Bench::new();
+        let branches = vec![BranchRequest { participant: db(), work: None }];
+        w.command(CLIENT, Command::Begin(Box::new(BeginRequest { branches, ..begin(X) })));
+        w.settle();
+        if !late {
+            w.command(CLIENT, vote());
+        }
+        w.now.mono_ms += 3_000;
+        w.input(Input::Paused);
+        w.input(refused(Some("it is another life's")));
+        w.command(CLIENT, Command::Commit { id: X, request: commit(1, 0) });
+        let asked_ms = w.now.mono_ms + 1;
+        let mut outputs = w.input(Input::Claimed { name: name("db"), asked_ms });
+        outputs.extend(w.input(refused(None)));
+        if late {
+            outputs.extend(w.command(CLIENT, vote()));
+        }
+        assert!(asked(&outputs), "{outputs:?}");
+        let database = name("db");
+        w.input(Input::Verified { id: X, database, found: Found::No });
+        assert_eq!(told(&w.settle()), [PublicState::Failed]);
+        // What begins now is taken at its word again.
+        let branches = vec![BranchRequest { participant: db(), work: None }];
+        w.command(CLIENT, Command::Begin(Box::new(BeginRequest { branches, ..begin(Y) })));
+        let Command::VoteFor { votes, .. } = vote() else { return };
+        w.settle();
+        w.command(CLIENT, Command::VoteFor { id: Y, votes });
+        w.command(CLIENT, Command::Commit { id: Y, request: commit(1, 0) });
+        assert_eq!(told(&w.settle()), [PublicState::Committing]);
+    }
 }

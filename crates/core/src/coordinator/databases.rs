@@ -10,7 +10,7 @@ use alloc::string::String;
 use alloc::vec::Vec;
 
 use crate::command::{Caller, CommitRequest, DatabaseVote};
-use crate::ids::{Holder, Name, Now, SessionId, TransactionId};
+use crate::ids::{Holder, Lsn, Name, Now, SessionId, TransactionId};
 use crate::input::{BranchReport, Found};
 use crate::output::{Output, Reply};
 use crate::record::{Participant, ParticipantKind, Reason, ReasonCode};
@@ -38,6 +38,8 @@ pub(super) struct Registered {
     distributed: Option<String>,
     /// It has confirmed that it is this opening's, when it was asked at this time or later.
     claimed_ms: Option<u64>,
+    /// What began up to here may have been rolled back in it by another life of the store.
+    doubted: Lsn,
 }
 
 /// Which databases have confirmed that they are this opening's, and what waits for them to.
@@ -74,9 +76,37 @@ impl Coordinator {
     pub(crate) fn claimed(&mut self, cx: &mut Context<'_>, name: &Name, asked_ms: u64) {
         let Some(registered) = self.databases.get_mut(name) else { return };
         registered.claimed_ms = registered.claimed_ms.max(Some(asked_ms));
+        let was_refused = registered.local.is_some();
+        if was_refused {
+            registered.doubted = cx.effects.last();
+        }
         self.count_claims();
+        if was_refused {
+            self.verify_again(cx, name);
+        }
         for id in core::mem::take(&mut self.claims.waiting) {
             self.decide_if_ready(cx, id);
+            self.rearm(cx, id);
+        }
+    }
+
+    /// A database is this opening's after it was not, or could not be trusted. Another life of the
+    /// store may have rolled back what was prepared there: what it has voted is no longer known (I2),
+    /// nor what somebody has seen prepared before and votes later.
+    fn verify_again(&mut self, cx: &mut Context<'_>, name: &Name) {
+        let voted = |tx: &Transaction| {
+            let at = tx.branch(name).filter(|_| tx.phase == Phase::Collecting)?;
+            let branch = &tx.branches[at];
+            (!branch.is_service() && branch.vote == Some(VoteKind::Yes)).then_some(at)
+        };
+        let found = self.transactions.iter().filter_map(|(id, tx)| Some((*id, voted(tx)?)));
+        let mut found: Vec<(TransactionId, usize)> = found.collect();
+        found.sort_unstable();
+        for (id, at) in found {
+            if let Some(tx) = self.transactions.get_mut(&id) {
+                (tx.branches[at].vote, tx.branches[at].verifying) = (None, true);
+            }
+            self.verify(cx, id, at);
             self.rearm(cx, id);
         }
     }
@@ -209,6 +239,8 @@ impl Coordinator {
                 return;
             }
             let Some(at) = tx.branch(&vote.database) else { continue };
+            let registered = self.databases.get(&vote.database);
+            let doubted = registered.is_some_and(|database| tx.begin_lsn <= database.doubted);
             let branch = &mut tx.branches[at];
             if branch.vote.is_some() || branch.verifying {
                 continue;
@@ -219,7 +251,7 @@ impl Coordinator {
                 branch.session = Some(caller.session);
                 self.held.entry(caller.session).or_default().insert(id);
             }
-            if vote.vouched {
+            if vote.vouched && !doubted {
                 branch.vote = Some(VoteKind::Yes);
             } else {
                 branch.verifying = true;

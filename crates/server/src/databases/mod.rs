@@ -302,6 +302,13 @@ impl Databases {
         let shared = shared.ok_or_else(|| AdoptError::Unknown(name.clone()))?;
         // First: what is noted and not done is asked for again, and harmless.
         shared.note_adopted().await.map_err(AdoptError::Fault)?;
+        // Whatever voted there before is looked up again, also if nobody had noticed yet that another
+        // life was there.
+        let why = Some("it is being adopted".to_owned());
+        let refused =
+            Input::DatabaseRefused { name: name.clone(), local: why.clone(), distributed: why };
+        let said = shared.node.databases_said(vec![refused]);
+        said.map_err(|stopped| AdoptError::Fault(stopped.to_string()))?;
         let ours = shared.owner();
         shared.claims.written(name, ours.claim);
         let adopted = shared.database.adopt(&ours).await;
