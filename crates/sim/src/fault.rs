@@ -78,6 +78,11 @@ pub enum Fault {
     AbsenceBelieved,
     /// A service compares the times in ids to find out whether an outcome may be forgotten.
     HorizonByClock,
+    /// An owner row is judged by its epoch and its place in the log alone.
+    OwnerByEpochAndLsn,
+    /// COMMIT is decided though the owner row has not been confirmed since the server stood still, or
+    /// since it was opened.
+    DecidedBeforeClaimed,
 }
 
 impl Fault {
@@ -120,5 +125,7 @@ impl Fault {
         Self::ClockTrusted,
         Self::AbsenceBelieved,
         Self::HorizonByClock,
+        Self::OwnerByEpochAndLsn,
+        Self::DecidedBeforeClaimed,
     ];
 }

@@ -62,7 +62,7 @@ planted! {
     counts_ignored: CountsIgnored by ["I2"];
     vote_before_record: VoteBeforeRecord by ["I2"];
     commit_applied_twice: CommitAppliedTwice by ["I9"];
-    prepared_gives_up: PreparedGivesUp by ["I1", "I2", "I3"];
+    prepared_gives_up: PreparedGivesUp by ["I1"];
     marker_not_checked: MarkerNotChecked by ["I2"];
     vote_not_verified: VoteNotVerified by ["I2"];
     tombstone_not_written: TombstoneNotWritten by ["I1"];
@@ -70,10 +70,12 @@ planted! {
     refused_and_begun: RefusedAndBegun by ["I15"];
     reply_sent_twice: ReplySentTwice by ["I13"];
     delivered_after_acknowledgement: DeliveredAfterAcknowledgement by ["I9"];
-    record_skipped_in_recovery: RecordSkippedInRecovery by ["I16"];
+    record_skipped_in_recovery: RecordSkippedInRecovery by ["I16", "assertion"];
     attempts_counted_at_stream_end: AttemptsCountedAtStreamEnd by ["I7"];
     attempts_counted_unread: AttemptsCountedUnread by ["I7"];
     clock_trusted: ClockTrusted by ["I21"];
     absence_believed: AbsenceBelieved by ["I10"];
     horizon_by_clock: HorizonByClock by ["I3"];
+    owner_by_epoch_and_lsn: OwnerByEpochAndLsn by ["I1", "I2"];
+    decided_before_claimed: DecidedBeforeClaimed by ["I2"];
 }

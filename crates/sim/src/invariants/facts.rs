@@ -143,6 +143,8 @@ pub struct Facts {
     pub rows: BTreeMap<(Name, TransactionId), bool>,
     /// Branches that are prepared in the databases.
     pub prepared: BTreeSet<(Name, TransactionId)>,
+    /// What copies of the store have decided about transactions that they have begun.
+    pub decided_by_copies: BTreeMap<TransactionId, bool>,
     /// Branches that somebody lost or forced, against the rules.
     pub disasters: BTreeSet<TransactionId>,
     /// Sessions that are open at the server.
@@ -208,6 +210,16 @@ impl Facts {
         self.chains.get(&id)?.decision.map(|(_, commit)| commit)
     }
 
+    /// Whether a database is an updater of a committed transaction.
+    #[must_use]
+    pub fn is_database_updater(&self, id: TransactionId, database: &Name) -> bool {
+        let decision = self.chains.get(&id).and_then(|chain| chain.decision);
+        let Some(Record::Commit(commit)) = decision.and_then(|(lsn, _)| self.record(lsn)) else {
+            return false;
+        };
+        commit.updaters.iter().any(|updater| updater.participant.name == *database)
+    }
+
     /// Whether a durable state of a service is an updater of a committed transaction.
     #[must_use]
     pub fn is_updater(&self, id: TransactionId, place: &Place) -> bool {
@@ -233,6 +245,12 @@ impl Facts {
         self.log.push(Arc::clone(record));
         self.appended_ms.push(self.now.mono_ms);
         let lsn = Lsn(self.log.len() as u64);
+        if let Record::Begin(begin) = &**record
+            && let Some(intent) = self.intents.get_mut(&begin.id)
+        {
+            // It may have waited for a place; its time runs from its begin on (C21).
+            intent.deadline_ms = self.now.mono_ms + begin.deadline_ms;
+        }
         self.fold(lsn, record);
     }
 

@@ -1,9 +1,11 @@
 //! I1 agreement: at most one decision per transaction; every branch's end equals it.
 //!
 //! Violated by: a second, different decision in the log; a branch that commits without COMMIT or
-//! where it is no updater; an updater that aborts after COMMIT; an abort sent to an updater of a
-//! committed transaction, or a commit to anybody else; work that becomes visible in the database of a failed transaction, or an
-//! ABORT of a local one that its database has committed.
+//! where it is no updater; an updater that aborts after COMMIT; a service that has prepared and
+//! aborts while nothing is decided; an abort sent to an updater of a committed transaction, or a
+//! commit to anybody else; a database that rolls a branch back after COMMIT, whoever told it to; work
+//! that becomes visible in the database of a failed transaction, or an ABORT of a local one that its
+//! database has committed.
 
 use handfast_core::ids::TransactionId;
 use handfast_core::output::{Output, ToService};
@@ -43,9 +45,16 @@ impl Invariant for Agreement {
             Seen::Visible(database, id) => {
                 let chain = facts.chains.get(id);
                 let local = chain.is_some_and(|c| c.local);
-                let decision = facts.decision(*id);
+                let decision = facts.decision(*id).or(facts.decided_by_copies.get(id).copied());
                 ensure(decision != Some(false) && (local || decision == Some(true)), || {
                     format!("{id} became visible in {database}, decision {decision:?}")
+                })
+            }
+            Seen::RolledBack(database, id) => {
+                let committed = facts.is_database_updater(*id, database)
+                    || facts.decided_by_copies.get(id) == Some(&true);
+                ensure(!committed, || {
+                    format!("{id} was rolled back in {database}, an updater of COMMIT")
                 })
             }
             Seen::Output(Output::ToService { session, message: ToService::Abort { id } }, _) => {
@@ -79,9 +88,16 @@ fn branch(
         BranchState::Committed => ensure(facts.is_updater(id, place), || {
             format!("{} committed {id}, of which it is no updater", place.0)
         }),
-        BranchState::Aborted => ensure(!facts.is_updater(id, place), || {
-            format!("{} aborted {id} after {from:?}, but COMMIT stands", place.0)
-        }),
+        BranchState::Aborted => {
+            ensure(!facts.is_updater(id, place), || {
+                format!("{} aborted {id} after {from:?}, but COMMIT stands", place.0)
+            })?;
+            // Of what the log does not know, or no longer, nothing will be decided.
+            let undecided = facts.chains.get(&id).is_some_and(|chain| chain.decision.is_none());
+            ensure(from != BranchState::Prepared || !undecided, || {
+                format!("{} had prepared {id} and aborted it before anything was decided", place.0)
+            })
+        }
         BranchState::None | BranchState::Working | BranchState::Prepared => {
             ensure(!matches!(from, BranchState::Committed) || to == BranchState::None, || {
                 format!("{} went back from {from:?} to {to:?} in {id}", place.0)

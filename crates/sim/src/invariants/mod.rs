@@ -56,6 +56,8 @@ pub enum Seen<'a> {
     Effect(&'a Place, TransactionId, u32),
     /// A transaction's work became visible in a database.
     Visible(&'a Name, TransactionId),
+    /// A transaction's branch was rolled back in a database that had it prepared.
+    RolledBack(&'a Name, TransactionId),
     /// The healed world has come to rest, or not: what is left undone.
     End(Option<&'a str>),
 }

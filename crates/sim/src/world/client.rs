@@ -311,7 +311,8 @@ impl World {
             hasty: self.rng.percent(30),
             tries: 0,
         };
-        if !self.databases.is_empty() && self.rng.percent(35) {
+        let local = if self.plan.copies { 15 } else { 35 };
+        if !self.databases.is_empty() && self.rng.percent(local) {
             self.plan_local(&mut job);
         } else {
             self.plan_distributed(&mut job);
@@ -340,8 +341,11 @@ impl World {
     }
 
     fn plan_distributed(&mut self, job: &mut Job) {
-        let in_one_call = self.rng.percent(35);
-        let has_database = !in_one_call && !self.databases.is_empty() && self.rng.percent(40);
+        // Work in databases is no part of those.
+        let in_one_call = self.rng.percent(if self.plan.copies { 10 } else { 35 });
+        let has_database = !in_one_call
+            && !self.databases.is_empty()
+            && self.rng.percent(if self.plan.copies { 80 } else { 40 });
         for service in 0..self.services.len() {
             if self.rng.percent(30) {
                 continue;
@@ -371,9 +375,14 @@ impl World {
         }
         if has_database {
             let at = self.rng.index(self.databases.len());
-            job.steps.push_back(Step::EnlistDatabase(at));
+            let mut steps = vec![Step::EnlistDatabase(at)];
             if self.rng.percent(90) {
-                job.steps.push_back(Step::PrepareDatabase(at));
+                steps.push(Step::PrepareDatabase(at));
+            }
+            // Where stores are copied it stays prepared for longer.
+            let to = if self.plan.copies { 0 } else { job.steps.len() };
+            for (step, at) in steps.into_iter().zip(to..) {
+                job.steps.insert(at, step);
             }
         }
         if self.rng.percent(40) {

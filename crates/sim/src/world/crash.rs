@@ -3,12 +3,13 @@
 
 use std::sync::Arc;
 
-use handfast_core::ids::{Lsn, OpeningId, StoreId};
+use handfast_core::ids::{Lsn, StoreId, Tick};
 use handfast_core::input::Input;
 use handfast_core::output::Output;
 use handfast_core::record::{Abort, CheckpointStart, Opened, Reason, ReasonCode, Record};
 use handfast_core::{Core, Recovery};
 
+use super::owner::Life;
 use super::{Disk, World};
 use crate::fault::Fault;
 use crate::invariants::Seen;
@@ -33,6 +34,8 @@ impl World {
         self.forget_database_work();
         self.see(&Seen::Crash);
         self.advance_downtime();
+        self.copy_stopped();
+        self.run_copies(5_000);
         self.start();
     }
 
@@ -48,9 +51,11 @@ impl World {
             Some(Fault::ClockTrusted) => self.clocks.open(0),
             _ => self.clocks.open(newest_ms),
         };
-        self.facts.now = self.now;
+        (self.facts.now, self.newest_ms) = (self.now, newest_ms);
         let (store, epoch, wall_ms) = (StoreId(1), self.epoch, self.now.wall_ms);
-        let opening = OpeningId(u128::from(epoch));
+        let opening = self.new_opening();
+        self.life = Life::new(opening);
+        self.last_tick = Tick::first_of(wall_ms);
         let newest_ms =
             if self.fault == Some(Fault::AbsenceBelieved) { wall_ms } else { newest_ms };
         let opened = Opened { store, epoch, opening, wall_ms, newest_ms };
@@ -68,9 +73,7 @@ impl World {
         self.drain();
         self.feed(Input::Space { free: 1 << 30, low: false });
         for at in 0..self.databases.len() {
-            let (name, up) = (self.databases[at].name.clone(), self.databases[at].up);
-            self.feed(Input::Database { name, up });
-            self.claim(at);
+            self.look_at(at);
         }
     }
 

@@ -1,10 +1,13 @@
 //! Simulated databases: markers and tombstones, prepared branches, and the server's own
-//! connections, which may do what they were asked without the answer ever arriving.
+//! connections, which may do what they were asked without the answer ever arriving. Who may use them
+//! is in `owner`.
 
 use std::collections::BTreeSet;
 
 use handfast_core::ids::{Name, TransactionId};
 use handfast_core::input::{BranchReport, Found, Input, Resolution};
+use handfast_core::owner::Owner;
+use handfast_core::silence::Adopted;
 
 use super::World;
 use crate::fault::Fault;
@@ -19,13 +22,17 @@ pub(super) struct Database {
     pub up: bool,
     /// Local transactions that have written their marker and not committed: they hold its lock.
     pub open: BTreeSet<TransactionId>,
+    /// Its owner row.
+    pub owner: Option<Owner>,
+    /// When an operator has made it the store's.
+    pub adopted: Option<Adopted>,
 }
 
 impl Database {
     /// An empty database.
     #[must_use]
     pub(super) fn new(name: Name) -> Self {
-        Self { name, up: true, open: BTreeSet::new() }
+        Self { name, up: true, open: BTreeSet::new(), owner: None, adopted: None }
     }
 }
 
@@ -35,26 +42,30 @@ impl World {
         if !self.verifies.is_empty() && self.rng.percent(50) {
             let at = self.rng.index(self.verifies.len());
             let (id, database, local) = self.verifies.swap_remove(at);
-            let found = self.look_up(id, &database, local);
+            let ours = self.life.has(&database);
+            let found = if ours { self.look_up(id, &database, local) } else { Found::Unknown };
             let lost = !self.healing && self.rng.percent(15);
             let found = if lost { Found::Unknown } else { found };
             return self.feed(Input::Verified { id, database, found });
         }
         let waiting = self.finishes.len() + self.resolves.len();
         if waiting == 0 || (!self.healing && self.rng.percent(5)) {
-            return self.audit();
+            return self.audit_ours();
         }
         let at = self.rng.index(waiting);
         if at < self.finishes.len() {
             let (id, database, commit) = self.finishes.swap_remove(at);
-            let report = self.finish(id, &database, commit);
-            let lost = !self.healing && self.rng.percent(10);
+            let ours = self.life.has(&database);
+            let lost = !ours || (!self.healing && self.rng.percent(10));
+            let report =
+                if ours { self.finish(id, &database, commit) } else { BranchReport::Unknown };
             let report = if lost { BranchReport::Unknown } else { report };
             self.feed(Input::BranchFinished { id, database, report });
         } else {
             let (id, database) = self.resolves.swap_remove(at - self.finishes.len());
-            let resolution = self.resolve(id, &database);
-            let lost = !self.healing && self.rng.percent(15);
+            let ours = self.life.has(&database);
+            let lost = !ours || (!self.healing && self.rng.percent(15));
+            let resolution = if ours { self.resolve(id, &database) } else { Resolution::Unknown };
             let resolution = if lost { Resolution::Unknown } else { resolution };
             self.feed(Input::Resolved { id, resolution });
         }
@@ -75,7 +86,7 @@ impl World {
         }
     }
 
-    fn index(&self, database: &Name) -> Option<usize> {
+    pub(super) fn index(&self, database: &Name) -> Option<usize> {
         self.databases.iter().position(|d| d.name == *database)
     }
 
@@ -112,6 +123,8 @@ impl World {
             if commit {
                 self.facts.rows.insert(branch, true);
                 self.see(&Seen::Visible(database, id));
+            } else {
+                self.see(&Seen::RolledBack(database, id));
             }
             return BranchReport::Done;
         }
@@ -123,7 +136,7 @@ impl World {
         }
     }
 
-    fn resolve(&mut self, id: TransactionId, database: &Name) -> Resolution {
+    pub(super) fn resolve(&mut self, id: TransactionId, database: &Name) -> Resolution {
         let Some(at) = self.index(database) else { return Resolution::Unknown };
         if !self.databases[at].up || self.databases[at].open.contains(&id) {
             return Resolution::Unknown;
@@ -141,17 +154,6 @@ impl World {
         }
     }
 
-    /// The auditor: a prepared branch whose transaction has failed, or never was, is rolled back.
-    fn audit(&mut self) {
-        let stray = self.facts.prepared.iter().find(|(_, id)| {
-            let known = self.facts.chains.contains_key(id) || self.facts.intents.contains_key(id);
-            self.facts.durable_decision(*id) == Some(false) || !known
-        });
-        if let Some(stray) = stray.cloned() {
-            self.facts.prepared.remove(&stray);
-        }
-    }
-
     /// A database goes away, or comes back.
     pub(super) fn toggle_database(&mut self, at: usize) {
         let Some(database) = self.databases.get_mut(at) else { return };
@@ -159,16 +161,6 @@ impl World {
         if !database.up {
             database.open.clear();
         }
-        let (name, up) = (database.name.clone(), database.up);
-        self.feed(Input::Database { name, up });
-        self.claim(at);
-    }
-
-    /// A database that answers confirms that it is this opening's.
-    pub(super) fn claim(&mut self, at: usize) {
-        if self.databases[at].up {
-            let name = self.databases[at].name.clone();
-            self.feed(Input::Claimed { name, asked_ms: self.now.mono_ms });
-        }
+        self.look_at(at);
     }
 }

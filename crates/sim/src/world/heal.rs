@@ -24,6 +24,7 @@ impl World {
             if !self.databases[at].up {
                 self.toggle_database(at);
             }
+            self.adopt(at);
         }
         let end_ms = self.now.mono_ms + BOUND_MS;
         let give_up_ms = self.now.mono_ms + 30_000;
@@ -140,8 +141,9 @@ impl World {
                 }
             }
         }
-        if !facts.prepared.is_empty() {
-            left.push(format!("prepared in databases: {:?}", facts.prepared));
+        let prepared: Vec<_> = facts.prepared.iter().filter(|b| !self.is_left_alone(b)).collect();
+        if !prepared.is_empty() {
+            left.push(format!("prepared in databases: {prepared:?}"));
         }
         if let Some(client) = self.clients.iter().find(|c| !c.is_idle()) {
             left.push(format!("a client waits: {client:?}"));

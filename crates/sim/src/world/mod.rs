@@ -6,12 +6,14 @@
 
 mod client;
 mod clocks;
+mod copy;
 mod core_side;
 mod crash;
 mod database;
 mod disk;
 mod heal;
 mod net;
+mod owner;
 mod plan;
 mod publisher;
 mod service;
@@ -25,7 +27,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use bytes::Bytes;
 use handfast_core::Core;
 use handfast_core::event::Delivery;
-use handfast_core::ids::{Name, Now, SessionId, StateId, TransactionId};
+use handfast_core::ids::{Name, Now, OpeningId, SessionId, StateId, Tick, TransactionId};
 use handfast_core::input::Input;
 use handfast_core::limits::Limits;
 use handfast_core::output::{Fetch, Output};
@@ -38,9 +40,11 @@ use crate::rows::Rows;
 use crate::trace::{Detail, Trace};
 use client::Client;
 use clocks::Clocks;
+use copy::StoreCopy;
 use database::Database;
 use disk::Disk;
 use net::{Down, Peer, Stream};
+use owner::Life;
 use plan::Plan;
 use publisher::Publisher;
 use service::Service;
@@ -153,7 +157,7 @@ pub struct World {
     last_session: u64,
     last_request: u64,
     last_body: u64,
-    last_transaction: u128,
+    last_tick: Tick,
     last_key: u64,
     clients: Vec<Client>,
     services: Vec<Service>,
@@ -166,6 +170,18 @@ pub struct World {
     resolves: Vec<(TransactionId, Name)>,
     /// Votes and markers that databases are asked about.
     verifies: Vec<(TransactionId, Name, bool)>,
+    /// What databases were told by this opening of the store, and say about it.
+    life: Life,
+    /// The newest time in the log before this opening.
+    newest_ms: u64,
+    /// Copies of the store.
+    copies: Vec<StoreCopy>,
+    /// What was open as the store was copied while it ran; the server ends soon after it is decided.
+    bait: Option<TransactionId>,
+    /// Openings so far, of the store and of its copies.
+    openings: u128,
+    /// Claims so far, of all of them.
+    claims: u64,
     healing: bool,
     /// Planted outputs that go out after the present one.
     planted: VecDeque<Output>,
@@ -210,6 +226,9 @@ impl World {
 
     /// One random thing happens.
     fn step(&mut self) {
+        if self.is_baited() {
+            return self.crash();
+        }
         let mut at = self.rng.below(self.plan.total());
         for (action, weight) in self.plan.weights() {
             if at < weight {
@@ -273,6 +292,8 @@ impl World {
             Action::Checkpoint => self.checkpoint(),
             Action::Retention => self.retention(),
             Action::Clock => self.clocks.set(&mut self.rng),
+            Action::Copy => self.copy_running(),
+            Action::StandStill => self.stand_still(),
         }
     }
 
@@ -326,8 +347,14 @@ impl World {
     }
 
     fn new_transaction_id(&mut self) -> TransactionId {
-        self.last_transaction += 1;
-        TransactionId(u128::from(self.now.wall_ms) << 80 | 7 << 76 | self.last_transaction)
+        self.last_tick = Tick((self.last_tick.0 + 1).max(Tick::first_of(self.now.wall_ms).0));
+        TransactionId::new(self.last_tick, 0, self.epoch, self.life.opening)
+    }
+
+    /// Random, as far as anybody can tell.
+    fn new_opening(&mut self) -> OpeningId {
+        self.openings += 1;
+        OpeningId(self.openings)
     }
 
     fn new_body(&mut self) -> Bytes {

@@ -46,6 +46,10 @@ pub(super) enum Action {
     Retention,
     /// The machine's clock is set: an hour or a year off, or right.
     Clock,
+    /// The store is copied while the server runs.
+    Copy,
+    /// The server stands still, and copies of its store may run meanwhile.
+    StandStill,
 }
 
 /// See the module.
@@ -71,6 +75,8 @@ pub(super) struct Plan {
     pub works: u64,
     /// Branches are lost or forced, against the rules.
     pub disasters: bool,
+    /// The store is copied.
+    pub copies: bool,
     /// Attempts before an event is a dead letter.
     pub attempts: Option<u32>,
     weights: Vec<(Action, u64)>,
@@ -88,6 +94,7 @@ impl Plan {
         let often = |rng: &mut Rng, percent: u64, most: u64| {
             if rng.percent(percent) { rng.between(1, most) } else { 0 }
         };
+        let copies = databases > 0 && rng.percent(40);
         let weights = vec![
             (Action::Up, rng.between(80, 200)),
             (Action::Down, rng.between(80, 200)),
@@ -102,13 +109,15 @@ impl Plan {
             (Action::Publisher, rng.between(5, 40)),
             (Action::Time, rng.between(5, 40)),
             (Action::Break, often(rng, 60, 10)),
-            (Action::Crash, often(rng, 60, 6)),
+            (Action::Crash, if copies { rng.between(1, 8) } else { often(rng, 60, 6) }),
             (Action::Service, often(rng, 60, 10)),
             (Action::Outage, if databases > 0 { often(rng, 50, 6) } else { 0 }),
             (Action::Stale, often(rng, 60, 20)),
             (Action::Checkpoint, often(rng, 50, 5)),
             (Action::Retention, often(rng, 20, 3)),
             (Action::Clock, often(rng, 40, 4)),
+            (Action::Copy, if copies { rng.between(10, 40) } else { 0 }),
+            (Action::StandStill, if copies { rng.between(5, 40) } else { 0 }),
         ];
         Self {
             steps: rng.between(200, 2_500),
@@ -122,6 +131,7 @@ impl Plan {
             jumps: rng.percent(40),
             works: [100, 90, 60][rng.index(3)],
             disasters: rng.percent(8),
+            copies,
             attempts: [None, Some(2), Some(5)][rng.index(3)],
             weights,
         }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use handfast_core::command::{Caller, Command, Start};
-use handfast_core::ids::{Now, OpeningId, SessionId, StoreId};
+use handfast_core::ids::{Now, OpeningId, SessionId, StoreId, Tick};
 use handfast_core::input::Input;
 use handfast_core::record::{Opened, Record, SubscriptionSettings, TopicSettings};
 use handfast_core::{Core, Recovery};
@@ -12,6 +12,7 @@ use super::client::Client;
 use super::clocks::Clocks;
 use super::database::Database;
 use super::disk::Disk;
+use super::owner::Life;
 use super::plan::Plan;
 use super::publisher::Publisher;
 use super::service::{Instance, Service, Store};
@@ -68,13 +69,19 @@ impl World {
             last_session: 0,
             last_request: 0,
             last_body: 0,
-            last_transaction: 0,
+            last_tick: Tick(0),
             last_key: 0,
             fetches: VecDeque::new(),
             chains: VecDeque::new(),
             finishes: Vec::new(),
             resolves: Vec::new(),
             verifies: Vec::new(),
+            life: Life::new(opening),
+            newest_ms: 0,
+            copies: Vec::new(),
+            bait: None,
+            openings: opening.0,
+            claims: 0,
             healing: false,
             planted: VecDeque::new(),
             past: Past::default(),
@@ -85,9 +92,7 @@ impl World {
     pub(super) fn set_up(&mut self) {
         self.feed(Input::Space { free: 1 << 30, low: false });
         for at in 0..self.databases.len() {
-            let name = self.databases[at].name.clone();
-            self.feed(Input::Database { name, up: true });
-            self.claim(at);
+            self.look_at(at);
         }
         let admin = SessionId(1_000_000);
         let mut commands = Vec::new();
