@@ -6,7 +6,7 @@ use handfast_sim::trace::Detail;
 use handfast_sim::world::run;
 
 /// Seeds within which a planted bug has to be found.
-const SEEDS: u64 = 1_500;
+const SEEDS: u64 = 4_000;
 
 /// Runs seeds until the bug is found, and says by what.
 fn found(fault: Fault, by: &[&str]) -> Result<(), String> {
