@@ -56,9 +56,9 @@ fn transaction_record() -> BoxedStrategy<Record> {
         (id(), lsn(), number(), reason()).prop_map(|(id, previous, wall_ms, reason)| {
             Record::Abort(Abort { id, previous, wall_ms, reason })
         }),
-        (id(), lsn(), note(), option::of(name()), any::<bool>()).prop_map(
-            |(id, previous, note, released, ended)| {
-                Record::Operated(Operated { id, previous, note, released, ended })
+        (id(), lsn(), note(), any::<bool>(), option::of(name()), any::<bool>()).prop_map(
+            |(id, previous, note, noted, released, ended)| {
+                Record::Operated(Operated { id, previous, note, noted, released, ended })
             }
         ),
         (
@@ -162,10 +162,19 @@ fn checkpoint_record() -> BoxedStrategy<Record> {
             number(),
             vec(updater(), 0..4),
             vec(name(), 0..3),
-            vec(note(), 0..3)
+            (vec(note(), 0..3), any::<bool>())
         )
             .prop_map(
-                |(begin, begin_lsn, last, decision, decided_wall_ms, updaters, released, notes)| {
+                |(
+                    begin,
+                    begin_lsn,
+                    last,
+                    decision,
+                    decided_wall_ms,
+                    updaters,
+                    released,
+                    (notes, noted),
+                )| {
                     Record::TransactionRestated(Box::new(TransactionRestated {
                         begin,
                         begin_lsn,
@@ -175,6 +184,7 @@ fn checkpoint_record() -> BoxedStrategy<Record> {
                         updaters,
                         released,
                         notes,
+                        noted,
                     }))
                 }
             ),

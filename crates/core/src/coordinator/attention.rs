@@ -16,8 +16,17 @@ const NAMED: usize = 5;
 
 impl Coordinator {
     /// Flags a transaction for a person, once. That it takes long is said better by what is in the
-    /// way, once that is known.
+    /// way, once that is known, and whoever has taken note of that has not seen this.
     pub(super) fn attention(&mut self, cx: &mut Context<'_>, id: TransactionId, detail: &str) {
+        if let Some(tx) = self.transactions.get_mut(&id)
+            && (tx.attention.is_none() || tx.is_late)
+        {
+            tx.noted = false;
+        }
+        self.flag(cx, id, detail);
+    }
+
+    fn flag(&mut self, cx: &mut Context<'_>, id: TransactionId, detail: &str) {
         if let Some(tx) = self.transactions.get_mut(&id)
             && (tx.attention.is_none() || tx.is_late)
         {
@@ -36,7 +45,7 @@ impl Coordinator {
             return;
         }
         let detail = self.waits_for(tx);
-        self.attention(cx, id, &detail);
+        self.flag(cx, id, &detail);
         if let Some(tx) = self.transactions.get_mut(&id) {
             tx.is_late = true;
         }

@@ -15,6 +15,13 @@ use super::inquiry::Question;
 use super::transaction::Phase;
 use super::{Context, Coordinator};
 
+/// What a step leaves in the log beside its words.
+enum Left {
+    Words,
+    Noted,
+    Released(Name),
+}
+
 impl Coordinator {
     /// An operator steps in.
     pub(super) fn operate(
@@ -57,7 +64,8 @@ impl Coordinator {
             Act::Note => match tx.phase {
                 Phase::Committing | Phase::Failed => {
                     tx.noted = true;
-                    self.leave_trace(cx, id, format!("noted by an operator: {detail}"), None);
+                    let text = format!("noted by an operator: {detail}");
+                    self.leave_trace(cx, id, text, Left::Noted);
                     cx.effects.reply_when_durable(cx.effects.last(), caller, Reply::Done);
                 }
                 Phase::Opening
@@ -82,7 +90,7 @@ impl Coordinator {
                 "an operator asked to abort ({}), but it had committed in its database",
                 asked.detail
             );
-            self.leave_trace(cx, id, text, None);
+            self.leave_trace(cx, id, text, Left::Words);
         }
     }
 
@@ -102,24 +110,23 @@ impl Coordinator {
         };
         tx.heuristic = true;
         let text = format!("{name} released by an operator: {detail}");
-        self.leave_trace(cx, id, text, Some(name.clone()));
+        self.leave_trace(cx, id, text, Left::Released(name.clone()));
         cx.effects.reply_when_durable(cx.effects.last(), caller, Reply::Done);
         self.branch_finished(cx, id, at, false);
     }
 
     /// What was done becomes part of the transaction's chain, after its decision.
-    fn leave_trace(
-        &mut self,
-        cx: &mut Context<'_>,
-        id: TransactionId,
-        text: String,
-        released: Option<Name>,
-    ) {
+    fn leave_trace(&mut self, cx: &mut Context<'_>, id: TransactionId, text: String, left: Left) {
         let Some(tx) = self.transactions.get_mut(&id) else { return };
         let note = Note { wall_ms: cx.now.wall_ms, text };
         let decision = tx.decision.as_ref().map_or(Lsn(0), |decided| decided.lsn);
         let previous = tx.last.max(decision);
-        let operated = Operated { id, previous, note, released, ended: false };
+        let (noted, released) = match left {
+            Left::Words => (false, None),
+            Left::Noted => (true, None),
+            Left::Released(name) => (false, Some(name)),
+        };
+        let operated = Operated { id, previous, note, noted, released, ended: false };
         // What follows refers to it, also before it is accepted.
         tx.last = cx.effects.append(Record::Operated(operated));
     }

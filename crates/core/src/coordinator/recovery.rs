@@ -56,6 +56,12 @@ impl Coordinator {
         let Some(tx) = self.transactions.get_mut(&operated.id) else { return };
         tx.last = tx.last.max(lsn);
         tx.notes.push(operated.note.clone());
+        // Not if it was found meanwhile that a branch ended otherwise, which nobody has seen: live
+        // that may be before this record is accepted. In recovery nothing is found yet, and what is
+        // later counts anew.
+        if operated.noted && tx.why.is_empty() {
+            tx.noted = true;
+        }
         if let Some(name) = &operated.released {
             tx.release(name);
         }
@@ -86,6 +92,7 @@ impl Coordinator {
             at,
         });
         tx.notes.clone_from(&restated.notes);
+        tx.noted = restated.noted;
         for name in &restated.released {
             tx.release(name);
         }
@@ -183,6 +190,7 @@ impl Coordinator {
                 updaters,
                 released: tx.released.clone(),
                 notes: tx.notes.clone(),
+                noted: tx.noted,
             })));
         }
     }

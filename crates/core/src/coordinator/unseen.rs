@@ -103,7 +103,8 @@ impl Coordinator {
         let Some(unseen) = self.unseen.0.get(&id) else { return false };
         let text = format!("noted by an operator: {detail}");
         let note = Note { wall_ms: cx.now.wall_ms, text };
-        let operated = Operated { id, previous: unseen.end, note, released: None, ended: true };
+        let operated =
+            Operated { id, previous: unseen.end, note, noted: true, released: None, ended: true };
         let lsn = cx.effects.append(Record::Operated(operated));
         // Here at once, so that it is noted once.
         self.unseen.seen(id);

@@ -86,6 +86,8 @@ pub struct TransactionRestated {
     pub released: Vec<Name>,
     /// What operators did about it.
     pub notes: Vec<Note>,
+    /// What needs attention was seen, as far as the log says.
+    pub noted: bool,
 }
 
 /// A transaction that has ended otherwise than was decided, and nobody has said that it was seen.

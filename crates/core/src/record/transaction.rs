@@ -113,6 +113,8 @@ pub struct Operated {
     pub previous: Lsn,
     /// What was done.
     pub note: Note,
+    /// What needed attention was seen.
+    pub noted: bool,
     /// The participant that is not waited for any more.
     pub released: Option<Name>,
     /// The transaction had ended: somebody has seen how. Nothing else follows END.

@@ -106,7 +106,7 @@ fields!(CheckpointStart {
 fields!(OpeningRestated { opening, epoch, lsn, newest_ms });
 fields!(Away { until_ms, uncounted_ms });
 fields!(KeyBatch { lsn, total, kept });
-fields!(Operated { id, previous, note, released, ended });
+fields!(Operated { id, previous, note, noted, released, ended });
 fields!(UnseenRestated { id, end, committed, wall_ms, why });
 fields!(TransactionRestated {
     begin,
@@ -116,7 +116,8 @@ fields!(TransactionRestated {
     decided_wall_ms,
     updaters,
     released,
-    notes
+    notes,
+    noted
 });
 fields!(SubscriptionRestated { created, deleting, acknowledged, gap, dead, retried });
 fields!(TopicRestated { created, deleting, start, end, bytes });

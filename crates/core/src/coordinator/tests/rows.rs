@@ -417,6 +417,89 @@ fn c11_a_service_says_why_it_could_not_finish() {
     assert_eq!(w.phase(), "-");
 }
 
+/// C11, C16: what an operator had noted of an open transaction was in memory alone, so that each
+/// restart raised it again. The log says it, and a checkpoint; but what is found later nobody has seen.
+#[test]
+fn c11_what_was_noted_stays_noted() {
+    let mut w = Bench::new();
+    run_of(&mut w, &["a", "b", "c"]);
+    w.accept();
+    for session in [SERVICE_A, SERVICE_B, STRANGER] {
+        w.vote(session, Vote::Yes);
+    }
+    w.settle();
+    w.pass(100_000);
+    let attention = |w: &Bench| w.core.stats().attention;
+    assert_eq!(attention(&w), 1);
+    let note = || Command::Operate { id: X, act: Act::Note, detail: "me".into() };
+    w.command(CLIENT, note());
+    assert_eq!(text(&w.settle()), "done");
+    assert_eq!(attention(&w), 0);
+
+    let (mut again, _) = w.restart();
+    again.pass(100_000);
+    assert_eq!(attention(&again), 0, "it takes as long as before, and that was seen");
+    let before = again.log.len();
+    again.core.checkpoint(vec![1]);
+    again.settle();
+    again.log.drain(..before);
+    let (mut again, _) = again.restart();
+    again.pass(100_000);
+    assert_eq!(attention(&again), 0);
+
+    // A branch that is lost is something else.
+    let mut lost = |session, service: &str, state| {
+        let (service, instance, state_id) = (name(service), name("x"), StateId(state));
+        again.command(session, Command::Attach { service, instance, state_id });
+        again.command(session, Command::NotKnown { id: X });
+        let before = attention(&again);
+        // The note is accepted only after the next one is lost.
+        again.command(CLIENT, note());
+        (before, attention(&again))
+    };
+    assert_eq!(lost(SERVICE_A, "a", 7), (1, 0));
+    assert_eq!(lost(SERVICE_B, "b", 8), (1, 0));
+    again.settle();
+    assert_eq!((again.phase().as_str(), attention(&again)), ("Committing", 0));
+    let (mut again, _) = again.restart();
+    again.pass(100_000);
+    assert_eq!(attention(&again), 0);
+}
+
+/// C12: a note that is accepted only after something else was found says nothing about that.
+#[test]
+fn c12_a_note_is_of_what_was_there() {
+    let mut w = Bench::new();
+    run_of(&mut w, &["a", "b"]);
+    w.accept();
+    w.vote(SERVICE_A, Vote::Yes);
+    w.vote(SERVICE_B, Vote::Yes);
+    w.settle();
+    w.pass(100_000);
+    w.command(CLIENT, Command::Operate { id: X, act: Act::Note, detail: "me".into() });
+    w.command(SERVICE_A, Command::NotKnown { id: X });
+    w.settle();
+    assert_eq!((w.phase().as_str(), w.core.stats().attention), ("Committing", 1));
+}
+
+/// P13: whoever had noted that a transaction takes long was not told that a participant had ended its
+/// branch against the decision.
+#[test]
+fn p13_is_told_to_whoever_has_noted_a_delay() {
+    let mut w = Bench::new();
+    run_of(&mut w, &["a", "b"]);
+    w.accept();
+    w.vote(SERVICE_A, Vote::Yes);
+    w.vote(SERVICE_B, Vote::Yes);
+    w.settle();
+    w.pass(100_000);
+    w.command(STRANGER, Command::Operate { id: X, act: Act::Note, detail: "me".into() });
+    w.settle();
+    assert_eq!(w.core.stats().attention, 0);
+    w.command(SERVICE_A, Command::Finished { id: X, committed: false });
+    assert_eq!(w.core.stats().attention, 1);
+}
+
 /// L4: an abort of a local transaction waited without end for a database that was gone.
 #[test]
 fn l4_an_abort_is_answered_in_time_whatever_its_database_does() {

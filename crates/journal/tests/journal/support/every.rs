@@ -149,6 +149,7 @@ pub(crate) fn every_record() -> Vec<Record> {
             id: x,
             previous: Lsn(302),
             note: Note { wall_ms: 308, text: "noted by an operator: seen".into() },
+            noted: true,
             released: Some(name("billing")),
             ended: false,
         }),
@@ -236,6 +237,7 @@ pub(crate) fn every_record() -> Vec<Record> {
                 wall_ms: 311,
                 text: "archive released by an operator: gone".into(),
             }],
+            noted: true,
         })));
     }
     records

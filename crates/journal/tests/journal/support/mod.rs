@@ -147,6 +147,7 @@ pub(crate) fn restated(begin: Begin, begin_lsn: Lsn, last: Lsn) -> Record {
         updaters: Vec::new(),
         released: vec![],
         notes: vec![],
+        noted: false,
     }))
 }
 
