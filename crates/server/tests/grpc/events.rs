@@ -63,6 +63,57 @@ async fn a_batch_is_published_once() {
     assert_eq!(refused(world.events().publish(empty).await), expected);
 }
 
+/// A number stands for one batch: another one under it is refused, and is not there.
+#[tokio::test]
+async fn a_number_of_another_batch_is_refused() {
+    let world = World::new().await;
+    for topic in ["orders", "bills"] {
+        world.topic(topic).await;
+    }
+    world.publish("orders", 1, &["a", "b"]).await;
+    let mut other_data = publish("orders", 1, &["a", "b"]);
+    let event = other_data.events[1].event.as_mut().unwrap();
+    event.data = Some(v1::event::Data::TextData("other data".into()));
+    let others = [
+        other_data,
+        publish("orders", 1, &["a", "c"]),
+        publish("orders", 1, &["b", "a"]),
+        publish("orders", 1, &["a"]),
+        publish("orders", 1, &["a", "b", "c"]),
+        publish("bills", 1, &["a", "b"]),
+    ];
+    for other in &others {
+        let expected = (tonic::Code::AlreadyExists, "sequence_conflict".into());
+        assert_eq!(refused(world.events().publish(other.clone()).await), expected, "{other:?}");
+    }
+    // On a stream too, where it refuses nothing else.
+    let (sending, stream) = Sending::new();
+    let mut replies = world.events().publish_stream(stream).await.unwrap().into_inner();
+    let batches =
+        [others[0].clone(), publish("orders", 1, &["a", "b"]), publish("orders", 2, &["c"])];
+    let batches = (1..).zip(batches);
+    let batches =
+        batches.map(|(request, publish)| v1::PublishBatch { request, publish: Some(publish) });
+    sending.send(v1::PublishFrame { batches: batches.collect() }).await;
+    drop(sending);
+    let answers = collect(&mut replies, 3, |frame| frame.replies).await;
+    let mut answers: Vec<_> = answers.into_iter().map(|a| (a.request, a.result.unwrap())).collect();
+    answers.sort_by_key(|(request, _)| *request);
+    match &answers[..] {
+        [
+            (1, Answer::Refusal(refusal)),
+            (2, Answer::Published(again)),
+            (3, Answer::Published(next)),
+        ] => {
+            assert_eq!(refusal.code, "sequence_conflict");
+            assert!(again.repeated && !next.repeated);
+        }
+        other => panic!("{other:?}"),
+    }
+    assert_eq!(read_all(&world, read("orders")).await, ["a", "b", "c"]);
+    assert!(read_all(&world, read("bills")).await.is_empty());
+}
+
 #[tokio::test]
 async fn a_publish_stream_answers_each_batch_once() {
     let world = World::new().await;
