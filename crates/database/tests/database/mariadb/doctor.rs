@@ -36,6 +36,34 @@ async fn missing_tables_are_found_and_made() {
     assert!(bench.database.install(None).await.unwrap().is_empty());
 }
 
+/// The owner's table of builds before a row named the opening that wrote it: the server asks nothing
+/// of such a database, and `handfast doctor --fix` replaces the table and says so.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_owner_table_of_an_earlier_build_is_refused_and_replaced() {
+    let bench = Bench::new().await;
+    let mut connection = bench.connection().await;
+    run(
+        &mut connection,
+        "DROP TABLE handfast_owner; CREATE TABLE handfast_owner (store_id varchar(36) PRIMARY KEY, \
+         host varchar(255) NOT NULL, epoch bigint NOT NULL, durable_lsn bigint NOT NULL, \
+         at timestamp(6) NOT NULL DEFAULT current_timestamp(6)) ENGINE = InnoDB; \
+         INSERT INTO handfast_owner (store_id, host, epoch, durable_lsn) VALUES ('a', 'b', 1, 2)",
+    )
+    .await;
+    let report = bench.database.check().await;
+    let finding = report.finding("tables").unwrap();
+    assert_eq!((report.grade, finding.grade), (Grade::Fail, Grade::Fail), "{report:#?}");
+    assert!(finding.what.contains("the shape of an earlier build"), "{}", finding.what);
+    assert!(finding.fixable && finding.remedy.contains("handfast doctor --fix"));
+    assert!(!report.allows_local() && !report.allows_distributed());
+    let done = bench.database.install(None).await.unwrap();
+    let [dropped, created] = &*done else { panic!("{done:?}") };
+    assert!(dropped.starts_with("Dropped the table handfast_owner, which had the shape of"));
+    assert_eq!(created, "Created the table handfast_owner.");
+    assert_eq!(bench.database.check().await.grade, Grade::Good);
+    assert!(bench.database.install(None).await.unwrap().is_empty());
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_marker_that_is_not_as_shipped_is_refused() {
     for change in [
