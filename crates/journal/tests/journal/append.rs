@@ -66,6 +66,12 @@ fn rolling_seals_and_recovery_begins_with_the_newest_checkpoint() {
         all.extend(log.clone());
         since_checkpoint.extend(log);
     }
+    // A segment of 16 KiB is full with 39 or 40 of these groups, so that five have 197 of them and the
+    // sixth the last three. Eight bytes less in each, as before a batch had a digest, and five
+    // would hold them all.
+    let events: Vec<u64> = journal.sealed().iter().map(|s| s.topics[0].events).collect();
+    assert!(events.iter().all(|in_it| matches!(in_it, 39 | 40)), "{events:?}");
+    assert_eq!(events.iter().sum::<u64>(), 197);
     assert_eq!(journal.segments(), [1, 2, 3, 4, 5, 6]);
     drop(journal);
     let Opening { journal, recovered, mut applied } = open(disk.clone()).unwrap();
