@@ -167,6 +167,11 @@ mod tests {
         assert!(!is_copy(&path("there"), &[3, 9, 12], "a"));
         copy(&path("older"), &path("there"));
         assert!(is_copy(&path("there"), &[3, 9], "a"));
+        // Without an opening in between nothing tells them: it is as the snapshot of a disk.
+        note(&path("there"), OpeningId(2), "a").expect("noted");
+        copy(&path("there"), &path("same"));
+        copy(&path("same"), &path("there"));
+        assert!(!is_copy(&path("there"), &[3, 9, 12], "a"));
         // Only the log is another one.
         note(&path("there"), OpeningId(2), "a").expect("noted");
         assert!(is_copy(&path("there"), &[3], "a"));
