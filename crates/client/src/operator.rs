@@ -84,6 +84,9 @@ pub struct PreparedTransaction {
     /// Who alone may end a foreign one, such as a logical subscription of PostgreSQL; empty: not
     /// known.
     pub belongs_to: String,
+    /// Why the server does not roll an `unknown` or `aborting` one back; empty: nothing is in the
+    /// way.
+    pub why_left: String,
 }
 
 /// What an operator can do about a transaction. Committing is not among it.
@@ -210,5 +213,6 @@ fn prepared(message: v1::PreparedTransaction) -> Result<PreparedTransaction, Err
         user: message.user,
         waiting: message.waiting,
         belongs_to: message.belongs_to,
+        why_left: message.why_left,
     })
 }

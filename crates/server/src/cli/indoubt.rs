@@ -85,6 +85,8 @@ struct Prepared {
     waiting: Option<u64>,
     /// Who alone may end it; null: not known.
     belongs_to: Option<String>,
+    /// Why the server does not roll it back; null: nothing is in the way, or it is not its to do.
+    why_left: Option<String>,
     /// How it is ended.
     remedy: String,
 }
@@ -118,6 +120,7 @@ impl Looked {
             user: known(&row.user),
             waiting: row.waiting,
             belongs_to: known(&row.belongs_to),
+            why_left: known(&row.why_left),
             remedy: remedy(row, self.kind(&row.database)),
         });
         let not_up = self.not_up().map(|database| NotUp {
@@ -193,16 +196,16 @@ impl Looked {
 
     /// How each kind that is there is ended, with the first of them as the example.
     fn remedies(&self) -> Vec<String> {
-        let mut first: BTreeMap<(&str, &str, &str), &PreparedTransaction> = BTreeMap::new();
+        let mut first: BTreeMap<(&str, &str, &str, &str), &PreparedTransaction> = BTreeMap::new();
         for row in &self.in_doubt.prepared {
             let kind = self.kind(&row.database);
-            first.entry((&row.label, kind, &row.belongs_to)).or_insert(row);
+            first.entry((&row.label, kind, &row.belongs_to, &row.why_left)).or_insert(row);
         }
         if first.is_empty() {
             return Vec::new();
         }
         // Not wrapped: statements are there to be copied.
-        let told = first.into_iter().map(|((label, kind, _), row)| {
+        let told = first.into_iter().map(|((label, kind, _, _), row)| {
             format!("  {}: {}", visible(label), visible(&remedy(row, kind)))
         });
         [String::new()].into_iter().chain(told).chain([String::new()]).collect()
@@ -260,6 +263,11 @@ fn millis(duration: Duration) -> u64 {
 fn remedy(row: &PreparedTransaction, kind: &str) -> String {
     let id = row.transaction.map(|id| id.to_string()).unwrap_or_default();
     match row.label.as_str() {
+        "aborting" if !row.why_left.is_empty() => format!(
+            "a restart has aborted its transaction, and the server leaves it alone: {}. {}",
+            row.why_left,
+            by_hand(row, kind)
+        ),
         "committing" | "aborting" => {
             "the server finishes it; if it stays, `handfast database list` says what is in the way"
                 .to_owned()
@@ -268,12 +276,14 @@ fn remedy(row: &PreparedTransaction, kind: &str) -> String {
             "it ends at its deadline at the latest; sooner with `handfast tx resolve {id} --abort \
              --why \"who and why\"`"
         ),
-        "unknown" => format!(
-            "the log does not know its transaction; the server rolls it back within seconds if \
-             that is proof, and says in its log why it is none. If it stays, find out how its other \
-             branches ended, then end it as they did, with {}",
-            statements(kind, &row.name, true)
+        "unknown" if !row.why_left.is_empty() => format!(
+            "the log does not know its transaction, and the server leaves it alone: {}. {}",
+            row.why_left,
+            by_hand(row, kind)
         ),
+        "unknown" => "the log does not know its transaction; the server rolls it back within \
+                      seconds"
+            .to_owned(),
         "elsewhere" => "another store, or another name here, coordinates it: see that one's \
                         `handfast indoubt` before anything else"
             .to_owned(),
@@ -289,6 +299,14 @@ fn remedy(row: &PreparedTransaction, kind: &str) -> String {
         ),
         other => format!("this version of the command does not know {other}"),
     }
+}
+
+/// What a person does about a branch that the server leaves alone.
+fn by_hand(row: &PreparedTransaction, kind: &str) -> String {
+    format!(
+        "If it stays, find out how its other branches ended, then end it as they did, with {}",
+        statements(kind, &row.name, true)
+    )
 }
 
 /// The database's own statements for it, as its owner or an administrator runs them.

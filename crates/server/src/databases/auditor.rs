@@ -1,10 +1,12 @@
 //! The auditor: lists what is prepared in a database, joins it to the journal, and ends what is
 //! decided or was never this store's to leave. Everything else it only reports.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};
 
 use handfast_core::branch::BranchId;
 use handfast_core::command::Command;
+use handfast_core::ids::TransactionId;
 use handfast_core::output::{BranchDecision, Reply};
 use handfast_database::{End, Finished, Kind, Prepared};
 use tokio::time::sleep;
@@ -38,6 +40,11 @@ pub enum Label {
 }
 
 impl Label {
+    /// It may be left although nobody has decided to commit it.
+    pub(super) fn may_be_left(self) -> bool {
+        matches!(self, Self::Unknown | Self::Decided { commit: false })
+    }
+
     /// One word for programs.
     #[must_use]
     pub fn as_str(self) -> &'static str {
@@ -61,6 +68,18 @@ pub struct InDoubt {
     pub label: Label,
     /// How long it has been in doubt, by the database or by its transaction's begin.
     pub age: Option<Duration>,
+    /// Why it is not rolled back although nobody has decided it; none: nothing is in the way, or
+    /// it is not ours to roll back.
+    pub why_left: Option<String>,
+}
+
+/// Transactions whose branches an audit leaves alone, each with the reason.
+type Left = BTreeMap<TransactionId, String>;
+
+/// A branch stays prepared although the log has no decision to commit it.
+fn leave(shared: &Shared, left: &mut Left, id: TransactionId, why: String) {
+    shared.say_left(id, &why);
+    left.insert(id, why);
 }
 
 /// One audit.
@@ -70,40 +89,48 @@ pub(super) async fn audit(shared: &Shared) -> Result<(), String> {
         Ok(false) => return Err("the owner row is gone: it is written again".to_owned()),
         Err(fault) => return Err(fault.to_string()),
     }
+    let mut left = Left::new();
     let mut seen = scan(shared).await?;
     if shared.database.kind() == Kind::Postgres {
         // Votes are not written down, so after a restart nobody but this look knows of a branch
         // that was prepared and never decided. It holds locks: it goes at once. MariaDB's wait for
         // the second look, because the session that prepared one may be ending just now (MY3).
         for (branch, commit) in seen.iter().filter_map(decided).filter(|(_, commit)| !commit) {
-            end_decided(shared, branch, commit).await;
+            end_decided(shared, &mut left, branch, commit).await;
         }
     }
-    let strays = |seen: &[InDoubt]| -> Vec<BranchId> {
-        let unknown = seen.iter().filter(|row| row.label == Label::Unknown);
-        unknown.filter_map(|row| row.prepared.branch).filter(|b| is_provable(shared, b)).collect()
-    };
     let before: Vec<(BranchId, bool)> = seen.iter().filter_map(decided).collect();
-    let unknown = strays(&seen);
+    let unknown = strays(shared, &mut left, &seen);
     if !before.is_empty() || !unknown.is_empty() {
         // What is only just being finished, or whose session is only just ending, is gone by then.
         sleep(if unknown.is_empty() { ENDING } else { TWICE }).await;
         let again = scan(shared).await?;
         for (branch, commit) in again.iter().filter_map(decided) {
             if before.contains(&(branch, commit)) {
-                end_decided(shared, branch, commit).await;
+                end_decided(shared, &mut left, branch, commit).await;
             }
         }
-        let mut twice = strays(&again);
+        let mut twice = strays(shared, &mut left, &again);
         twice.retain(|branch| unknown.contains(branch));
-        roll_back(shared, &twice).await?;
+        roll_back(shared, &mut left, &twice).await?;
         seen = again;
     }
     claims::raise(shared).await?;
+    for row in seen.iter_mut().filter(|row| row.label.may_be_left()) {
+        row.why_left =
+            row.prepared.branch.and_then(|branch| left.get(&branch.transaction).cloned());
+    }
     let mut status = shared.status();
     status.in_doubt = seen;
     status.audited = Some(SystemTime::now());
     Ok(())
+}
+
+/// Branches that the log has never heard of, as far as that is a proof.
+fn strays(shared: &Shared, left: &mut Left, seen: &[InDoubt]) -> Vec<BranchId> {
+    let unknown = seen.iter().filter(|row| row.label == Label::Unknown);
+    let branches = unknown.filter_map(|row| row.prepared.branch);
+    branches.filter(|branch| is_provable(shared, left, branch)).collect()
 }
 
 fn decided(row: &InDoubt) -> Option<(BranchId, bool)> {
@@ -114,7 +141,7 @@ fn decided(row: &InDoubt) -> Option<(BranchId, bool)> {
 }
 
 /// Rolls back branches that nobody has decided, as far as the log and the times go.
-async fn roll_back(shared: &Shared, strays: &[BranchId]) -> Result<(), String> {
+async fn roll_back(shared: &Shared, left: &mut Left, strays: &[BranchId]) -> Result<(), String> {
     if strays.is_empty() {
         return Ok(());
     }
@@ -127,7 +154,7 @@ async fn roll_back(shared: &Shared, strays: &[BranchId]) -> Result<(), String> {
     for branch in strays {
         let id = branch.transaction;
         if let Some(why) = rollback::against(shared, id, false).await {
-            shared.leave(id, &why);
+            leave(shared, left, id, why);
             continue;
         }
         tracing::warn!(
@@ -142,13 +169,13 @@ async fn roll_back(shared: &Shared, strays: &[BranchId]) -> Result<(), String> {
 
 /// Ends a branch as decided, unless it was aborted for want of a decision that another life of the
 /// store seems to have made.
-async fn end_decided(shared: &Shared, branch: BranchId, commit: bool) {
+async fn end_decided(shared: &Shared, left: &mut Left, branch: BranchId, commit: bool) {
     let id = branch.transaction;
     if !commit
         && rollback::is_of_earlier_life(shared, id)
         && let Some(why) = rollback::against(shared, id, true).await
     {
-        return shared.leave(id, &why);
+        return leave(shared, left, id, why);
     }
     end(shared, branch, commit).await;
 }
@@ -170,7 +197,7 @@ async fn end(shared: &Shared, branch: BranchId, commit: bool) {
 
 /// "Never heard of it" proves that it was never decided, within the time for which outcomes are
 /// kept.
-fn is_provable(shared: &Shared, branch: &BranchId) -> bool {
+fn is_provable(shared: &Shared, left: &mut Left, branch: &BranchId) -> bool {
     let id = branch.transaction;
     let too_old = || {
         let young = age(shared, branch).is_some_and(|age| age < PROOF);
@@ -179,7 +206,7 @@ fn is_provable(shared: &Shared, branch: &BranchId) -> bool {
     match rollback::unproven(shared, id).or_else(too_old) {
         None => true,
         Some(why) => {
-            shared.leave(id, &why);
+            leave(shared, left, id, why);
             false
         }
     }
@@ -200,7 +227,7 @@ async fn scan(shared: &Shared) -> Result<Vec<InDoubt>, String> {
             Some(branch) => label(shared, &branch).await?,
         };
         let age = prepared.age.or_else(|| prepared.branch.as_ref().and_then(|b| age(shared, b)));
-        rows.push(InDoubt { prepared, label, age });
+        rows.push(InDoubt { prepared, label, age, why_left: None });
     }
     Ok(rows)
 }

@@ -34,7 +34,10 @@ impl Databases {
 async fn relabelled(shared: &Shared, row: InDoubt) -> InDoubt {
     let Some(branch) = row.prepared.branch else { return row };
     match auditor::label(shared, &branch).await {
-        Ok(label) => InDoubt { label, ..row },
+        Ok(label) => {
+            let why_left = row.why_left.filter(|_| label.may_be_left());
+            InDoubt { label, why_left, ..row }
+        }
         // The node has stopped, and so will this server.
         Err(_) => row,
     }
@@ -90,7 +93,7 @@ mod tests {
         let foreign = branch.is_none().then(|| "theirs".to_owned());
         let (age, user, waiting, belongs_to) = (None, None, None, None);
         let prepared = Prepared { branch, foreign, age, user, waiting, belongs_to };
-        InDoubt { prepared, label: Label::Foreign, age: None }
+        InDoubt { prepared, label: Label::Foreign, age: None, why_left: None }
     }
 
     #[test]

@@ -127,7 +127,7 @@ impl Shared {
     }
 
     /// Says, once, why a prepared branch is not rolled back although the log has no decision.
-    fn leave(&self, id: TransactionId, why: &str) {
+    fn say_left(&self, id: TransactionId, why: &str) {
         let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
         if told.len() >= TOLD {
             told.clear();

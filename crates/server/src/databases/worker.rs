@@ -340,7 +340,7 @@ async fn finish(
         && rollback::is_of_earlier_life(&shared, id)
         && let Some(why) = rollback::against(&shared, id, true).await
     {
-        shared.leave(id, &why);
+        shared.say_left(id, &why);
         let database = shared.name.clone();
         let input = Input::BranchFinished { id, database, report: BranchReport::Unknown };
         return Done::Said { inputs: vec![input], keys: vec![(id, true)], trouble: false };

@@ -112,7 +112,7 @@ fn finding(finding: &Finding) -> v1::DatabaseFinding {
 }
 
 fn prepared(database: &str, row: &InDoubt) -> v1::PreparedTransaction {
-    let InDoubt { prepared, label, age } = row;
+    let InDoubt { prepared, label, age, why_left } = row;
     let branch = prepared.branch.map(|branch| branch.to_string());
     v1::PreparedTransaction {
         database: database.to_owned(),
@@ -126,6 +126,7 @@ fn prepared(database: &str, row: &InDoubt) -> v1::PreparedTransaction {
         user: prepared.user.clone().unwrap_or_default(),
         waiting: prepared.waiting,
         belongs_to: prepared.belongs_to.clone().unwrap_or_default(),
+        why_left: why_left.clone().unwrap_or_default(),
     }
 }
 

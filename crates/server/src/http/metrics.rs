@@ -348,6 +348,7 @@ mod tests {
             },
             label,
             age: None,
+            why_left: None,
         };
         let status = Status {
             condition: Condition::Up,

@@ -379,6 +379,11 @@ async fn a_restored_store_leaves_databases_alone_until_they_are_adopted() {
     let row = &found["prepared"][0];
     assert_eq!(row["label"], "unknown", "{found}");
     assert!(row["remedy"].as_str().unwrap().contains("PREPARED 'handfast."), "{row}");
+    // It was in the server's log alone.
+    let why = "it began before the database was adopted";
+    assert_eq!(row["why_left"], why, "{row}");
+    let text = ask(&server, "indoubt").text();
+    assert!(text.contains(&format!("the server leaves it alone: {why}. If it stays")), "{text}");
     assert_eq!(sql(&url, PREPARED_HERE), "1");
     sql(&url, &format!("ROLLBACK PREPARED 'handfast.{branch}'"));
 }
