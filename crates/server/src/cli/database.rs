@@ -74,7 +74,12 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
 
 /// Every registered database.
 pub(super) async fn registered(server: &Server) -> Result<Vec<RegisteredDatabase>, Failure> {
-    server.ask("asking for databases", server.handfast.databases()).await
+    let mut all = server.ask("asking for databases", server.handfast.databases()).await?;
+    for database in &mut all {
+        // The server does not know how it is reached from here.
+        database.why = database.why.take().map(|why| server.reach.commands(&why).into_owned());
+    }
+    Ok(all)
 }
 
 async fn list(server: &Server) -> Result<(), Failure> {

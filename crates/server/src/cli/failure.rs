@@ -17,6 +17,7 @@ use std::fmt;
 use serde_json::json;
 
 use super::output;
+use super::reach::Reach;
 
 /// How a process ends that did not do what it was asked to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -96,6 +97,13 @@ impl Failure {
     /// With what had happened before.
     pub(crate) fn with_history(mut self, history: &str) -> Self {
         self.message = format!("{}; {history}", self.message);
+        self
+    }
+
+    /// With commands that ask the same server.
+    pub(super) fn with_reach(mut self, reach: &Reach) -> Self {
+        self.message = reach.commands(&self.message).into_owned();
+        self.hint = self.hint.map(|hint| reach.commands(&hint).into_owned());
         self
     }
 

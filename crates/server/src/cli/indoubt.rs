@@ -11,6 +11,7 @@ use serde::Serialize;
 use super::cloudevent::unix_ms;
 use super::database::{self, paragraph};
 use super::output::{Column, bold, duration, rfc3339, table, visible};
+use super::reach::Reach;
 use super::remote::{self, Server};
 use super::{Failure, timeline, tx};
 
@@ -47,7 +48,8 @@ async fn look(server: &Server) -> Result<Looked, Failure> {
     let databases = database::registered(server).await?;
     let in_doubt = server.ask("asking what is in doubt", server.handfast.in_doubt()).await?;
     let (transactions, has_more) = tx::listing(server, MOST, true, |_| true).await?;
-    Ok(Looked { databases, in_doubt, transactions, has_more, now: SystemTime::now() })
+    let (now, reach) = (SystemTime::now(), server.reach.clone());
+    Ok(Looked { databases, in_doubt, transactions, has_more, now, reach })
 }
 
 /// All of it, at one moment.
@@ -58,6 +60,7 @@ struct Looked {
     transactions: Vec<TransactionView>,
     has_more: bool,
     now: SystemTime,
+    reach: Reach,
 }
 
 #[derive(Serialize)]
@@ -121,7 +124,7 @@ impl Looked {
             waiting: row.waiting,
             belongs_to: known(&row.belongs_to),
             why_left: known(&row.why_left),
-            remedy: remedy(row, self.kind(&row.database)),
+            remedy: self.remedy(row),
         });
         let not_up = self.not_up().map(|database| NotUp {
             database: database.name.clone(),
@@ -148,6 +151,11 @@ impl Looked {
     fn kind(&self, database: &str) -> &str {
         let found = self.databases.iter().find(|known| known.name == database);
         found.map_or("", |database| database.kind.as_str())
+    }
+
+    fn remedy(&self, row: &PreparedTransaction) -> String {
+        let text = remedy(row, self.kind(&row.database));
+        self.reach.commands(&text).into_owned()
     }
 
     fn not_up(&self) -> impl Iterator<Item = &RegisteredDatabase> {
@@ -205,9 +213,9 @@ impl Looked {
             return Vec::new();
         }
         // Not wrapped: statements are there to be copied.
-        let told = first.into_iter().map(|((label, kind, _, _), row)| {
-            format!("  {}: {}", visible(label), visible(&remedy(row, kind)))
-        });
+        let told = first
+            .into_values()
+            .map(|row| format!("  {}: {}", visible(&row.label), visible(&self.remedy(row))));
         [String::new()].into_iter().chain(told).chain([String::new()]).collect()
     }
 
@@ -241,15 +249,17 @@ impl Looked {
             lines.push(format!("These are the first {MOST}."));
         }
         let first = self.transactions.first().map(|view| view.id.to_string()).unwrap_or_default();
-        lines.push(format!(
+        let see = format!(
             "See one with `handfast tx show {first}`, for example; `handfast tx resolve --help` \
              says how to step in."
-        ));
+        );
+        lines.push(self.reach.commands(&see).into_owned());
         let ended = self.transactions.iter().find(|view| view.ended_wall_ms.is_some());
         lines.extend(ended.map(|view| {
             let id = view.id;
             let words = "What has ended is listed until somebody has seen it: `handfast tx resolve";
-            format!("{words} {id} --note --why \"who and why\"`.")
+            let note = format!("{words} {id} --note --why \"who and why\"`.");
+            self.reach.commands(&note).into_owned()
         }));
         lines
     }

@@ -20,6 +20,7 @@ mod parse;
 mod participant;
 mod progress;
 mod publish;
+mod reach;
 mod remote;
 mod restore;
 mod serve;

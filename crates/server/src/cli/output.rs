@@ -206,11 +206,12 @@ pub(crate) fn counted(count: u64, one: &str, many: &str) -> String {
     format!("{count} {}", if count == 1 { one } else { many })
 }
 
-/// Words on lines of at most `width`, where words allow it.
+/// Words on lines of at most `width`, where words allow it. A command that is proposed in backticks
+/// is one word: broken it could not be run as it stands.
 pub(crate) fn wrapped(text: &str, width: usize) -> Vec<String> {
     let mut lines = vec![String::new()];
     let mut used = 0;
-    for word in text.split_whitespace() {
+    for word in words(text) {
         let length = word.chars().count();
         if used > 0 && used + 1 + length > width {
             lines.push(String::new());
@@ -221,11 +222,30 @@ pub(crate) fn wrapped(text: &str, width: usize) -> Vec<String> {
                 line.push(' ');
                 used += 1;
             }
-            line.push_str(word);
+            line.push_str(&word);
             used += length;
         }
     }
     lines
+}
+
+fn words(text: &str) -> Vec<String> {
+    let mut words: Vec<String> = Vec::new();
+    let mut is_open = false;
+    for part in text.split_whitespace() {
+        match words.last_mut() {
+            Some(command) if is_open => {
+                command.push(' ');
+                command.push_str(part);
+            }
+            _ => words.push(part.to_owned()),
+        }
+        is_open = match is_open {
+            true => !part.contains('`'),
+            false => part.ends_with("`handfast"),
+        };
+    }
+    words
 }
 
 #[cfg(test)]
@@ -282,5 +302,6 @@ mod tests {
         assert_eq!(wrapped("a bb ccc dddd", 6), ["a bb", "ccc", "dddd"]);
         assert_eq!(wrapped("unbreakable x", 3), ["unbreakable", "x"]);
         assert_eq!(wrapped("", 3), [""]);
+        assert_eq!(wrapped("do `handfast a b`, then c", 9), ["do", "`handfast a b`,", "then c"]);
     }
 }

@@ -9,10 +9,14 @@ use indicatif::{ProgressBar, ProgressStyle};
 use tokio::runtime;
 
 use super::output::{self, Output};
+use super::reach::Reach;
 use super::{Exit, Failure, explain};
 
 /// What takes longer than this says so.
 pub(super) const PROGRESS_AFTER: Duration = Duration::from_secs(1);
+
+/// Asked where no server is named.
+const DEFAULT: &str = "http://127.0.0.1:7400";
 
 /// What every command takes that asks a server.
 #[derive(Debug, clap::Args)]
@@ -26,7 +30,7 @@ pub(crate) struct Args {
         global = true,
         env = "HANDFAST_SERVER",
         hide_env_values = true,
-        default_value = "http://127.0.0.1:7400",
+        default_value = DEFAULT,
         help_heading = "Server and output"
     )]
     server: String,
@@ -52,6 +56,8 @@ pub(crate) struct Server {
     pub(crate) handfast: Handfast,
     /// Where results go.
     pub(crate) out: Output,
+    /// What proposed commands need to ask it too.
+    pub(crate) reach: Reach,
 }
 
 /// Connects, does the work, and says errors in the form that was asked for.
@@ -60,6 +66,7 @@ pub(crate) fn run(
     work: impl AsyncFnOnce(&Server) -> Result<(), Failure>,
 ) -> Result<(), Failure> {
     let out = Output { is_json: args.json, is_quiet: args.quiet };
+    let reach = Reach::of_flag(&args.server, DEFAULT);
     let worked = || {
         let runtime = runtime::Builder::new_current_thread()
             .enable_all()
@@ -68,10 +75,10 @@ pub(crate) fn run(
         runtime.block_on(async {
             let connecting = Handfast::builder(url(&args.server)?).connect();
             let handfast = waited("connecting", out, connecting).await.map_err(failure)?;
-            work(&Server { handfast, out }).await
+            work(&Server { handfast, out, reach: reach.clone() }).await
         })
     };
-    worked().map_err(|failure| failure.with_json(args.json))
+    worked().map_err(|failure| failure.with_reach(&reach).with_json(args.json))
 }
 
 /// `host:port` is taken as what it means.

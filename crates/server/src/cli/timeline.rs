@@ -7,6 +7,7 @@ use handfast::{BranchView, ReasonView, State, TransactionView, VoteKind};
 
 use super::output::{Column, bold, counted, duration, painted, table, time, visible, wrapped};
 use super::participant::kind;
+use super::reach::Reach;
 
 /// Where the values of the header start, and how wide they may be.
 const INDENT: usize = 16;
@@ -31,8 +32,8 @@ pub(crate) fn sends(branch: &BranchView) -> Option<u32> {
 }
 
 /// The whole.
-pub(crate) fn shown(view: &TransactionView) -> String {
-    let mut lines = header(view);
+pub(crate) fn shown(view: &TransactionView, reach: &Reach) -> String {
+    let mut lines = header(view, reach);
     lines.push(String::new());
     lines.push(bold("Timeline"));
     let moments = moments(view);
@@ -49,7 +50,7 @@ pub(crate) fn shown(view: &TransactionView) -> String {
     lines.join("\n")
 }
 
-fn header(view: &TransactionView) -> Vec<String> {
+fn header(view: &TransactionView, reach: &Reach) -> Vec<String> {
     let color = match view.state {
         State::Preparing => AnsiColor::Yellow,
         State::Committing => AnsiColor::Cyan,
@@ -95,7 +96,7 @@ fn header(view: &TransactionView) -> Vec<String> {
         Some(_) if view.why.is_some() => {
             let note = format!("handfast tx resolve {} --note --why \"who and why\"", view.id);
             header.words("attention", "until somebody has seen it and takes note:");
-            header.line("", &note);
+            header.line("", &reach.command(&note));
         }
         Some(attention) => header.words("attention", &visible(attention)),
         None => {}
@@ -373,7 +374,7 @@ pub(super) mod tests {
     }
 
     fn check(view: &TransactionView, expected: &str) {
-        let text = anstream::adapter::strip_str(&shown(view)).to_string();
+        let text = anstream::adapter::strip_str(&shown(view, &Reach::default())).to_string();
         assert_eq!(text, expected);
         for line in text.lines() {
             assert!(line.chars().count() <= 80, "over 80 columns: {line}");

@@ -8,6 +8,7 @@ use serde::Serialize;
 
 use super::output::{Column, counted, duration, size, table};
 use super::parse::OrNone;
+use super::reach::Reach;
 use super::remote::{self, Server};
 use super::{Exit, Failure, parse, publish, tail};
 
@@ -163,7 +164,7 @@ async fn alter(server: &Server, name: &str, changes: &Changes) -> Result<(), Fai
 async fn list(server: &Server) -> Result<(), Failure> {
     let views = server.ask("asking for topics", server.handfast.topics()).await?;
     let topics: Vec<Listed> = views.iter().map(Listed::from).collect();
-    server.out.result(&serde_json::json!({ "topics": topics }), || listed(&views))
+    server.out.result(&serde_json::json!({ "topics": topics }), || listed(&views, &server.reach))
 }
 
 async fn delete(server: &Server, name: &str, yes: bool) -> Result<(), Failure> {
@@ -251,7 +252,7 @@ impl From<&TopicView> for Listed {
     }
 }
 
-fn listed(views: &[TopicView]) -> String {
+fn listed(views: &[TopicView], reach: &Reach) -> String {
     let columns = [
         Column::Left("TOPIC"),
         Column::Right("START"),
@@ -272,8 +273,8 @@ fn listed(views: &[TopicView]) -> String {
             keeps,
         ]
     });
-    let empty = "No topics: `handfast topic create NAME` makes one.";
-    table(&columns, rows.collect(), empty)
+    let empty = reach.commands("No topics: `handfast topic create NAME` makes one.");
+    table(&columns, rows.collect(), &empty)
 }
 
 /// What a topic keeps, for people.
@@ -319,7 +320,7 @@ mod tests {
         let expected = "\
 TOPIC      START  END     SIZE  SUBSCRIPTIONS  KEEPS
 transfers      3  120  1.5 KiB              2  7d, and what is not acknowledged";
-        assert_eq!(listed(&[view()]), expected);
+        assert_eq!(listed(&[view()], &Reach::default()), expected);
         assert_eq!(keeps(&TopicSettingsView::default()), "everything");
     }
 

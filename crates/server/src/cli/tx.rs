@@ -15,6 +15,7 @@ use super::cloudevent::unix_ms;
 use super::database::{self, paragraph};
 use super::output::{Column, bold, duration, rfc3339, table, visible};
 use super::participant::kind;
+use super::reach::Reach;
 use super::remote::{self, Server};
 use super::{Exit, Failure, parse, timeline};
 
@@ -242,7 +243,7 @@ async fn show(server: &Server, id: TransactionId) -> Result<(), Failure> {
     let databases = in_the_way.iter().map(InTheWay::from).collect();
     let document = Shown { transaction: Transaction::from(&view), databases };
     server.out.result(&document, || {
-        let shown = timeline::shown(&view);
+        let shown = timeline::shown(&view, &server.reach);
         [shown].into_iter().chain(blocked(&view, &in_the_way)).collect::<Vec<_>>().join("\n")
     })
 }
@@ -320,7 +321,7 @@ async fn resolve(
     // A note changes nothing, so nobody is asked about it.
     if step != Resolve::Note {
         let before = server.ask("asking for the transaction", server.handfast.show(id)).await?;
-        remote::confirm(yes, &question(&before, &step, what))?;
+        remote::confirm(yes, &question(&before, &step, what, &server.reach))?;
     }
     let asking = server.handfast.resolve(id, step, why);
     server.ask("stepping in", asking).await?;
@@ -331,8 +332,8 @@ async fn resolve(
     })
 }
 
-fn question(view: &TransactionView, step: &Resolve, what: &str) -> String {
-    let shown = timeline::shown(view);
+fn question(view: &TransactionView, step: &Resolve, what: &str, reach: &Reach) -> String {
+    let shown = timeline::shown(view, reach);
     let last = match step {
         Resolve::Release(name) => format!(
             "{name} is waited for no longer: nobody will know how its branch ended, and the \

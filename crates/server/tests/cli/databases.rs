@@ -282,6 +282,19 @@ async fn databases_and_what_is_in_doubt() {
     }
     // Foreign ones are not counted as ours.
     assert_eq!(condition(&server, "up")["in_doubt"], 1);
+    // What is proposed to whoever named the server runs as it stands.
+    let named = run(&["indoubt", "--server", &server.url(), "--json"]).json();
+    let rows = named["prepared"].as_array().unwrap();
+    let remedy = rows.iter().find(|row| row["label"] == "undecided").unwrap()["remedy"].clone();
+    let proposed = format!(
+        "`handfast tx resolve {id} --abort --why \"who and why\" --server {}`",
+        server.url()
+    );
+    assert!(remedy.as_str().unwrap().contains(&proposed), "{remedy}");
+    let (_, error) =
+        run(&["topic", "delete", "nobody", "--yes", "--server", &server.url()]).sentence();
+    let proposed = format!("`handfast topic list --server {}`", server.url());
+    assert!(error.contains(&proposed), "{error}");
     let text = ask(&server, &format!("tx resolve {id} --abort --why test --yes")).text();
     assert!(text.contains("reason        operator: test"), "{text}");
     until(seen, |seen| seen["prepared"].as_array().unwrap().len() == 1);
