@@ -107,6 +107,14 @@ pub enum Input {
         /// Whether it answers.
         up: bool,
     },
+    /// A transaction had ended committed, and a database in which it had a branch, or was local, has
+    /// no marker of it any more, sooner than markers are deleted: the database has lost it.
+    CommitGone {
+        /// The transaction.
+        id: TransactionId,
+        /// The database.
+        database: Name,
+    },
     /// A database has confirmed that it is this opening's: nothing else has claimed it since. Until
     /// it has, no COMMIT of a transaction is decided that has a branch there.
     Claimed {

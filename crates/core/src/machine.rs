@@ -216,6 +216,9 @@ impl Core {
             Input::Resolved { id, resolution } => {
                 self.with_coordinator(now, |c, cx| c.resolved(cx, id, resolution));
             }
+            Input::CommitGone { id, database } => {
+                self.with_coordinator(now, |c, cx| c.commit_gone(cx, id, database));
+            }
             Input::Drain => {
                 self.draining = true;
                 self.with_coordinator(now, Coordinator::refuse_all_waiting);

@@ -115,6 +115,8 @@ impl Identity {
     /// again (PG10).
     #[must_use]
     pub fn is_other_than(&self, before: &Self) -> bool {
-        (&self.server, self.incarnation) != (&before.server, before.incarnation)
+        // A copy of its files has the same name and the same timeline, but was started by itself.
+        (&self.server, self.incarnation, &self.database)
+            != (&before.server, before.incarnation, &before.database)
     }
 }

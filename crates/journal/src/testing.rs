@@ -13,7 +13,7 @@ use handfast_core::record::{
     Abort, Acknowledged, Away, Begin, CheckpointStart, Commit, DeadLettered, DeadLettersTaken,
     Decision, End, Finished, GapAcknowledged, IdempotencyKey, KeyBatch, KeyRestated, LocalItems,
     Note, Opened, OpeningRestated, Operated, Participant, ParticipantKind, ProducerRestated,
-    Published, Reason, ReasonCode, Record, SegmentDropped, SubscriptionCreated,
+    Published, Reason, ReasonCode, Record, Remark, SegmentDropped, SubscriptionCreated,
     SubscriptionDeleted, SubscriptionRestated, SubscriptionSettings, SubscriptionSought,
     TopicAltered, TopicCreated, TopicDeleted, TopicRestated, TopicSettings, TopicTruncated,
     TransactionRestated, UnseenRestated, Updater,
@@ -38,6 +38,10 @@ pub fn any_record() -> BoxedStrategy<Record> {
     .boxed()
 }
 
+fn remark() -> impl Strategy<Value = Remark> {
+    prop_oneof![Just(Remark::Open), Just(Remark::Seen), Just(Remark::Gone)]
+}
+
 fn transaction_record() -> BoxedStrategy<Record> {
     prop_oneof![
         begin().prop_map(Record::Begin),
@@ -56,9 +60,9 @@ fn transaction_record() -> BoxedStrategy<Record> {
         (id(), lsn(), number(), reason()).prop_map(|(id, previous, wall_ms, reason)| {
             Record::Abort(Abort { id, previous, wall_ms, reason })
         }),
-        (id(), lsn(), note(), any::<bool>(), option::of(name()), any::<bool>()).prop_map(
-            |(id, previous, note, noted, released, ended)| {
-                Record::Operated(Operated { id, previous, note, noted, released, ended })
+        (id(), lsn(), note(), any::<bool>(), option::of(name()), remark()).prop_map(
+            |(id, previous, note, noted, released, remark)| {
+                Record::Operated(Operated { id, previous, note, noted, released, remark })
             }
         ),
         (

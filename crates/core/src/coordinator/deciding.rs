@@ -115,7 +115,7 @@ impl Coordinator {
             return self.keys.seal_failed();
         }
         let Some(id) = record.transaction() else { return };
-        if matches!(&*record, Record::Operated(operated) if operated.ended) {
+        if matches!(&*record, Record::Operated(operated) if operated.follows_end()) {
             // What it follows stands; only its own place was taken.
             cx.effects.append_again(record);
             return;

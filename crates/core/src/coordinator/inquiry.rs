@@ -9,7 +9,9 @@ use crate::command::{Caller, Wait};
 use crate::ids::{Name, SessionId, TransactionId};
 use crate::input::Chain;
 use crate::output::{BranchDecision, Outcome, Output, PublicState, Reply, ToService};
-use crate::record::{Abort, Begin, Commit, End, Note, ParticipantKind, Reason, Record, Updater};
+use crate::record::{
+    Abort, Begin, Commit, End, Note, ParticipantKind, Reason, Record, Remark, Updater,
+};
 use crate::refusal::{Code, Refusal};
 use crate::view::{TransactionView, VoteKind};
 
@@ -32,6 +34,8 @@ pub(super) enum Question {
     Step(Caller),
     /// May an operator do something about it?
     Operate(Caller),
+    /// What is there to say about a commit that this database has lost?
+    Gone(Name),
     /// What was decided about a database's branch?
     Branch { caller: Caller, database: Name },
     /// A participant has prepared it.
@@ -46,6 +50,8 @@ pub(super) struct Parts<'a> {
     pub(super) abort: Option<&'a Abort>,
     pub(super) end: Option<&'a End>,
     pub(super) notes: Vec<&'a Note>,
+    /// What a database has lost of it.
+    pub(super) gone: Option<&'a Note>,
 }
 
 impl<'a> Parts<'a> {
@@ -62,7 +68,12 @@ impl<'a> Parts<'a> {
                     parts.abort.get_or_insert(r);
                 }
                 Record::End(r) => parts.end = Some(r),
-                Record::Operated(r) => parts.notes.push(&r.note),
+                Record::Operated(r) => {
+                    parts.notes.push(&r.note);
+                    if r.remark == Remark::Gone {
+                        parts.gone = Some(&r.note);
+                    }
+                }
                 _ => {}
             }
         }
@@ -85,13 +96,24 @@ impl<'a> Parts<'a> {
         }
     }
 
+    /// A branch did not end as decided, or did not stay so.
+    pub(super) fn is_heuristic(&self) -> bool {
+        self.gone.is_some() || self.end.is_some_and(|e| e.heuristic)
+    }
+
+    /// Which one, and how.
+    pub(super) fn why(&self) -> Option<&'a str> {
+        let gone = self.gone.map(|note| note.text.as_str());
+        gone.or(self.end.map(|e| e.why.as_str())).filter(|why| !why.is_empty())
+    }
+
     fn outcome(&self, id: TransactionId) -> Option<Outcome> {
         let state = self.state()?;
         Some(Outcome {
             id,
             state,
             reason: self.abort.map(|a| a.reason.clone()),
-            heuristic: self.end.is_some_and(|e| e.heuristic),
+            heuristic: self.is_heuristic(),
             finished: state == PublicState::Committed,
         })
     }
@@ -201,6 +223,8 @@ impl Coordinator {
                     let detail = format!("the records of {id} cannot be read: {detail}");
                     cx.effects.refuse(caller, Refusal::new(Code::Damaged, detail));
                 }
+                // It is looked for again when the database is recognised anew.
+                Question::Gone(_) => {}
                 Question::Branch { caller, .. } => {
                     cx.effects.reply(caller, Reply::Branch(BranchDecision::Pending));
                 }
@@ -240,6 +264,7 @@ impl Coordinator {
                     caller,
                     parts.state().map_or_else(|| unknown(id), |_| super::operator::decided(id)),
                 ),
+                Question::Gone(database) => self.note_gone(cx, id, &database, chain),
                 Question::Branch { caller, database } => {
                     let decision = branch_decision(&parts, &database, chain.whole);
                     cx.effects.reply(caller, Reply::Branch(decision));

@@ -7,7 +7,7 @@ use alloc::string::String;
 use crate::command::{Act, Caller, Wait};
 use crate::ids::{Lsn, Name, TransactionId};
 use crate::output::Reply;
-use crate::record::{Note, Operated, Reason, ReasonCode, Record};
+use crate::record::{Note, Operated, Reason, ReasonCode, Record, Remark};
 use crate::refusal::{Code, Refusal};
 
 use super::collecting::{clipped, resolving};
@@ -126,7 +126,7 @@ impl Coordinator {
             Left::Noted => (true, None),
             Left::Released(name) => (false, Some(name)),
         };
-        let operated = Operated { id, previous, note, noted, released, ended: false };
+        let operated = Operated { id, previous, note, noted, released, remark: Remark::Open };
         // What follows refers to it, also before it is accepted.
         tx.last = cx.effects.append(Record::Operated(operated));
     }

@@ -5,7 +5,8 @@ use alloc::vec::Vec;
 
 use crate::ids::{Lsn, Now, TransactionId};
 use crate::record::{
-    Begin, Decision, End, Operated, Reason, ReasonCode, Record, TransactionRestated, Updater,
+    Begin, Decision, End, Operated, Reason, ReasonCode, Record, Remark, TransactionRestated,
+    Updater,
 };
 use crate::view::VoteKind;
 
@@ -50,8 +51,10 @@ impl Coordinator {
     }
 
     pub(super) fn apply_operated(&mut self, lsn: Lsn, operated: &Operated) {
-        if operated.ended {
-            return self.unseen.seen(operated.id);
+        match operated.remark {
+            Remark::Open => {}
+            Remark::Seen => return self.unseen.seen(operated.id),
+            Remark::Gone => return self.unseen.gone(lsn, operated),
         }
         let Some(tx) = self.transactions.get_mut(&operated.id) else { return };
         tx.last = tx.last.max(lsn);

@@ -7,7 +7,7 @@ use crate::command::Caller;
 use crate::ids::{Lsn, Now, StateId, TransactionId};
 use crate::input::Chain;
 use crate::output::{PublicState, Reply};
-use crate::record::{End, ParticipantKind, Record};
+use crate::record::{End, ParticipantKind, Record, Remark};
 use crate::view::{BranchView, ParticipantView, TransactionView, VoteKind};
 
 use super::inquiry::Parts;
@@ -125,10 +125,16 @@ impl TransactionView {
     #[must_use]
     pub fn of_ended(id: TransactionId, chain: &Chain) -> Option<Self> {
         let parts = Parts::of(chain);
-        let is_seen =
-            |(_, record): &(Lsn, Record)| matches!(record, Record::Operated(r) if r.ended);
-        let attention =
-            parts.end?.unseen().filter(|_| !chain.records.iter().any(is_seen)).map(Into::into);
+        let remark = chain.records.iter().rev().find_map(|(_, record)| match record {
+            Record::Operated(operated) if operated.follows_end() => Some(operated.remark),
+            _ => None,
+        });
+        let unseen = parts.end?.unseen();
+        let attention = match remark {
+            None => unseen.map(Into::into),
+            Some(Remark::Gone) => parts.why().map(Into::into),
+            Some(Remark::Open | Remark::Seen) => None,
+        };
         ended(id, &parts, attention)
     }
 }
@@ -202,8 +208,8 @@ pub(super) fn ended(
         reason: parts.abort.map(|a| a.reason.clone()),
         decided_wall_ms,
         ended_wall_ms: parts.end.map(|e| e.wall_ms),
-        heuristic: parts.end.is_some_and(|e| e.heuristic),
-        why: parts.end.map(|e| e.why.clone()).filter(|why| !why.is_empty()),
+        heuristic: parts.is_heuristic(),
+        why: parts.why().map(Into::into),
         attention,
         notes: parts.notes.iter().map(|note| (*note).clone()).collect(),
         branches,

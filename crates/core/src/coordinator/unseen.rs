@@ -6,13 +6,15 @@ use alloc::format;
 use alloc::vec::Vec;
 
 use crate::command::Caller;
-use crate::ids::{Lsn, TransactionId};
+use crate::ids::{Lsn, Name, TransactionId};
+use crate::input::Chain;
 use crate::limits::UNSEEN;
 use crate::output::{Output, PublicState, Reply};
-use crate::record::{End, Note, Operated, Record, UnseenRestated};
+use crate::record::{End, Note, Operated, Record, Remark, UnseenRestated};
 use crate::view::TransactionView;
 
 use super::collecting::clipped;
+use super::inquiry::{Parts, Question};
 use super::{Context, Coordinator};
 
 /// Most of them in one record of a checkpoint.
@@ -55,6 +57,17 @@ impl Unseen {
         }
     }
 
+    /// The fold: what had committed in a database is gone there.
+    pub(super) fn gone(&mut self, lsn: Lsn, operated: &Operated) {
+        self.restored(UnseenRestated {
+            id: operated.id,
+            end: lsn,
+            committed: true,
+            wall_ms: operated.note.wall_ms,
+            why: operated.note.text.clone(),
+        });
+    }
+
     pub(super) fn restored(&mut self, unseen: UnseenRestated) {
         self.0.insert(unseen.id, unseen);
         while self.0.len() > UNSEEN {
@@ -92,6 +105,47 @@ impl Coordinator {
         cx.effects.emit(Output::Attention { id, detail });
     }
 
+    /// A database has lost what a transaction had committed in it. Asked of the log first: what is to
+    /// be said follows the last that was.
+    pub(crate) fn commit_gone(&mut self, cx: &mut Context<'_>, id: TransactionId, database: Name) {
+        // One that is open is told again.
+        if !self.transactions.contains_key(&id) {
+            self.ask_log(cx, id, Question::Gone(database));
+        }
+    }
+
+    /// See [`Coordinator::commit_gone`]; the log has answered.
+    pub(super) fn note_gone(
+        &mut self,
+        cx: &mut Context<'_>,
+        id: TransactionId,
+        database: &Name,
+        chain: &Chain,
+    ) {
+        let text = format!(
+            "database {database} has lost it: it had committed there, and its marker is gone"
+        );
+        let is_committed = matches!(Parts::of(chain).state(), Some(PublicState::Committed));
+        let is_said = |(_, record): &(Lsn, Record)| matches!(record, Record::Operated(operated) if operated.note.text == text);
+        // What was said a moment ago is not in the log yet.
+        let newest = self.unseen.0.get(&id);
+        if !is_committed
+            || chain.records.iter().any(is_said)
+            || newest.is_some_and(|u| u.why == text)
+        {
+            return;
+        }
+        let last = chain.records.last().map_or(Lsn(0), |(lsn, _)| *lsn);
+        let previous = newest.map_or(last, |unseen| unseen.end.max(last));
+        let note = Note { wall_ms: cx.now.wall_ms, text };
+        let operated =
+            Operated { id, previous, note, noted: false, released: None, remark: Remark::Gone };
+        let lsn = cx.effects.append(Record::Operated(operated.clone()));
+        // Here at once, so that what follows refers to it.
+        self.unseen.gone(lsn, &operated);
+        cx.effects.emit(Output::Attention { id, detail: operated.note.text });
+    }
+
     /// An operator has seen how a transaction ended. False if there is nothing to see.
     pub(super) fn note_ended(
         &mut self,
@@ -103,8 +157,14 @@ impl Coordinator {
         let Some(unseen) = self.unseen.0.get(&id) else { return false };
         let text = format!("noted by an operator: {detail}");
         let note = Note { wall_ms: cx.now.wall_ms, text };
-        let operated =
-            Operated { id, previous: unseen.end, note, noted: true, released: None, ended: true };
+        let operated = Operated {
+            id,
+            previous: unseen.end,
+            note,
+            noted: true,
+            released: None,
+            remark: Remark::Seen,
+        };
         let lsn = cx.effects.append(Record::Operated(operated));
         // Here at once, so that it is noted once.
         self.unseen.seen(id);

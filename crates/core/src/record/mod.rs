@@ -22,7 +22,7 @@ pub use self::checkpoint::{
 };
 pub use self::transaction::{
     Abort, Begin, Commit, Decision, End, Finished, IdempotencyKey, LocalItems, Note, Operated,
-    Participant, ParticipantKind, Reason, ReasonCode, Updater,
+    Participant, ParticipantKind, Reason, ReasonCode, Remark, Updater,
 };
 use crate::event::{Body, PlacedEvent};
 use crate::ids::{OpeningId, StoreId, TransactionId};

@@ -117,8 +117,30 @@ pub struct Operated {
     pub noted: bool,
     /// The participant that is not waited for any more.
     pub released: Option<Name>,
-    /// The transaction had ended: somebody has seen how. Nothing else follows END.
-    pub ended: bool,
+    /// What it is about.
+    pub remark: Remark,
+}
+
+impl Operated {
+    /// It follows END. Nothing else does.
+    #[must_use]
+    pub fn follows_end(&self) -> bool {
+        match self.remark {
+            Remark::Open => false,
+            Remark::Seen | Remark::Gone => true,
+        }
+    }
+}
+
+/// What an [`Operated`] is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Remark {
+    /// An operator has done something about a transaction that was decided and had not ended.
+    Open,
+    /// It had ended, and somebody has seen how.
+    Seen,
+    /// It had ended committed, and the server has found a database in which that is gone.
+    Gone,
 }
 
 /// What an operator did, for people.

@@ -7,7 +7,7 @@ use handfast_core::ids::{
 };
 use handfast_core::record::{
     Decision, Finished, IdempotencyKey, LocalItems, Note, Participant, ParticipantKind, Reason,
-    ReasonCode, SubscriptionSettings, TopicSettings, Updater,
+    ReasonCode, Remark, SubscriptionSettings, TopicSettings, Updater,
 };
 
 use super::{Codec, Input, Malformed};
@@ -96,6 +96,25 @@ impl Codec for ParticipantKind {
             1 => Ok(Self::Service),
             2 => Ok(Self::Database),
             _ => Err(Malformed("an unknown kind of participant")),
+        }
+    }
+}
+
+impl Codec for Remark {
+    fn put(&self, out: &mut Vec<u8>) {
+        out.push(match self {
+            Self::Open => 0,
+            Self::Seen => 1,
+            Self::Gone => 2,
+        });
+    }
+
+    fn take(input: &mut Input) -> Result<Self, Malformed> {
+        match input.byte()? {
+            0 => Ok(Self::Open),
+            1 => Ok(Self::Seen),
+            2 => Ok(Self::Gone),
+            _ => Err(Malformed("an unknown remark")),
         }
     }
 }

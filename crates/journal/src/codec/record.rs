@@ -106,7 +106,7 @@ fields!(CheckpointStart {
 fields!(OpeningRestated { opening, epoch, lsn, newest_ms });
 fields!(Away { until_ms, uncounted_ms });
 fields!(KeyBatch { lsn, total, kept });
-fields!(Operated { id, previous, note, noted, released, ended });
+fields!(Operated { id, previous, note, noted, released, remark });
 fields!(UnseenRestated { id, end, committed, wall_ms, why });
 fields!(TransactionRestated {
     begin,

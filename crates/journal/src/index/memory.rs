@@ -146,7 +146,7 @@ impl MemoryIndex {
                 self.refer_to_bodies(r, segment_of);
             }
             Record::Abort(r) => self.continue_transaction(r.id, lsn, Lsn(0)),
-            Record::Operated(r) if r.ended => self.note_ended(lsn, r, segment_of),
+            Record::Operated(r) if r.follows_end() => self.note_ended(lsn, r, segment_of),
             Record::Operated(r) => self.continue_transaction(r.id, lsn, Lsn(0)),
             Record::End(r) => self.end_transaction(lsn, r, segment_of),
             _ => {}

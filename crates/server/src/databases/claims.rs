@@ -4,7 +4,7 @@
 //! it is remembered for the whole server: a database in which another life of the store has been at
 //! work says something about the store, not only about itself.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -23,8 +23,9 @@ use super::{Condition, Shared};
 const ATTEMPTS: usize = 3;
 /// How long another database may take to say what it knows.
 const LOOK: Duration = Duration::from_secs(1);
-/// Claims without an answer that are remembered; they may stand in the row all the same.
-const UNANSWERED: usize = 64;
+/// So many claims of each database are remembered, the newest: five hours of them at the least. A
+/// database that goes back in time, to a standby that lagged or a copy, has an older one in its row.
+const REMEMBERED: usize = 10_000;
 
 /// What this life has claimed, by the names of the databases. It outlives their registration: one that
 /// is taken out of the configuration and comes back still has this life's row.
@@ -33,8 +34,8 @@ pub(super) struct Claims(Mutex<BTreeMap<Name, Made>>);
 
 #[derive(Debug, Default)]
 struct Made {
-    /// Claims that may stand in the row.
-    numbers: Vec<u64>,
+    /// Claims that may stand in the row, the newest last. A twin of this life makes others.
+    numbers: VecDeque<u64>,
     /// How far the log was durable in the last one that was confirmed; none: none was yet.
     durable: Option<Lsn>,
 }
@@ -64,19 +65,16 @@ impl Claims {
     pub(super) fn written(&self, name: &Name, claim: u64) {
         let mut all = self.lock();
         let made = all.entry(name.clone()).or_default();
-        if made.numbers.len() > UNANSWERED {
-            // Not the one that was confirmed last.
-            made.numbers.remove(1);
+        if made.numbers.len() == REMEMBERED {
+            made.numbers.pop_front();
         }
-        made.numbers.push(claim);
+        made.numbers.push_back(claim);
     }
 
-    /// It stood, and those before it stand no longer. Those after it may: answers overtake each other.
+    /// It stood. Answers overtake each other, and those after it may stand by now.
     pub(super) fn stands(&self, name: &Name, ours: &Owner) {
         let mut all = self.lock();
         let made = all.entry(name.clone()).or_default();
-        let Some(at) = made.numbers.iter().position(|number| *number == ours.claim) else { return };
-        made.numbers.drain(..at);
         made.durable = made.durable.max(Some(ours.durable_lsn));
     }
 
@@ -246,14 +244,15 @@ mod tests {
     fn a_claim_without_an_answer_may_stand() {
         let name = Name::new("one").expect("it is one");
         let claims = Claims::default();
-        for number in 1..=100 {
+        let most = REMEMBERED as u64;
+        for number in 1..=most + 1 {
             claims.written(&name, number);
         }
-        assert_eq!(claims.numbers().len(), UNANSWERED + 1);
-        assert!(claims.numbers().contains(&1) && claims.numbers().contains(&100));
+        assert_eq!(claims.numbers().len(), REMEMBERED);
+        assert!(claims.numbers().contains(&2) && claims.numbers().contains(&(most + 1)));
         assert!(!claims.is_made(&name));
         claims.registered(&name);
-        assert!(claims.numbers().contains(&100), "it has this life's row all the same");
+        assert!(claims.numbers().contains(&2), "it has this life's row all the same");
     }
 
     /// Two claims of one life overtook each other: the row was the later one's, and the earlier one
@@ -275,11 +274,11 @@ mod tests {
         claims.written(&name, 2);
         claims.stands(&name, &owner(2, 20));
         claims.stands(&name, &owner(1, 10));
-        assert_eq!((claims.numbers(), claims.durable(&name)), (vec![2], Some(Lsn(20))));
+        assert_eq!((claims.numbers(), claims.durable(&name)), (vec![1, 2], Some(Lsn(20))));
         claims.written(&name, 3);
         claims.written(&name, 4);
         claims.stands(&name, &owner(3, 30));
-        assert_eq!(claims.numbers(), [3, 4], "the fourth may stand by now");
+        assert_eq!(claims.numbers(), [1, 2, 3, 4], "the fourth may stand by now");
     }
 
     #[test]

@@ -11,6 +11,7 @@ mod condition;
 mod copied;
 mod doubt;
 mod places;
+mod recheck;
 mod rollback;
 mod sweeper;
 mod worker;

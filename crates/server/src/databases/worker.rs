@@ -21,7 +21,7 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
 
 use super::condition::Condition;
-use super::{Shared, auditor, claims, rollback, sweeper};
+use super::{Shared, auditor, claims, recheck, rollback, sweeper};
 use crate::node::DatabaseJob;
 
 /// Jobs that are under way at once; more connections than that are never of use.
@@ -49,6 +49,8 @@ enum Done {
     Audited(Result<(), String>),
     /// Old markers were swept; there may be more.
     Swept(Result<bool, Fault>),
+    /// Recent commits were looked up.
+    Rechecked(Result<(), String>),
 }
 
 /// What must not be under way twice at once.
@@ -71,6 +73,8 @@ pub(super) async fn run(shared: Arc<Shared>, mut inbox: mpsc::UnboundedReceiver<
         next_audit: Instant::now(),
         sweeping: false,
         next_sweep: Instant::now(),
+        rechecking: false,
+        next_recheck: None,
     };
     let mut batch = Vec::new();
     loop {
@@ -112,6 +116,9 @@ struct Worker {
     next_audit: Instant,
     sweeping: bool,
     next_sweep: Instant,
+    rechecking: bool,
+    /// None: it has answered as the same all the time.
+    next_recheck: Option<Instant>,
 }
 
 impl Worker {
@@ -140,8 +147,9 @@ impl Worker {
         let look = if self.looking { None } else { Some(self.next_look) };
         let audit = if self.auditing || !self.is_up() { None } else { Some(self.next_audit) };
         let sweep = if self.sweeping || !self.is_up() { None } else { Some(self.next_sweep) };
+        let recheck = self.next_recheck.filter(|_| !self.rechecking && self.is_up());
         let far = Instant::now() + CLAIM;
-        look.into_iter().chain(audit).chain(sweep).min().unwrap_or(far)
+        look.into_iter().chain(audit).chain(sweep).chain(recheck).min().unwrap_or(far)
     }
 
     fn start_what_is_due(&mut self) {
@@ -159,6 +167,12 @@ impl Worker {
             self.sweeping = true;
             let shared = Arc::clone(&self.shared);
             self.running.push(async move { Done::Swept(sweeper::sweep(&shared).await) }.boxed());
+        }
+        if !self.rechecking && self.next_recheck.is_some_and(|at| at <= now) && self.is_up() {
+            (self.rechecking, self.next_recheck) = (true, None);
+            let shared = Arc::clone(&self.shared);
+            let looked = async move { Done::Rechecked(recheck::recheck(&shared).await) };
+            self.running.push(looked.boxed());
         }
         self.start_jobs();
     }
@@ -233,6 +247,17 @@ impl Worker {
                         tracing::info!(database = %self.shared.name, "no sweep: {fault}");
                     }
                 }
+                Done::Rechecked(result) => {
+                    self.rechecking = false;
+                    if let Err(problem) = result {
+                        tracing::warn!(
+                            database = %self.shared.name,
+                            "recent commits could not be looked up: {problem}"
+                        );
+                        let again = Instant::now() + PAUSE.1;
+                        self.next_recheck.get_or_insert(again);
+                    }
+                }
                 Done::Audited(result) => {
                     self.auditing = false;
                     self.next_audit = Instant::now() + AUDIT;
@@ -248,16 +273,22 @@ impl Worker {
     }
 
     /// PG10: another server, or another life of it, may have lost branches or brought them back: for
-    /// the core it was away, so that every open branch is looked up again.
-    fn recognised(&self, identity: &Identity) -> Option<Input> {
-        let name = &self.shared.name;
+    /// the core it was away, so that every open branch is looked up again; and so is what has
+    /// committed there in the last hour.
+    fn recognised(&mut self, identity: &Identity) -> Option<Input> {
+        let name = self.shared.name.clone();
         self.shared.found(identity);
         let before = self.shared.status().identity.replace(identity.clone())?;
         if !identity.is_other_than(&before) {
             return None;
         }
-        tracing::warn!(database = %name, "another server answers: {identity:?}, not {before:?}");
-        Some(Input::Database { name: name.clone(), up: false })
+        tracing::warn!(
+            database = %name,
+            "another server answers, or another life of it: {}, not {}",
+            identity.database, before.database
+        );
+        self.next_recheck = Some(Instant::now());
+        Some(Input::Database { name, up: false })
     }
 
     /// The database was looked at: tells the core and whoever reads the log what has changed.

@@ -13,6 +13,7 @@ mod distributed;
 mod elsewhere;
 mod faults;
 mod local;
+mod lost;
 mod network;
 mod services;
 mod slow;

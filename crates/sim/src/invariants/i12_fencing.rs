@@ -59,7 +59,7 @@ fn appended(facts: &Facts, lsn: Lsn, record: &Record) -> Result<(), String> {
     };
     let is_end = matches!(record, Record::End(_));
     // Somebody may have seen how it ended; then that is the last word.
-    if matches!(record, Record::Operated(operated) if operated.ended) {
+    if matches!(record, Record::Operated(operated) if operated.follows_end()) {
         return ensure(chain.end == Some(previous), || {
             format!("what was noted of {id} at {lsn} follows {previous}, not its END")
         });

@@ -377,6 +377,61 @@ fn c12_a_heuristic_end_is_in_attention_until_somebody_has_seen_it() {
     assert_eq!(listed(&mut again), []);
 }
 
+/// C16: a database that came back without a commit was believed to have it. What it has lost is in
+/// attention as a heuristic end is, also when it had been seen to end well; it is said once for each
+/// database, and a note is the last word until another one has lost it.
+#[test]
+fn c16_a_commit_that_a_database_has_lost_is_in_attention() {
+    let mut w = Bench::new();
+    run_of(&mut w, &["a"]);
+    w.accept();
+    w.vote(SERVICE_A, Vote::Yes);
+    w.settle();
+    let gone = |database: &str| Input::CommitGone { id: X, database: name(database) };
+    assert_eq!(text(&w.input(gone("db"))), "nothing", "it is open, and finished again");
+    w.command(SERVICE_A, Command::Finished { id: X, committed: true });
+    w.settle();
+    let chain = |w: &Bench| {
+        let of_x = w.log.iter().filter(|(_, r)| r.transaction() == Some(X)).cloned();
+        Input::Chain { id: X, chain: Chain { records: of_x.collect(), whole: true } }
+    };
+    // Both are said in one chain, and what is not durable yet is not said again.
+    let ended = chain(&w);
+    assert_eq!(text(&w.input(gone("db"))), "read chain");
+    assert_eq!(text(&w.input(gone("two"))), "nothing", "one reading serves both");
+    let said = "append OPERATED, attention, append OPERATED, attention";
+    assert_eq!(text(&w.input(ended.clone())), said);
+    w.input(gone("two"));
+    assert_eq!(text(&w.input(ended)), "nothing");
+    w.settle();
+    w.input(gone("db"));
+    let all = chain(&w);
+    assert_eq!(text(&w.input(all)), "nothing");
+    let previous: Vec<Lsn> = w
+        .log
+        .iter()
+        .filter_map(|(_, r)| match r {
+            Record::Operated(operated) => Some(operated.previous),
+            _ => None,
+        })
+        .collect();
+    let lsns: Vec<Lsn> = w.log.iter().rev().map(|(lsn, _)| *lsn).take(3).collect();
+    assert_eq!(previous, [lsns[2], lsns[1]], "one chain");
+
+    let (mut again, _) = w.restart();
+    assert_eq!(again.core.stats().unseen, 1);
+    let before = again.log.len();
+    again.core.checkpoint(vec![1]);
+    again.settle();
+    again.log.drain(..before);
+    let (mut again, _) = again.restart();
+    assert_eq!(again.core.stats().unseen, 1);
+    let note = Command::Operate { id: X, act: Act::Note, detail: "me".into() };
+    again.command(STRANGER, note);
+    again.settle();
+    assert_eq!(again.core.stats().unseen, 0);
+}
+
 /// C11: a service that could not finish said so to its own log alone, and the operator of the
 /// server saw one that is silent. Its words are in the view and in what is waited for, are said
 /// once, and go when it has finished; they change nothing else.

@@ -151,7 +151,7 @@ pub(crate) fn every_record() -> Vec<Record> {
             note: Note { wall_ms: 308, text: "noted by an operator: seen".into() },
             noted: true,
             released: Some(name("billing")),
-            ended: false,
+            remark: Remark::Gone,
         }),
         Record::UnseenRestated(vec![UnseenRestated {
             id: x,
