@@ -32,13 +32,13 @@ pub struct Options {
 impl Default for Options {
     fn default() -> Self {
         Self {
-            connections: 500,
+            connections: 256,
             streams: 500,
             first_request_ms: 10_000,
             idle_ms: 300_000,
             message_ms: 10_000,
             arriving_bytes: 32 << 20,
-            leaving_bytes: 32 << 20,
+            leaving_bytes: 24 << 20,
             stalled_ms: 10_000,
         }
     }
@@ -85,9 +85,9 @@ mod tests {
             options.fit(files, databases);
             options.connections
         };
-        assert_eq!(fit(None, 5), 500);
-        assert_eq!(fit(Some(1 << 20), 100), 500);
-        assert_eq!(fit(Some(1_024), 0), 500);
+        assert_eq!(fit(None, 5), 256);
+        assert_eq!(fit(Some(1 << 20), 100), 256);
+        assert_eq!(fit(Some(1_024), 0), 256);
         assert_eq!(fit(Some(512), 0), 256);
         assert_eq!(fit(Some(512), 20), 236);
         assert_eq!(fit(Some(64), 0), 32);

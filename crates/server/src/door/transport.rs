@@ -21,11 +21,11 @@ const KEEP_ALIVE_EVERY: Duration = Duration::from_secs(10);
 const KEEP_ALIVE_WAIT: Duration = Duration::from_secs(10);
 /// Bytes of one connection, and of each of its streams, that may be under way to the server: what
 /// is received and not asked for yet is in memory. Enough for a fast network's round trip.
-const WIDE_WINDOW: u32 = 1 << 20;
+const WIDE_WINDOW: u32 = 512 << 10;
 /// The same of a connection that comes when so many have the wide one: what HTTP/2 begins with.
 const NARROW_WINDOW: u32 = 65_535;
 /// See [`NARROW_WINDOW`].
-pub(super) const WIDE: usize = 32;
+pub(super) const WIDE: usize = 16;
 /// Largest frame of HTTP/2, not of the contract.
 const HTTP2_FRAME_BYTES: u32 = 16 << 10;
 /// Headers of one request.

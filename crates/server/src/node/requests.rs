@@ -38,7 +38,7 @@ impl Default for Queues {
             request_bytes: 64 << 20,
             calls: 100_000,
             unread_bytes: 8 << 20,
-            all_unread_bytes: 48 << 20,
+            all_unread_bytes: 42 << 20,
         }
     }
 }

@@ -223,7 +223,7 @@ mod tests {
 
     #[test]
     fn one_that_is_alone_may_have_what_it_always_had() {
-        let all = all(48 << 20);
+        let all = all(Queues::default().all_unread_bytes);
         let one = Unread::new(&all);
         let (_, is_behind) = one.sent(1, Queues::default().unread_bytes);
         assert!(!is_behind);

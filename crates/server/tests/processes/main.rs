@@ -9,3 +9,4 @@ mod participant;
 mod server;
 mod slow;
 mod strangers;
+mod together;

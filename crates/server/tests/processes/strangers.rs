@@ -21,17 +21,17 @@ use tonic::{Code, Status};
 
 use crate::server::Server;
 
-const MIB: u64 = 1 << 20;
+pub(crate) const MIB: u64 = 1 << 20;
 /// What all strangers together may make the server hold.
-const ALL_STRANGERS: u64 = 256 * MIB;
-const MESSAGE: usize = 16 << 20;
+pub(crate) const ALL_STRANGERS: u64 = 256 * MIB;
+pub(crate) const MESSAGE: usize = 16 << 20;
 
 /// A client that sends what it likes and reads nothing unless it is told to.
 #[derive(Clone)]
-struct Stranger(SendRequest<Bytes>);
+pub(crate) struct Stranger(pub(crate) SendRequest<Bytes>);
 
 impl Stranger {
-    async fn connect(server: &Server) -> Self {
+    pub(crate) async fn connect(server: &Server) -> Self {
         let stream = TcpStream::connect(&server.address).await.unwrap();
         let (requests, connection) = h2::client::handshake(stream).await.unwrap();
         // It ends with the server, or is cut off by it.
@@ -39,7 +39,7 @@ impl Stranger {
         Self(requests)
     }
 
-    async fn call(&self, method: &str) -> (ResponseFuture, SendStream<Bytes>) {
+    pub(crate) async fn call(&self, method: &str) -> (ResponseFuture, SendStream<Bytes>) {
         let request = Request::post(format!("http://server/handfast.v1.{method}"))
             .header("content-type", "application/grpc")
             .header("te", "trailers")
@@ -50,7 +50,12 @@ impl Stranger {
     }
 
     /// One message, as a call; its answer is not read.
-    async fn ask(&self, method: &str, message: &impl Message, is_all: bool) -> RecvStream {
+    pub(crate) async fn ask(
+        &self,
+        method: &str,
+        message: &impl Message,
+        is_all: bool,
+    ) -> RecvStream {
         let (answer, mut body) = self.call(method).await;
         body.send_data(message_of(&message.encode_to_vec()), is_all).unwrap();
         let answer = answer.await.unwrap().into_body();
@@ -67,7 +72,7 @@ fn message_of(bytes: &[u8]) -> Bytes {
 }
 
 /// A message that says it has so many bytes, and what is sent of it.
-fn prefixed(len: usize, bytes: &[u8]) -> Bytes {
+pub(crate) fn prefixed(len: usize, bytes: &[u8]) -> Bytes {
     let mut message = BytesMut::with_capacity(5 + bytes.len());
     message.put_u8(0);
     message.put_u32(u32::try_from(len).unwrap());
@@ -76,18 +81,29 @@ fn prefixed(len: usize, bytes: &[u8]) -> Bytes {
 }
 
 /// Sends as fast as the server lets it; what it does not let through is not sent.
-async fn send(body: &mut SendStream<Bytes>, mut bytes: Bytes) -> Result<(), h2::Error> {
+async fn send(body: &mut SendStream<Bytes>, bytes: Bytes) -> Result<(), h2::Error> {
+    send_in(bytes.len(), body, bytes).await
+}
+
+/// The same, in pieces of at most so many bytes.
+pub(crate) async fn send_in(
+    most: usize,
+    body: &mut SendStream<Bytes>,
+    mut bytes: Bytes,
+) -> Result<(), h2::Error> {
     while !bytes.is_empty() {
         body.reserve_capacity(bytes.len());
         let Some(capacity) = poll_fn(|cx| body.poll_capacity(cx)).await else { return Ok(()) };
-        let piece = bytes.split_to(capacity?.min(bytes.len()));
-        body.send_data(piece, false)?;
+        let mut part = bytes.split_to(capacity?.min(bytes.len()));
+        while !part.is_empty() {
+            body.send_data(part.split_to(most.min(part.len())), false)?;
+        }
     }
     Ok(())
 }
 
 /// How the server has ended a stream.
-async fn ended(answer: ResponseFuture) -> Status {
+pub(crate) async fn ended(answer: ResponseFuture) -> Status {
     let answer = answer.await.unwrap();
     if let Some(status) = Status::from_header_map(answer.headers()) {
         return status;
@@ -100,11 +116,11 @@ async fn ended(answer: ResponseFuture) -> Status {
     Status::from_header_map(&trailers).unwrap()
 }
 
-fn code(status: &Status) -> String {
+pub(crate) fn code(status: &Status) -> String {
     status::refusal(status).unwrap_or_else(|| panic!("it has no code: {status:?}")).code
 }
 
-fn event(bytes: usize) -> Event {
+pub(crate) fn event(bytes: usize) -> Event {
     Event::new("made", "/test").with_text("x".repeat(bytes))
 }
 
