@@ -112,7 +112,7 @@ pub struct Identity {
 
 impl Identity {
     /// Another server than before, or another life of it: every open branch has to be looked up
-    /// again (PG10).
+    /// again (PG10). A restart is another life.
     #[must_use]
     pub fn is_other_than(&self, before: &Self) -> bool {
         // A copy of its files has the same name and the same timeline, but was started by itself.

@@ -84,6 +84,12 @@ fn leave(shared: &Shared, left: &mut Left, id: TransactionId, why: String) {
 
 /// One audit.
 pub(super) async fn audit(shared: &Shared) -> Result<(), String> {
+    // It may have gone and come back as another between two looks.
+    let identity = shared.database.identity().await.map_err(|fault| fault.to_string())?;
+    let known = shared.status().identity.clone();
+    if known.is_some_and(|known| identity.is_other_than(&known)) {
+        return Err("another life of the server answers: it is looked at anew".to_owned());
+    }
     match shared.database.stands().await {
         Ok(true) => {}
         Ok(false) => return Err("the owner row is gone: it is written again".to_owned()),
