@@ -76,8 +76,28 @@ fn cut(bytes: &[u8], at: u8) -> (&[u8], &[u8]) {
     }
 }
 
+/// Characters of a path's segment that stand for themselves.
+const PLAIN: [bool; 256] = {
+    let mut plain = [false; 256];
+    let mut byte = 0u8;
+    while byte < 0x80 {
+        plain[byte as usize] = byte.is_ascii_alphanumeric();
+        byte += 1;
+    }
+    let mut others: &[u8] = b"-._~!$&'()*+,;=:@";
+    while let [byte, rest @ ..] = others {
+        plain[*byte as usize] = true;
+        others = rest;
+    }
+    plain
+};
+
 /// Characters of a path's segment, percent-encoded ones, and some more.
 fn is_made_of(mut bytes: &[u8], more: &[u8]) -> bool {
+    let is_plain = |byte: &u8| PLAIN[usize::from(*byte)] || more.contains(byte);
+    if bytes.iter().all(is_plain) {
+        return true;
+    }
     while let [byte, rest @ ..] = bytes {
         bytes = match (byte, rest) {
             (b'%', [high, low, rest @ ..])
@@ -86,13 +106,7 @@ fn is_made_of(mut bytes: &[u8], more: &[u8]) -> bool {
                 rest
             }
             (b'%', _) => return false,
-            (byte, rest)
-                if byte.is_ascii_alphanumeric()
-                    || b"-._~!$&'()*+,;=:@".contains(byte)
-                    || more.contains(byte) =>
-            {
-                rest
-            }
+            (byte, rest) if is_plain(byte) => rest,
             _ => return false,
         };
     }

@@ -97,7 +97,10 @@ fn walk(
             Field::One(shape) => walk(shape, inside, depth, left)?,
             Field::Many(shape, size) => {
                 take(*size, left)?;
-                walk(shape, inside, depth, left)?;
+                // What cannot grow is left to the decoder.
+                if !shape.0.is_empty() {
+                    walk(shape, inside, depth, left)?;
+                }
             }
             Field::Text => take(len + TEXT_BYTES, left)?,
             Field::Texts => take(len + TEXTS_BYTES, left)?,

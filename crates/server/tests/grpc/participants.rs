@@ -10,13 +10,15 @@ struct Instance {
     sending: Sending<v1::FromParticipantFrame>,
     frames: Streaming<v1::ToParticipantFrame>,
     store_id: bytes::Bytes,
+    /// Came in one frame with what was asked for.
+    ahead: Vec<(u64, To)>,
 }
 
 impl Instance {
     async fn open(world: &World) -> Self {
         let (sending, stream) = Sending::new();
         let frames = world.participants().attach(stream).await.unwrap().into_inner();
-        Self { sending, frames, store_id: bytes::Bytes::new() }
+        Self { sending, frames, store_id: bytes::Bytes::new(), ahead: Vec::new() }
     }
 
     async fn attached(world: &World, instance: &str) -> Self {
@@ -37,8 +39,12 @@ impl Instance {
     }
 
     async fn receive(&mut self, count: usize) -> Vec<(u64, To)> {
-        let found = collect(&mut self.frames, count, |frame| frame.messages).await;
-        found.into_iter().map(|m| (m.request, m.message.unwrap())).collect()
+        let missing = count.saturating_sub(self.ahead.len());
+        if missing > 0 {
+            let found = collect(&mut self.frames, missing, |frame| frame.messages).await;
+            self.ahead.extend(found.into_iter().map(|m| (m.request, m.message.unwrap())));
+        }
+        self.ahead.drain(..count).collect()
     }
 }
 
