@@ -4,7 +4,9 @@
 use std::fmt;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use handfast_core::ids::{Lsn, StoreId};
 use handfast_core::owner::Owner;
+use sqlx::{ColumnIndex, Decode, Row, Type};
 
 /// Longest name of a machine, in bytes.
 const NODE_BYTES: usize = 255;
@@ -38,6 +40,27 @@ impl fmt::Display for OwnerRow {
     }
 }
 
+/// Reads a row: epoch, node, opening, durable LSN, claim, time in milliseconds.
+pub(crate) fn decode<R: Row>(row: &R, store: StoreId, shard: u32) -> Result<OwnerRow, sqlx::Error>
+where
+    usize: ColumnIndex<R>,
+    i64: for<'r> Decode<'r, R::Database> + Type<R::Database>,
+    String: for<'r> Decode<'r, R::Database> + Type<R::Database>,
+{
+    let opening: String = row.try_get(2)?;
+    let owner = Owner {
+        store,
+        shard,
+        epoch: loaded(row.try_get(0)?),
+        node: row.try_get(1)?,
+        // What is no opening at all is none that a log contains.
+        opening: opening.parse().unwrap_or_default(),
+        durable_lsn: Lsn(loaded(row.try_get(3)?)),
+        claim: loaded(row.try_get(4)?),
+    };
+    Ok(OwnerRow { owner, at_unix_ms: loaded(row.try_get(5)?) })
+}
+
 /// The node as it is stored.
 pub(crate) fn stored_node(node: &str) -> &str {
     let mut end = node.len().min(NODE_BYTES);
@@ -54,7 +77,7 @@ pub(crate) fn stored(count: u64) -> i64 {
 }
 
 /// A counter as it was stored.
-pub(crate) fn loaded(count: i64) -> u64 {
+fn loaded(count: i64) -> u64 {
     u64::try_from(count).unwrap_or(0)
 }
 

@@ -144,6 +144,27 @@ impl Coordinator {
         cx.effects.emit(Output::ToService { session, message });
     }
 
+    /// Which service reports, and which branch it speaks for; none: it is answered already.
+    fn spoken_for(
+        &self,
+        cx: &mut Context<'_>,
+        caller: Caller,
+        id: TransactionId,
+    ) -> Option<(Name, usize)> {
+        let found = self.services.speaker(caller.session).and_then(|speaker| {
+            // C13: it ended here before.
+            let Some(tx) = self.transactions.get(&id) else { return Ok(None) };
+            let at = speaker.branch_of(tx)?;
+            Ok(Some((speaker.service, at)))
+        });
+        match found {
+            Ok(Some(found)) => return Some(found),
+            Ok(None) => cx.effects.reply(caller, Reply::Done),
+            Err(refusal) => cx.effects.refuse(caller, refusal),
+        }
+        None
+    }
+
     /// C10: a service reports how its branch ended.
     pub(super) fn finished(
         &mut self,
@@ -152,19 +173,8 @@ impl Coordinator {
         id: TransactionId,
         committed: bool,
     ) {
-        let speaker = match self.services.speaker(caller.session) {
-            Ok(speaker) => speaker,
-            Err(refusal) => return cx.effects.refuse(caller, refusal),
-        };
-        let Some(tx) = self.transactions.get_mut(&id) else {
-            // C13: it ended here before.
-            return cx.effects.reply(caller, Reply::Done);
-        };
-        let at = match speaker.branch_of(tx) {
-            Ok(at) => at,
-            Err(refusal) => return cx.effects.refuse(caller, refusal),
-        };
-        let service = speaker.service;
+        let Some((service, at)) = self.spoken_for(cx, caller, id) else { return };
+        let Some(tx) = self.transactions.get_mut(&id) else { return };
         let committing = tx.decision.as_ref().map(|d| d.abort.is_none());
         let updater = tx.branches[at].vote == Some(VoteKind::Yes);
         let agrees = match committing {
@@ -196,21 +206,11 @@ impl Coordinator {
     /// C12: a service does not know a transaction that it had voted YES for. It has no marker that
     /// could be looked up, so this is for a person; the transaction is committed all the same.
     pub(super) fn not_known(&mut self, cx: &mut Context<'_>, caller: Caller, id: TransactionId) {
-        let speaker = match self.services.speaker(caller.session) {
-            Ok(speaker) => speaker,
-            Err(refusal) => return cx.effects.refuse(caller, refusal),
-        };
-        let Some(tx) = self.transactions.get_mut(&id) else {
-            // C13: it ended here before.
-            return cx.effects.reply(caller, Reply::Done);
-        };
-        let at = match speaker.branch_of(tx) {
-            Ok(at) => at,
-            Err(refusal) => return cx.effects.refuse(caller, refusal),
-        };
+        let Some((service, at)) = self.spoken_for(cx, caller, id) else { return };
+        let Some(tx) = self.transactions.get_mut(&id) else { return };
         cx.effects.reply(caller, Reply::Done);
         if tx.phase == Phase::Committing && !tx.branches[at].finished {
-            let why = format!("{} has lost its branch: it does not know {id}", speaker.service);
+            let why = format!("{service} has lost its branch: it does not know {id}");
             self.heuristic(cx, id, &why);
             self.branch_finished(cx, id, at, false);
         }
@@ -224,27 +224,16 @@ impl Coordinator {
         id: TransactionId,
         reason: String,
     ) {
-        let speaker = match self.services.speaker(caller.session) {
-            Ok(speaker) => speaker,
-            Err(refusal) => return cx.effects.refuse(caller, refusal),
-        };
-        let Some(tx) = self.transactions.get_mut(&id) else {
-            // C13: it ended here before.
-            return cx.effects.reply(caller, Reply::Done);
-        };
-        let at = match speaker.branch_of(tx) {
-            Ok(at) => at,
-            Err(refusal) => return cx.effects.refuse(caller, refusal),
-        };
+        let Some((service, at)) = self.spoken_for(cx, caller, id) else { return };
+        let Some(tx) = self.transactions.get_mut(&id) else { return };
         cx.effects.reply(caller, Reply::Done);
         let branch = &mut tx.branches[at];
         let trouble = clipped(reason).into_boxed_str();
         let is_told = matches!(tx.phase, Phase::Committing | Phase::Failed);
         // It fails again and again, mostly with the same words: they are said once.
         if is_told && !branch.finished && branch.trouble.as_ref() != Some(&trouble) {
-            let (participant, commit) = (speaker.service, tx.phase == Phase::Committing);
-            let detail = trouble.clone();
-            cx.effects.emit(Output::Trouble { id, participant, commit, detail });
+            let (commit, detail) = (tx.phase == Phase::Committing, trouble.clone());
+            cx.effects.emit(Output::Trouble { id, participant: service, commit, detail });
             branch.trouble = Some(trouble);
         }
     }

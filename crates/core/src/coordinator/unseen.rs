@@ -126,7 +126,10 @@ impl Coordinator {
             "database {database} has lost it: it had committed there, and its marker is gone"
         );
         let is_committed = matches!(Parts::of(chain).state(), Some(PublicState::Committed));
-        let is_said = |(_, record): &(Lsn, Record)| matches!(record, Record::Operated(operated) if operated.note.text == text);
+        let is_said = |(_, record): &(Lsn, Record)| match record {
+            Record::Operated(operated) => operated.note.text == text,
+            _ => false,
+        };
         // What was said a moment ago is not in the log yet.
         let newest = self.unseen.0.get(&id);
         if !is_committed

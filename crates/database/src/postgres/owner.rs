@@ -1,13 +1,12 @@
 //! The row of `handfast_owner`, by compare-and-set.
 
-use handfast_core::ids::{Lsn, StoreId};
+use handfast_core::ids::StoreId;
 use handfast_core::owner::Owner;
-use sqlx::postgres::PgRow;
-use sqlx::{PgConnection, Row};
+use sqlx::PgConnection;
 
 use crate::Fault;
 use crate::errors::postgres::fault;
-use crate::owner::{OwnerRow, loaded, stored, stored_node};
+use crate::owner::{OwnerRow, decode, stored, stored_node};
 
 pub(super) async fn read(
     connection: &mut PgConnection,
@@ -25,21 +24,6 @@ pub(super) async fn read(
     .await
     .map_err(|error| fault(&error))?;
     row.map(|row| decode(&row, store, shard).map_err(|error| fault(&error))).transpose()
-}
-
-fn decode(row: &PgRow, store: StoreId, shard: u32) -> Result<OwnerRow, sqlx::Error> {
-    let opening: String = row.try_get(2)?;
-    let owner = Owner {
-        store,
-        shard,
-        epoch: loaded(row.try_get(0)?),
-        node: row.try_get(1)?,
-        // What is no opening at all is none that a log contains.
-        opening: opening.parse().unwrap_or_default(),
-        durable_lsn: Lsn(loaded(row.try_get(3)?)),
-        claim: loaded(row.try_get(4)?),
-    };
-    Ok(OwnerRow { owner, at_unix_ms: loaded(row.try_get(5)?) })
 }
 
 /// One statement, so that nobody comes between the look and the write.

@@ -39,6 +39,21 @@ impl Stranger {
         Self(requests)
     }
 
+    /// Reads the topic `made`, and subscribes to it under a number, and takes nothing of either.
+    pub(crate) async fn leave_unread(&self, number: usize) -> [RecvStream; 2] {
+        let read = v1::ReadRequest { topic: "made".into(), ..Default::default() };
+        let subscribe = v1::SubscribeRequest {
+            subscription: format!("stranger-{number}"),
+            credit: 10_000,
+            create: Some(v1::CreateWith { topic: "made".into(), ..Default::default() }),
+        };
+        let message = Some(v1::from_subscriber::Message::Subscribe(subscribe));
+        let message = v1::FromSubscriber { request: 1, message };
+        let frame = v1::FromSubscriberFrame { messages: vec![message] };
+        let read = self.ask("Events/Read", &read, true).await;
+        [read, self.ask("Events/Subscribe", &frame, false).await]
+    }
+
     pub(crate) async fn call(&self, method: &str) -> (ResponseFuture, SendStream<Bytes>) {
         let request = Request::post(format!("http://server/handfast.v1.{method}"))
             .header("content-type", "application/grpc")
@@ -240,17 +255,7 @@ async fn streams_that_are_not_read_hold_little_and_delay_nobody() {
     let mut unread = Vec::new();
     for number in 0..STREAMS {
         let stranger = Stranger::connect(&server).await;
-        let read = v1::ReadRequest { topic: "made".into(), ..Default::default() };
-        let subscribe = v1::SubscribeRequest {
-            subscription: format!("stranger-{number}"),
-            credit: 10_000,
-            create: Some(v1::CreateWith { topic: "made".into(), ..Default::default() }),
-        };
-        let message = Some(v1::from_subscriber::Message::Subscribe(subscribe));
-        let message = v1::FromSubscriber { request: 1, message };
-        let frame = v1::FromSubscriberFrame { messages: vec![message] };
-        unread.push(stranger.ask("Events/Read", &read, true).await);
-        unread.push(stranger.ask("Events/Subscribe", &frame, false).await);
+        unread.extend(stranger.leave_unread(number).await);
     }
     // Somebody who reads gets everything, of both.
     read_all(&hf, EVENTS).await;

@@ -13,7 +13,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use axum::http::Request;
 use bytes::Bytes;
 use handfast::{Handfast, TopicSettings};
-use handfast_wire::v1;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
@@ -54,19 +53,9 @@ async fn unfinished(stranger: Stranger, number: usize, message: Bytes) -> String
 
 /// Four streams, of events of 500 KB, that nobody reads.
 async fn unread(stranger: Stranger, number: usize) -> Vec<h2::RecvStream> {
-    let read = v1::ReadRequest { topic: "made".into(), ..Default::default() };
-    let subscribe = v1::SubscribeRequest {
-        subscription: format!("stranger-{number}"),
-        credit: 10_000,
-        create: Some(v1::CreateWith { topic: "made".into(), ..Default::default() }),
-    };
-    let message = Some(v1::from_subscriber::Message::Subscribe(subscribe));
-    let message = v1::FromSubscriber { request: 1, message };
-    let frame = v1::FromSubscriberFrame { messages: vec![message] };
     let mut streams = Vec::new();
     for _ in 0..2 {
-        streams.push(stranger.ask("Events/Read", &read, true).await);
-        streams.push(stranger.ask("Events/Subscribe", &frame, false).await);
+        streams.extend(stranger.leave_unread(number).await);
     }
     streams
 }
