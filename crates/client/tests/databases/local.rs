@@ -15,12 +15,14 @@ use sqlx::{AssertSqlSafe, MySqlPool, PgConnection, PgPool};
 use tokio::task::JoinHandle;
 
 use crate::bench::{
-    Maria, Pg, begin_local, begun, branch, committed, failed, resolve, transaction,
+    Maria, Pg, begin_local, begun, branch, committed, failed, resolve, transaction, until,
 };
 use crate::fake::{Fake, Session};
 use crate::proxy::Proxy;
 
 const WORK: &str = "INSERT INTO work (id) VALUES ('a')";
+/// In both databases.
+const ROWS: &str = "SELECT count(*) FROM work";
 
 type Ran = JoinHandle<Result<u32, Error<sqlx::Error>>>;
 
@@ -79,7 +81,7 @@ async fn it_commits_and_its_events_with_it() {
     let (request, call) = session.call().await;
     let Call::Commit(commit) = call else { panic!("{call:?}") };
     assert!(commit.vouched);
-    assert_eq!(pg.count("SELECT count(*) FROM work").await, 1);
+    assert_eq!(pg.count(ROWS).await, 1);
     assert_eq!(pg.count("SELECT count(*) FROM handfast_branch").await, 1);
     session.answer(request, committed(id)).await;
     assert_eq!(ran.await.unwrap().unwrap(), 7);
@@ -116,7 +118,7 @@ async fn it_commits_in_mariadb_and_the_connection_is_free_again() {
     assert!(matches!(call, Call::Commit(_)), "{call:?}");
     session.answer(request, committed(id)).await;
     assert_eq!(ran.await.unwrap().unwrap(), 7);
-    assert_eq!(maria.count("SELECT COUNT(*) FROM work").await, 1);
+    assert_eq!(maria.count(ROWS).await, 1);
     // The pool has one connection, and it is in no transaction.
     let open: i64 = sqlx::query_scalar("SELECT CAST(@@in_transaction AS SIGNED)")
         .fetch_one(&maria.pool)
@@ -136,9 +138,9 @@ async fn without_events_nobody_is_asked() {
         sqlx::query(WORK).execute(db).await
     };
     hf.local("orders", &maria.pool, work).await.unwrap();
-    assert_eq!(pg.count("SELECT count(*) FROM work").await, 1);
+    assert_eq!(pg.count(ROWS).await, 1);
     assert_eq!(pg.count("SELECT count(*) FROM handfast_branch").await, 0);
-    assert_eq!(maria.count("SELECT COUNT(*) FROM work").await, 1);
+    assert_eq!(maria.count(ROWS).await, 1);
     assert!(fake.sessions.try_recv().is_err());
 }
 
@@ -159,7 +161,7 @@ async fn a_commit_that_commits_nothing_is_no_success() {
     let error = failed.unwrap_err();
     assert!(matches!(&error, Error::Database(failure) if failure.step == Step::Commit), "{error}");
     assert!(error.has_no_side_effects());
-    assert_eq!(pg.count("SELECT count(*) FROM work").await, 0);
+    assert_eq!(pg.count(ROWS).await, 0);
     let failed = hf
         .local("orders", &maria.pool, async |db, _| {
             sqlx::raw_sql("CREATE TABLE other (n int)").execute(db).await
@@ -192,9 +194,9 @@ async fn an_error_of_the_closure_rolls_back() {
         .await
         .unwrap_err();
     assert_eq!(error, Error::Work("out of stock"));
-    assert_eq!(pg.count("SELECT count(*) FROM work").await, 0);
-    assert_eq!(maria.count("SELECT COUNT(*) FROM work").await, 0);
-    crate::bench::until("they are back", || async {
+    assert_eq!(pg.count(ROWS).await, 0);
+    assert_eq!(maria.count(ROWS).await, 0);
+    until("they are back", || async {
         (pg.pool.num_idle(), maria.pool.num_idle()) == (pg.pool.size() as usize, 1)
     })
     .await;
@@ -213,7 +215,7 @@ async fn what_the_server_refuses_is_rolled_back() {
     let error = ran.await.unwrap().unwrap_err();
     let Error::Transaction(TransactionError::Refused(refused)) = &error else { panic!("{error}") };
     assert!(refused.is(Code::UnknownTopic) && error.has_no_side_effects());
-    assert_eq!(pg.count("SELECT count(*) FROM work").await, 0);
+    assert_eq!(pg.count(ROWS).await, 0);
 }
 
 /// The backend is ended while it commits: a trigger holds the COMMIT back until that has happened.
@@ -231,14 +233,14 @@ async fn a_backend_that_ends_during_the_commit_is_looked_up() {
     begin_local(&mut session, id).await;
     let end = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity \
                WHERE wait_event = 'PgSleep' AND datname = current_database()";
-    crate::bench::until("the commit is under way", || async { pg.count(end).await == 1 }).await;
+    until("the commit is under way", || async { pg.count(end).await == 1 }).await;
     resolve(&mut session, id, "orders", &pg.database).await;
     let error = ran.await.unwrap().unwrap_err();
     let Error::Transaction(TransactionError::Failed { id: said, .. }) = &error else {
         panic!("{error}")
     };
     assert_eq!((*said, error.has_no_side_effects()), (id, true));
-    assert_eq!(pg.count("SELECT count(*) FROM work").await, 0);
+    assert_eq!(pg.count(ROWS).await, 0);
 }
 
 /// The database commits and its answer is lost: the marker says so.
@@ -253,9 +255,11 @@ async fn a_commit_whose_answer_is_lost_is_looked_up() {
     let ran = order(&hf, &pool);
     let mut session = session(&mut fake).await;
     begin_local(&mut session, id).await;
+    until("PostgreSQL has committed", async || pg.count(ROWS).await == 1).await;
+    proxy.cut();
     resolve(&mut session, id, "orders", &pg.database).await;
     assert_eq!(ran.await.unwrap().unwrap(), 7);
-    assert_eq!(pg.count("SELECT count(*) FROM work").await, 1);
+    assert_eq!(pg.count(ROWS).await, 1);
 
     let proxy = Proxy::before(&maria.url, "COMMIT").await;
     let url = format!("{}?ssl-mode=disabled", proxy.url);
@@ -264,9 +268,11 @@ async fn a_commit_whose_answer_is_lost_is_looked_up() {
     let id = transaction();
     let ran = order_in_mariadb(&hf, &pool);
     begin_local(&mut session, id).await;
+    until("MariaDB has committed", async || maria.count(ROWS).await == 1).await;
+    proxy.cut();
     resolve(&mut session, id, "orders", &maria.database).await;
     assert_eq!(ran.await.unwrap().unwrap(), 7);
-    assert_eq!(maria.count("SELECT COUNT(*) FROM work").await, 1);
+    assert_eq!(maria.count(ROWS).await, 1);
 }
 
 /// The same without events: nobody can find out, and it says so.
@@ -277,8 +283,12 @@ async fn a_plain_commit_whose_answer_is_lost_is_unknown() {
     let proxy = Proxy::before(&pg.url, "COMMIT").await;
     let pool = PgPoolOptions::new().connect(&proxy.url).await.unwrap();
     proxy.arm();
-    let ran = hf.local("orders", &pool, async |db, _| sqlx::query(WORK).execute(db).await).await;
-    let error = ran.unwrap_err();
+    let run = hf.local("orders", &pool, async |db, _| sqlx::query(WORK).execute(db).await);
+    let lose = async {
+        until("PostgreSQL has committed", async || pg.count(ROWS).await == 1).await;
+        proxy.cut();
+    };
+    let error = tokio::join!(run, lose).0.unwrap_err();
     assert!(matches!(error, Error::Unknown(_)), "{error}");
     assert!(!error.has_no_side_effects() && !error.is_retryable());
 }
@@ -308,8 +318,8 @@ async fn a_tombstone_refuses_the_commit() {
         };
         assert_eq!(reason.code, "deadline_passed");
     }
-    assert_eq!(pg.count("SELECT count(*) FROM work").await, 0);
-    assert_eq!(maria.count("SELECT COUNT(*) FROM work").await, 0);
+    assert_eq!(pg.count(ROWS).await, 0);
+    assert_eq!(maria.count(ROWS).await, 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -399,7 +409,7 @@ async fn with_a_key_an_earlier_run_stands() {
     resolve(&mut session, id, "orders", &pg.database).await;
     let second: Local<u32> = second.await.unwrap().unwrap();
     assert!(second.repeated && second.value == 2);
-    assert_eq!(pg.count("SELECT count(*) FROM work").await, 1);
+    assert_eq!(pg.count(ROWS).await, 1);
     assert_eq!(pg.count("SELECT count(*) FROM work WHERE id = '1'").await, 1);
 }
 
@@ -421,7 +431,7 @@ async fn a_run_that_is_dropped_is_not_forgotten() {
     begin_local(&mut session, id).await;
     let blocked = "SELECT count(*) FROM pg_stat_activity \
                    WHERE wait_event_type = 'Lock' AND datname = current_database()";
-    crate::bench::until("it waits", || async { pg.count(blocked).await == 1 }).await;
+    until("it waits", || async { pg.count(blocked).await == 1 }).await;
     ran.abort();
     let (_, call) = session.call().await;
     assert!(matches!(call, Call::Abort(_)), "{call:?}");
@@ -432,7 +442,7 @@ async fn a_run_that_is_dropped_is_not_forgotten() {
         resolution = pg.database.resolve(&branch(id, "orders")).await;
     }
     let work = i64::from(resolution == Resolution::Committed);
-    assert_eq!(pg.count("SELECT count(*) FROM work").await, work);
+    assert_eq!(pg.count(ROWS).await, work);
 }
 
 #[tokio::test(flavor = "multi_thread")]

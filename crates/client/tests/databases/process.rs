@@ -291,6 +291,8 @@ async fn a_commit_whose_answer_is_lost_counts_once() {
     let processing = write(billing, &pool);
     proxy.arm();
     deliver(&stream, 5, 1).await;
+    until("PostgreSQL has committed", async || pg.count(WORK).await == 1).await;
+    proxy.cut();
     // That is nobody's judgement of the event: it is held, and its row says what to do.
     extended(&mut stream, 5).await;
     acknowledged(&mut stream, 5, 1).await;
