@@ -28,8 +28,8 @@ pub struct Space {
     pub low: bool,
     /// The active segment is full, and at least four times as large as its checkpoint.
     pub wants_roll: bool,
-    /// Bytes that a new segment has for its checkpoint and what follows, whatever happens to the
-    /// disk meanwhile; 0: none is made ready.
+    /// Bytes that a new segment has for its checkpoint and, behind it, for as much as is free now,
+    /// whatever happens to the disk meanwhile; 0: none is made ready.
     pub next: u64,
     /// All the room that the store could ever have.
     pub total: u64,

@@ -11,7 +11,7 @@ use handfast_core::ids::Lsn;
 use handfast_core::record::Record;
 
 use crate::error::Error;
-use crate::files::{is_no_descriptor, is_no_space};
+use crate::files::{File, is_no_descriptor, is_no_space};
 use crate::group::encode_frame;
 use crate::index::Tail;
 use crate::journal::{Active, Journal, Prepared};
@@ -162,21 +162,7 @@ impl Journal {
             }));
             tail += needed;
         }
-        // What was promised as free stays free; if there is room, a whole step is. In a file that was
-        // made ready there is as much as whoever asked for it has said.
-        let promised = self.active.allocated - self.active.tail;
-        let allocated = (tail + promised.max(self.options.preallocate_bytes)).max(ready);
-        let allocated = match file.preallocate(allocated) {
-            Ok(()) => allocated,
-            Err(e) if is_no_space(&e) && ready >= tail => ready,
-            Err(e) if is_no_space(&e) => {
-                let failed = Error::io("preallocate", &name);
-                let allocated = tail + promised;
-                file.preallocate(allocated).map_err(|e| failed(e).or_no_space(allocated))?;
-                allocated
-            }
-            Err(e) => return Err(Error::io("preallocate", &name)(e)),
-        };
+        let allocated = self.allocate_behind(&*file, &name, tail, ready)?;
         let old = &self.active.header;
         let newest_ms = old.newest_ms.max(self.shared.read().active.index.newest_ms());
         let header = SegmentHeader {
@@ -198,6 +184,37 @@ impl Journal {
         let active =
             Active { header, file, name, seed, tail, allocated, length, checksum, checkpoint };
         Ok((active, written))
+    }
+
+    /// Room for what follows the checkpoint in a new segment, if it has room up to `ready` already.
+    fn allocate_behind(
+        &self,
+        file: &dyn File,
+        name: &str,
+        tail: u64,
+        ready: u64,
+    ) -> Result<u64, Error> {
+        let failed = |action| Error::io(action, name);
+        let free = self.active.allocated - self.active.tail;
+        // What was free stays free, as far as a file that was made ready has room for it.
+        let promised = if ready >= tail { free.min(ready - tail) } else { free };
+        let step = self.options.preallocate_bytes;
+        let wanted = tail + promised.max(step);
+        if ready > wanted + step {
+            // The checkpoint took less than it might have. Nobody knows this file yet, so it may
+            // become shorter.
+            file.truncate(wanted).map_err(failed("truncate"))?;
+            return Ok(wanted);
+        }
+        let least = tail + promised;
+        for length in [wanted, least].into_iter().filter(|length| *length > ready) {
+            match file.preallocate(length) {
+                Ok(()) => return Ok(length),
+                Err(e) if is_no_space(&e) => {}
+                Err(e) => return Err(failed("preallocate")(e)),
+            }
+        }
+        if least > ready { Err(Error::NoSpace { needed: least }) } else { Ok(ready) }
     }
 
     /// Publishes the new segment; the old one has its index in memory until it is stored.

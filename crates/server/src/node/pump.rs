@@ -489,7 +489,8 @@ impl Pump {
     }
 
     /// What the journal is to keep free: for everything that was accepted, for what makes room and
-    /// for new work; and the same in the next segment, behind its checkpoint.
+    /// for new work. The next segment has a checkpoint's room, and that of what was accepted only
+    /// while it is about to begin: with a million open transactions it is more than a GiB.
     fn keep(&self) -> Keep {
         let total = self.ends.space.total;
         let spare = (total / SPARE_SHARE).clamp(LEAST_SPARE_BYTES, SPARE_BYTES);
@@ -497,8 +498,9 @@ impl Pump {
         Keep {
             free: reserved + spare,
             least: reserved + UPKEEP_BYTES,
-            next: checkpoint + reserved + spare / 2 + UPKEEP_BYTES,
-            least_next: checkpoint + reserved + UPKEEP_BYTES + LEAST_NEXT_BYTES,
+            next: checkpoint + spare / 2 + UPKEEP_BYTES,
+            least_next: checkpoint + UPKEEP_BYTES + LEAST_NEXT_BYTES,
+            moves: reserved,
         }
     }
 

@@ -43,6 +43,9 @@ pub(crate) struct Keep {
     pub(crate) next: u64,
     /// In that if there is little room.
     pub(crate) least_next: u64,
+    /// In the next one besides, when this one is to be closed: what was accepted has its room in one
+    /// segment, and takes it along.
+    pub(crate) moves: u64,
 }
 
 /// What the journal's thread reports.
@@ -177,7 +180,9 @@ fn carry_out(
     };
     let nanos = u64::try_from(start.elapsed().as_nanos()).unwrap_or(u64::MAX);
     let mut space = journal.space();
-    if let Some(Keep { free, least, next, least_next }) = keep {
+    if let Some(Keep { free, least, next, least_next, moves }) = keep {
+        let moves = if space.wants_roll { moves } else { 0 };
+        let (next, least_next) = (next + moves, least_next + moves);
         if space.next < next {
             space = journal.prepare(next)?;
         }

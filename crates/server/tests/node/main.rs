@@ -6,6 +6,7 @@ mod clock;
 mod crash_images;
 mod damage;
 mod overload;
+mod reserved;
 mod retention;
 mod room;
 mod support;
