@@ -189,6 +189,9 @@ pub enum ToService {
     Commit {
         /// The transaction.
         id: TransactionId,
+        /// When it began, for a participant that has got no prepare: it must know that when it
+        /// forgets the outcome.
+        began: Began,
     },
     /// The decision is ABORT, or there was never one to commit.
     Abort {

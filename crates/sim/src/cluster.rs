@@ -325,7 +325,7 @@ impl Cluster {
             ToService::Prepare { id, .. } => {
                 (*id, BranchInput::Prepare { has_work: true, maybe_forgotten: false })
             }
-            ToService::Commit { id } => (*id, BranchInput::Commit),
+            ToService::Commit { id, .. } => (*id, BranchInput::Commit),
             ToService::Abort { id } => (*id, BranchInput::Abort),
             ToService::Pending { .. } | ToService::Forget { .. } => return,
         };

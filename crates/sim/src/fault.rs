@@ -78,6 +78,8 @@ pub enum Fault {
     AbsenceBelieved,
     /// A service compares the times in ids to find out whether an outcome may be forgotten.
     HorizonByClock,
+    /// A service that has got no prepare does not record with a commit when the transaction began.
+    PlaceOnlyInPrepare,
     /// An owner row is judged by its epoch and its place in the log alone.
     OwnerByEpochAndLsn,
     /// COMMIT is decided though the owner row has not been confirmed since the server stood still, or
@@ -125,6 +127,7 @@ impl Fault {
         Self::ClockTrusted,
         Self::AbsenceBelieved,
         Self::HorizonByClock,
+        Self::PlaceOnlyInPrepare,
         Self::OwnerByEpochAndLsn,
         Self::DecidedBeforeClaimed,
     ];

@@ -164,7 +164,7 @@ impl Rows {
             Output::ToService { session, message } => {
                 let (id, kind, first, again) = match message {
                     ToService::Prepare { id, .. } => (*id, 0, "C2", "C7"),
-                    ToService::Commit { id } => (*id, 1, "C8", "C11"),
+                    ToService::Commit { id, .. } => (*id, 1, "C8", "C11"),
                     ToService::Abort { id } => (*id, 2, "C8", "C14"),
                     ToService::Pending { .. } | ToService::Forget { .. } => return,
                 };

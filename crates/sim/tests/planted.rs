@@ -56,7 +56,7 @@ planted! {
     dedup_forgotten: DedupForgotten by ["I9", "I5"];
     numbers_for_anything: NumbersForAnything by ["I5"];
     keys_forgotten: KeysForgotten by ["I10", "I16"];
-    keys_mixed_up: KeysMixedUp by ["I10"];
+    keys_mixed_up: KeysMixedUp by ["I10", "I6"];
     stale_status: StaleStatus by ["I4"];
     finished_too_early: FinishedTooEarly by ["I6"];
     counts_ignored: CountsIgnored by ["I2"];
@@ -76,6 +76,7 @@ planted! {
     clock_trusted: ClockTrusted by ["I21"];
     absence_believed: AbsenceBelieved by ["I10"];
     horizon_by_clock: HorizonByClock by ["I3"];
+    place_only_in_prepare: PlaceOnlyInPrepare by ["I1"];
     owner_by_epoch_and_lsn: OwnerByEpochAndLsn by ["I1", "I2"];
     decided_before_claimed: DecidedBeforeClaimed by ["I2"];
 }

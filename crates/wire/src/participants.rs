@@ -213,9 +213,11 @@ fn to_service(message: ToService) -> To {
             epoch: began.epoch,
             lsn: began.lsn.0,
         }),
-        ToService::Commit { id } => {
-            To::Commit(v1::CommitBranch { transaction_id: transaction_id(id) })
-        }
+        ToService::Commit { id, began } => To::Commit(v1::CommitBranch {
+            transaction_id: transaction_id(id),
+            epoch: began.epoch,
+            lsn: began.lsn.0,
+        }),
         ToService::Abort { id } => {
             To::Abort(v1::AbortBranch { transaction_id: transaction_id(id) })
         }
@@ -267,7 +269,10 @@ impl Received {
                 work: prepare.work,
                 remaining_ms: prepare.remaining_ms,
             },
-            To::Commit(commit) => ToService::Commit { id: id(&commit.transaction_id)? },
+            To::Commit(commit) => ToService::Commit {
+                id: id(&commit.transaction_id)?,
+                began: Began { store, epoch: commit.epoch, lsn: Lsn(commit.lsn) },
+            },
             To::Abort(abort) => ToService::Abort { id: id(&abort.transaction_id)? },
             To::Pending(pending) => ToService::Pending {
                 id: id(&pending.transaction_id)?,
@@ -351,7 +356,7 @@ mod tests {
                 work: Some(bytes::Bytes::new()),
                 remaining_ms: 0,
             },
-            ToService::Commit { id: ID },
+            ToService::Commit { id: ID, began: BEGAN },
             ToService::Abort { id: ID },
             ToService::Pending { id: ID, retry_after_ms: 5_000 },
             ToService::Forget { ids: vec![ID] },

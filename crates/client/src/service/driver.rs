@@ -16,7 +16,7 @@ use handfast_core::output::ToService;
 use super::handler::Handler;
 use super::pass::{Done, Note, Pass, clipped};
 use super::report::Report;
-use super::schedule::Schedule;
+use super::schedule::{Decision, Schedule};
 use super::store::{CommitError, ServiceStore, StoreStep};
 
 /// Most branches that one call asks about.
@@ -107,8 +107,9 @@ where
     /// The store failed.
     pub fn tick(&mut self, now: Now) -> Result<Vec<Command>, S::Error> {
         let retries = self.schedule.due_retries(now.mono_ms, PAGE as usize);
-        let again = retries.into_iter().map(|(id, retry)| {
-            if retry.commit { ToService::Commit { id } } else { ToService::Abort { id } }
+        let again = retries.into_iter().map(|(id, retry)| match retry.decision {
+            Decision::Commit(began) => ToService::Commit { id, began },
+            Decision::Abort => ToService::Abort { id },
         });
         let mut commands = self.process(now, &again.collect::<Vec<_>>())?;
         if self.schedule.next_ms() <= now.mono_ms {
@@ -202,8 +203,9 @@ where
                     self.schedule.pending(id, now.mono_ms, retry_after_ms);
                 }
                 Note::Forgot => self.schedule.forgot(now.mono_ms),
-                Note::FinishFailed { id, commit, error } => {
-                    let (attempts, retry_in_ms) = self.schedule.failed(id, commit, now.mono_ms);
+                Note::FinishFailed { id, decision, error } => {
+                    let (attempts, retry_in_ms) = self.schedule.failed(id, decision, now.mono_ms);
+                    let commit = matches!(decision, Decision::Commit(_));
                     let reason = clipped(&error).to_owned();
                     commands.push(Command::NotFinished { id, reason });
                     (self.report)(Report::FinishFailed {

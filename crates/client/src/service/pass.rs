@@ -16,7 +16,7 @@ use handfast_core::participant::{
 };
 
 use super::handler::{Handler, No, Prepared};
-use super::schedule::Schedule;
+use super::schedule::{Decision, Schedule};
 use super::store::{Branch, CommitError, Recorded, StoreStep};
 
 /// A durable step under way.
@@ -63,7 +63,7 @@ pub(super) enum Note {
     /// The coordinator says when to inquire again.
     Pending(TransactionId, u64),
     /// The decision could not be carried out.
-    FinishFailed { id: TransactionId, commit: bool, error: String },
+    FinishFailed { id: TransactionId, decision: Decision, error: String },
     /// The handler panicked in `prepare`.
     Panicked(TransactionId, String),
     /// A person should look.
@@ -109,8 +109,8 @@ where
             ToService::Prepare { id, began, work, remaining_ms: _ } => {
                 self.prepare(*id, *began, work.as_deref())
             }
-            ToService::Commit { id } => self.decided(*id, true),
-            ToService::Abort { id } => self.decided(*id, false),
+            ToService::Commit { id, began } => self.decided(*id, Decision::Commit(*began)),
+            ToService::Abort { id } => self.decided(*id, Decision::Abort),
             ToService::Pending { id, retry_after_ms } => {
                 self.notes.push(Note::Pending(*id, *retry_after_ms));
                 Ok(())
@@ -166,11 +166,14 @@ where
         }
     }
 
-    fn decided(&mut self, id: TransactionId, commit: bool) -> Result<(), St::Error> {
+    fn decided(&mut self, id: TransactionId, decision: Decision) -> Result<(), St::Error> {
         let known = self.step.load(id)?;
-        let input = if commit { BranchInput::Commit } else { BranchInput::Abort };
+        let (input, began) = match decision {
+            Decision::Commit(began) => (BranchInput::Commit, Some(began)),
+            Decision::Abort => (BranchInput::Abort, None),
+        };
         let taken = step(state_of(known.as_ref()), input);
-        self.carry_out(id, None, taken, known, &[], None)
+        self.carry_out(id, began, taken, known, &[], None)
     }
 
     fn forget(&mut self, ids: &[TransactionId]) -> Result<(), St::Error> {
@@ -239,8 +242,9 @@ where
         })
     }
 
-    /// Does what the protocol says, in its order. `began` comes with a prepare. If a decision cannot be carried out, its step
-    /// is dropped as a whole: the branch stays as it is and nothing is answered.
+    /// Does what the protocol says, in its order. `began` comes with a prepare and with a commit. If a
+    /// decision cannot be carried out, its step is dropped as a whole: the branch stays as it is and
+    /// nothing is answered.
     fn carry_out(
         &mut self,
         id: TransactionId,
@@ -250,17 +254,18 @@ where
         work: &[u8],
         no: Option<No>,
     ) -> Result<(), St::Error> {
+        let decision = began.map_or(Decision::Abort, Decision::Commit);
         let recorded = match taken.durable {
             None => None,
             Some(Durable::Prepare) => Some(Recorded::Prepared { work: work.to_vec() }),
             Some(Durable::Apply) => {
-                if !self.finish(id, true, known.as_ref())? {
+                if !self.finish(id, decision, known.as_ref())? {
                     return Ok(());
                 }
                 Some(Recorded::Committed)
             }
             Some(Durable::Undo) => {
-                if !self.finish(id, false, known.as_ref())? {
+                if !self.finish(id, decision, known.as_ref())? {
                     return Ok(());
                 }
                 Some(Recorded::Aborted { no: None })
@@ -300,7 +305,7 @@ where
     fn finish(
         &mut self,
         id: TransactionId,
-        commit: bool,
+        decision: Decision,
         known: Option<&Branch>,
     ) -> Result<bool, St::Error> {
         if self.failed.contains(&id) || self.schedule.waits(id, self.now.mono_ms) {
@@ -313,8 +318,9 @@ where
         let finished = match self.veto {
             Some(veto) => Err(veto.to_owned()),
             None => self.step.attempt(|db| {
-                let finish = AssertUnwindSafe(|| {
-                    if commit { handler.commit(db, id, work) } else { handler.abort(db, id, work) }
+                let finish = AssertUnwindSafe(|| match decision {
+                    Decision::Commit(_) => handler.commit(db, id, work),
+                    Decision::Abort => handler.abort(db, id, work),
                 });
                 match catch_unwind(finish) {
                     Ok(Ok(())) => Ok(()),
@@ -325,7 +331,7 @@ where
         };
         let Err(error) = finished else { return Ok(true) };
         self.failed.insert(id);
-        self.notes.push(Note::FinishFailed { id, commit, error });
+        self.notes.push(Note::FinishFailed { id, decision, error });
         Ok(false)
     }
 

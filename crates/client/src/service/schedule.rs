@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use handfast_core::ids::TransactionId;
+use handfast_core::ids::{Began, TransactionId};
 use handfast_core::participant::inquiry_pause_ms;
 
 use super::store::{Outcome, OutcomeKey};
@@ -36,11 +36,20 @@ pub(super) struct Schedule {
     random: u64,
 }
 
+/// How a branch is to end.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Decision {
+    /// Applied; with when the transaction began.
+    Commit(Began),
+    /// Undone.
+    Abort,
+}
+
 /// A decided branch that could not be finished.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Retry {
     /// The decision.
-    pub(super) commit: bool,
+    pub(super) decision: Decision,
     /// How often it has failed.
     pub(super) attempts: u32,
 }
@@ -151,12 +160,17 @@ impl Schedule {
     }
 
     /// A finish failed. Says how often, and the pause before the next attempt.
-    pub(super) fn failed(&mut self, id: TransactionId, commit: bool, now_ms: u64) -> (u32, u64) {
+    pub(super) fn failed(
+        &mut self,
+        id: TransactionId,
+        decision: Decision,
+        now_ms: u64,
+    ) -> (u32, u64) {
         let attempts = self.retries.value(id).map_or(1, |r| r.attempts.saturating_add(1));
         let pause = RETRY_MS.0.saturating_mul(1 << attempts.min(16) >> 1).min(RETRY_MS.1);
         // Down to half of it, so that branches that failed together do not come back together.
         let pause = pause - self.random() % (pause / 2);
-        self.retries.set(id, now_ms + pause, Retry { commit, attempts });
+        self.retries.set(id, now_ms + pause, Retry { decision, attempts });
         (attempts, pause)
     }
 
@@ -242,14 +256,14 @@ mod tests {
         let mut schedule = Schedule::new(1);
         let mut now = 0;
         for (attempt, longest) in (1..).zip([100, 200, 400, 800, 1_600]) {
-            let (attempts, pause) = schedule.failed(X, true, now);
+            let (attempts, pause) = schedule.failed(X, Decision::Abort, now);
             assert_eq!(attempts, attempt);
             assert!(pause <= longest && pause > longest / 2 - 1, "{pause} of {longest}");
             assert!(schedule.waits(X, now + pause - 1) && !schedule.waits(X, now + pause));
             now += pause;
         }
         for _ in 0..100 {
-            assert!(schedule.failed(X, true, now).1 <= 30_000);
+            assert!(schedule.failed(X, Decision::Abort, now).1 <= 30_000);
         }
         schedule.ended(X);
         assert!(!schedule.waits(X, now) && schedule.due_retries(u64::MAX, 9).is_empty());

@@ -126,7 +126,8 @@ pub enum CommitError<E> {
 pub struct Branch {
     /// The state, with what belongs to it.
     pub recorded: Recorded,
-    /// When the transaction began, as its prepare said; none: an abort came before a prepare.
+    /// When the transaction began, as its prepare said, or its commit; none: an abort came before a
+    /// prepare.
     pub began: Option<Began>,
     /// Unix time in milliseconds at which it was recorded: for people, and for keeping outcomes.
     pub at_unix_ms: u64,

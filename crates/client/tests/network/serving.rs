@@ -114,7 +114,7 @@ async fn a_batch_is_answered_in_one_frame() {
     assert_eq!(vote(&answers[1]), (v1::VoteKind::No, "it says so"));
 
     let transaction_id = ids::transaction_bytes(a);
-    say(&stream, vec![To::Commit(v1::CommitBranch { transaction_id })]).await;
+    say(&stream, vec![To::Commit(v1::CommitBranch { transaction_id, epoch: 1, lsn: 1 })]).await;
     let answers = said(&mut stream).await;
     assert!(matches!(&answers[..], [From::Finished(f)] if f.committed), "{answers:?}");
 

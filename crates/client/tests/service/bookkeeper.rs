@@ -186,7 +186,7 @@ pub(crate) fn prepare_without_work(id: TransactionId) -> ToService {
 }
 
 pub(crate) fn commit(id: TransactionId) -> ToService {
-    ToService::Commit { id }
+    ToService::Commit { id, began: began(id) }
 }
 
 pub(crate) fn abort(id: TransactionId) -> ToService {

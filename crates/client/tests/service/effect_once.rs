@@ -1,6 +1,6 @@
 //! Repeats, strange orders and two processes: each branch takes effect once.
 
-use handfast::service::{Report, ServiceStore};
+use handfast::service::{Branch, Recorded, Report, ServiceStore, StoreStep};
 use handfast_core::command::{Command, Vote};
 use handfast_core::ids::{Began, Lsn, StoreId};
 use handfast_core::output::ToService;
@@ -191,6 +191,27 @@ fn what_was_forgotten_of_one_store_concerns_no_other_and_epochs_come_first() {
         let answers = driver.process(at(0), &[prepare_in(id, began, "yes")]).expect("processed");
         assert_eq!(answers == [yes(id)], taken, "{began:?}: {answers:?}");
     }
+}
+
+/// A branch whose work was begun by other means is voted for before any prepare comes. When its
+/// transaction began is then said by the commit alone, and a prepare that comes after the outcome was
+/// forgotten must still be known as late.
+#[test]
+fn a_commit_says_when_its_transaction_began() {
+    let file = SqliteFile::new();
+    let keeper = Bookkeeper::default();
+    let id = begun(1_000, 1);
+    let mut store = open(&file.path());
+    let mut step = store.open_step().expect("opened");
+    let recorded = Recorded::Prepared { work: b"yes".to_vec() };
+    step.save(id, &Branch { recorded, began: None, at_unix_ms: 1_000 }).expect("saved");
+    step.commit().expect("committed");
+    let mut driver = keeper.driver(store);
+    let ended = [commit(id), ToService::Forget { ids: vec![id] }];
+    assert_eq!(driver.process(at(0), &ended).expect("processed"), [finished(id, true)]);
+    let too_old = no(id, "too old: its outcome may have been forgotten here", true);
+    assert_eq!(driver.process(at(0), &[prepare(id, "yes")]).expect("processed"), [too_old]);
+    assert_eq!(keeper.orders().calls, 1);
 }
 
 /// The same within one step, which has looked for what is forgotten once already.

@@ -195,7 +195,7 @@ impl World {
 fn answer(message: &ToService) -> Option<Command> {
     match *message {
         ToService::Prepare { id, .. } => Some(Command::Vote { id, vote: Vote::Yes }),
-        ToService::Commit { id } => Some(Command::Finished { id, committed: true }),
+        ToService::Commit { id, .. } => Some(Command::Finished { id, committed: true }),
         ToService::Abort { id } => Some(Command::Finished { id, committed: false }),
         ToService::Pending { .. } | ToService::Forget { .. } => None,
     }

@@ -5,7 +5,7 @@ use alloc::format;
 use alloc::string::String;
 
 use crate::command::{Caller, CommitRequest, Vote};
-use crate::ids::{Began, TransactionId};
+use crate::ids::TransactionId;
 use crate::limits::REASON_BYTES;
 use crate::output::{Output, Reply, ToService};
 use crate::record::{Reason, ReasonCode};
@@ -262,9 +262,7 @@ impl Coordinator {
         branch.attempts += 1;
         let pause = pause_ms(PREPARE_RETRY_MS, cx.limits.retry_ms.1, branch.attempts, id);
         branch.next_ms = Some(now_ms + pause);
-        let (store, epoch) = cx.life;
-        // What is undecided was begun in this epoch.
-        let began = Began { store, epoch, lsn: tx.begin_lsn };
+        let began = cx.began(tx.begin_lsn);
         let message = ToService::Prepare { id, began, work: branch.work.clone(), remaining_ms };
         cx.effects.emit(Output::ToService { session: to.session, message });
     }

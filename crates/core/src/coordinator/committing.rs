@@ -96,7 +96,11 @@ impl Coordinator {
             };
             branch.session = Some(to.session);
             branch.instance = Some(to.instance);
-            let message = if commit { ToService::Commit { id } } else { ToService::Abort { id } };
+            let message = if commit {
+                ToService::Commit { id, began: cx.began(tx.begin_lsn) }
+            } else {
+                ToService::Abort { id }
+            };
             cx.effects.emit(Output::ToService { session: to.session, message });
         } else {
             let database = branch.participant.name.clone();
@@ -130,7 +134,9 @@ impl Coordinator {
         let committed = tx.decision.as_ref().is_some_and(|d| d.abort.is_none());
         let updater = tx.branches[at].vote == Some(VoteKind::Yes);
         let message = match (tx.phase, committed && updater) {
-            (Phase::Committing | Phase::Ended, true) => ToService::Commit { id },
+            (Phase::Committing | Phase::Ended, true) => {
+                ToService::Commit { id, began: cx.began(tx.begin_lsn) }
+            }
             (Phase::Committing | Phase::Ended | Phase::Failed, _) => ToService::Abort { id },
             (
                 Phase::Opening

@@ -6,7 +6,7 @@ use alloc::format;
 use alloc::vec::Vec;
 
 use crate::command::{Caller, Wait};
-use crate::ids::{Name, SessionId, TransactionId};
+use crate::ids::{Began, Lsn, Name, SessionId, TransactionId};
 use crate::input::Chain;
 use crate::output::{BranchDecision, Outcome, Output, PublicState, Reply, ToService};
 use crate::record::{
@@ -46,6 +46,8 @@ pub(super) enum Question {
 #[derive(Default)]
 pub(super) struct Parts<'a> {
     pub(super) begin: Option<&'a Begin>,
+    /// The place of BEGIN, or of the first record that is left.
+    began: Lsn,
     pub(super) commit: Option<&'a Commit>,
     pub(super) abort: Option<&'a Abort>,
     pub(super) end: Option<&'a End>,
@@ -56,7 +58,8 @@ pub(super) struct Parts<'a> {
 
 impl<'a> Parts<'a> {
     pub(super) fn of(chain: &'a Chain) -> Self {
-        let mut parts = Self::default();
+        let began = chain.records.first().map_or(Lsn(0), |(lsn, _)| *lsn);
+        let mut parts = Self { began, ..Self::default() };
         for (_, record) in &chain.records {
             match record {
                 Record::Begin(r) => parts.begin = Some(r),
@@ -270,7 +273,8 @@ impl Coordinator {
                     cx.effects.reply(caller, Reply::Branch(decision));
                 }
                 Question::Inquiry { session, speaker } => {
-                    let message = inquiry_answer(id, &parts, chain.whole, &speaker);
+                    let began = cx.began(parts.began);
+                    let message = inquiry_answer(id, began, &parts, chain.whole, &speaker);
                     cx.effects.emit(Output::ToService { session, message });
                 }
             }
@@ -317,6 +321,7 @@ fn branch_decision(parts: &Parts<'_>, database: &Name, whole: bool) -> BranchDec
 /// C15, from the log.
 fn inquiry_answer(
     id: TransactionId,
+    began: Began,
     parts: &Parts<'_>,
     whole: bool,
     speaker: &Speaker,
@@ -329,7 +334,7 @@ fn inquiry_answer(
                     && u.participant.name == speaker.service
                     && u.state_id == speaker.state_id
             });
-            if updater { ToService::Commit { id } } else { ToService::Abort { id } }
+            if updater { ToService::Commit { id, began } } else { ToService::Abort { id } }
         }
         (None, Some(_), _) => ToService::Abort { id },
         (None, None, Some(end)) if !end.committed => ToService::Abort { id },

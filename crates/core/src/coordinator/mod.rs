@@ -36,7 +36,7 @@ use crate::ages::Ages;
 use crate::bus::{Bus, Room};
 use crate::command::{Caller, Command};
 use crate::effects::Effects;
-use crate::ids::{Lsn, Name, Now, SessionId, StoreId, TransactionId};
+use crate::ids::{Began, Lsn, Name, Now, SessionId, StoreId, TransactionId};
 use crate::limits::Limits;
 use crate::record::{KeyBatch, KeyRestated, Reason, ReasonCode, Record};
 use crate::refusal::{Code, Refusal};
@@ -65,6 +65,16 @@ pub(crate) struct Context<'a> {
     pub(crate) room: Room,
     /// New work is refused: the server is about to stop.
     pub(crate) draining: bool,
+}
+
+impl Context<'_> {
+    /// When a transaction began whose BEGIN has this place. One of an earlier epoch gets the present
+    /// one: all that was undecided was decided when it opened, so everything that is still to be
+    /// decided began later, and that is all that a participant needs to know (P2).
+    pub(crate) fn began(&self, begin: Lsn) -> Began {
+        let (store, epoch) = self.life;
+        Began { store, epoch, lsn: begin }
+    }
 }
 
 /// The coordinator.

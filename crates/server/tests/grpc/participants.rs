@@ -90,7 +90,8 @@ async fn a_service_takes_part() {
     };
     instance.send(vec![(2, vote(&id, v1::VoteKind::Yes))]).await;
     // The vote itself is not answered: the next thing that is said is the decision.
-    let commit = v1::CommitBranch { transaction_id: id.clone() };
+    let v1::Began { epoch, lsn, .. } = began;
+    let commit = v1::CommitBranch { transaction_id: id.clone(), epoch, lsn };
     assert_eq!(instance.receive(1).await, [(0, To::Commit(commit))]);
     let finished = v1::Finished { transaction_id: id.clone(), committed: true };
     let kept = v1::KeptOutcome { transaction_id: id.clone(), began: Some(began) };

@@ -114,7 +114,7 @@ impl Ledger {
                 };
                 Some(Command::Vote { id, vote })
             }
-            ToService::Commit { id } => {
+            ToService::Commit { id, .. } => {
                 let was = self.ended.insert(id, true);
                 assert_ne!(was, Some(false), "I1: {id} was aborted here and is committed now");
                 assert!(

@@ -63,7 +63,10 @@ impl Invariant for Agreement {
                     format!("abort of {id} sent to {}, an updater of COMMIT", place.0)
                 })
             }
-            Seen::Output(Output::ToService { session, message: ToService::Commit { id } }, _) => {
+            Seen::Output(
+                Output::ToService { session, message: ToService::Commit { id, .. } },
+                _,
+            ) => {
                 let Some(place) = facts.attached.get(session) else { return Ok(()) };
                 ensure(facts.is_updater(*id, place), || {
                     format!("commit of {id} sent to {} {}, no updater of it", place.0, place.1)

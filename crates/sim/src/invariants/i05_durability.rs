@@ -46,7 +46,7 @@ impl Durability {
         asked: Option<&Asked>,
     ) -> Result<(), String> {
         match output {
-            Output::ToService { message: ToService::Commit { id }, .. } => {
+            Output::ToService { message: ToService::Commit { id, .. }, .. } => {
                 self.committed.insert(*id);
             }
             Output::FinishBranch { id, commit: true, .. }

@@ -84,7 +84,7 @@ impl NoEarlyRelease {
 
 fn released(facts: &Facts, output: &Output, asked: Option<&Asked>) -> Result<(), String> {
     match output {
-        Output::ToService { message: ToService::Commit { id }, .. }
+        Output::ToService { message: ToService::Commit { id, .. }, .. }
         | Output::FinishBranch { id, commit: true, .. }
         | Output::FinishOnSession { id, commit: true, .. } => {
             ensure(facts.durable_decision(*id) == Some(true), || {

@@ -346,12 +346,14 @@ impl World {
         let has_database = !in_one_call
             && !self.databases.is_empty()
             && self.rng.percent(if self.plan.copies { 80 } else { 40 });
+        // Who is slow to look at what the server sends may be asked by other means all the sooner.
+        let asked = if self.plan.slow { 20 } else { 75 };
         for service in 0..self.services.len() {
             if self.rng.percent(30) {
                 continue;
             }
             job.branches += 1;
-            let has_work = in_one_call || self.rng.percent(75);
+            let has_work = in_one_call || self.rng.percent(asked);
             if in_one_call || self.rng.percent(50) {
                 let branch = self.branch_request(service, has_work);
                 job.request.branches.push(branch);

@@ -153,8 +153,11 @@ impl World {
             }
         }
         if let Some(stream) = self.streams.get_mut(&session) {
-            stream.down.clear();
+            let left = std::mem::take(&mut stream.down);
             stream.broken = true;
+            if let Peer::Instance(service, at) = peer {
+                self.lie_about(service, at, left);
+            }
         }
         self.stream_lost(peer, session);
     }

@@ -248,7 +248,10 @@ impl World {
             }
             Action::Down => {
                 let some = self.some_stream(|s| !s.broken && !s.down.is_empty());
-                if let Some(session) = some.filter(|session| !self.stands_still(*session)) {
+                if let Some(session) = some
+                    && !self.stands_still(session)
+                    && !self.is_slow(session)
+                {
                     self.deliver_down(session);
                 }
             }
@@ -344,6 +347,12 @@ impl World {
             Some(Peer::Subscriber(at)) => self.subscribers[at].stands_still,
             Some(Peer::Client(_) | Peer::Instance(..) | Peer::Publisher(_)) | None => false,
         }
+    }
+
+    /// It lets a message lie once more.
+    fn is_slow(&mut self, session: SessionId) -> bool {
+        let peer = self.streams.get(&session).map(|stream| stream.peer);
+        self.plan.slow && matches!(peer, Some(Peer::Instance(_, 0))) && self.rng.percent(98)
     }
 
     fn new_transaction_id(&mut self) -> TransactionId {

@@ -77,6 +77,8 @@ pub(super) struct Plan {
     pub disasters: bool,
     /// The store is copied.
     pub copies: bool,
+    /// The first instance of each service hardly looks at what the server sends it.
+    pub slow: bool,
     /// Attempts before an event is a dead letter.
     pub attempts: Option<u32>,
     weights: Vec<(Action, u64)>,
@@ -132,6 +134,7 @@ impl Plan {
             works: [100, 90, 60][rng.index(3)],
             disasters: rng.percent(8),
             copies,
+            slow: rng.percent(25),
             attempts: [None, Some(2), Some(5)][rng.index(3)],
             weights,
         }

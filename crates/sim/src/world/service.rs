@@ -1,6 +1,6 @@
 //! Services: instances that share a durable store and follow the real participant's rows.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use handfast_core::command::{Command, Vote};
 use handfast_core::ids::{Began, SessionId, TransactionId};
@@ -37,7 +37,7 @@ pub(super) struct Store {
     horizon: Option<Began>,
     /// The same by the time in its id, which only a planted bug looks at.
     horizon_ms: Option<u64>,
-    /// When transactions began, as their prepares say.
+    /// When transactions began, as their prepares say, or their commits.
     begun: BTreeMap<TransactionId, Began>,
     /// How often a vote was asked for.
     prepares: BTreeMap<TransactionId, u32>,
@@ -252,12 +252,7 @@ impl World {
     pub(super) fn instance_told(&mut self, service: usize, at: usize, message: Down) {
         match message {
             Down::ToService(message) => {
-                let store = self.services[service].instances[at].store;
-                let heard = &mut self.services[service].stores[store].heard;
-                if heard.len() == REMEMBERED {
-                    heard.remove(0);
-                }
-                heard.push(message.clone());
+                self.remember(service, at, message.clone());
                 self.instance_hears(service, at, message);
             }
             Down::Reply(_, Reply::Forget(ids)) => {
@@ -268,6 +263,25 @@ impl World {
             Down::Reply(..) | Down::Deliver(_) | Down::Gap(_) | Down::Finish { .. } | Down::End => {
             }
         }
+    }
+
+    /// What was on its way on a stream that broke may be with the instance already, which is slow to
+    /// look at it.
+    pub(super) fn lie_about(&mut self, service: usize, at: usize, left: VecDeque<Down>) {
+        for message in left {
+            if let Down::ToService(message) = message {
+                self.remember(service, at, message);
+            }
+        }
+    }
+
+    fn remember(&mut self, service: usize, at: usize, message: ToService) {
+        let store = self.services[service].instances[at].store;
+        let heard = &mut self.services[service].stores[store].heard;
+        if heard.len() == REMEMBERED {
+            heard.remove(0);
+        }
+        heard.push(message);
     }
 
     pub(super) fn instance_lost(&mut self, service: usize, at: usize, session: SessionId) {
@@ -288,7 +302,14 @@ impl World {
                 let has_work = work.is_some();
                 self.branch(service, at, id, BranchInput::Prepare { has_work, maybe_forgotten });
             }
-            ToService::Commit { id } => self.branch(service, at, id, BranchInput::Commit),
+            ToService::Commit { id, began } => {
+                if self.fault != Some(Fault::PlaceOnlyInPrepare) {
+                    let store = self.services[service].instances[at].store;
+                    let begun = &mut self.services[service].stores[store].begun;
+                    begun.entry(id).or_insert(began);
+                }
+                self.branch(service, at, id, BranchInput::Commit);
+            }
             ToService::Abort { id } => self.branch(service, at, id, BranchInput::Abort),
             ToService::Pending { id, retry_after_ms } => {
                 let store = self.services[service].instances[at].store;
@@ -307,7 +328,9 @@ impl World {
 
     /// A client asks an instance for work by other means.
     pub(super) fn start_work(&mut self, service: usize, id: TransactionId) {
-        let at = self.rng.index(self.services[service].instances.len());
+        let count = self.services[service].instances.len();
+        // Who is slow hears of it last by other means as well.
+        let at = if self.plan.slow { count - 1 } else { self.rng.index(count) };
         if self.services[service].instances[at].up {
             self.branch(service, at, id, BranchInput::Start);
         }

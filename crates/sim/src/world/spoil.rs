@@ -108,7 +108,9 @@ impl World {
 
     /// False: it is not sent.
     fn spoil_message(&mut self, fault: Fault, session: SessionId, message: &mut ToService) -> bool {
-        let (ToService::Commit { id } | ToService::Abort { id }) = *message else { return true };
+        let (ToService::Commit { id, .. } | ToService::Abort { id }) = *message else {
+            return true;
+        };
         let commit = matches!(message, ToService::Commit { .. });
         let place = self.facts.attached.get(&session).cloned();
         match fault {
@@ -122,7 +124,7 @@ impl World {
                 let others = self.facts.attached.iter().filter(|(_, p)| Some(*p) != place.as_ref());
                 let others: Vec<SessionId> = others.map(|(session, _)| *session).collect();
                 if let Some(other) = self.rng.pick(&others) {
-                    let (session, message) = (*other, ToService::Commit { id });
+                    let (session, message) = (*other, message.clone());
                     self.planted.push_back(Output::ToService { session, message });
                 }
             }

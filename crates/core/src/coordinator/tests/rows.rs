@@ -728,13 +728,43 @@ fn p2_outcomes_are_kept_for_transactions_that_began_before() {
     assert_eq!(asked(&mut w, Some(began)), "may forget 1");
 }
 
-/// When a transaction began, as its prepare says.
+/// P2: a participant whose prepare has not come knows from the commit when the transaction began,
+/// whoever answers: the coordinator, the same after a restart, or the log after the end.
+#[test]
+fn p2_a_commit_says_when_its_transaction_began() {
+    let mut w = Bench::new();
+    run_of(&mut w, &["a"]);
+    let when = began(&w.accept());
+    w.vote(SERVICE_A, Vote::Yes);
+    assert_eq!(began(&w.settle()), when);
+    let inquire = Command::Inquire { id: X };
+    assert_eq!(began(&w.command(SERVICE_A, inquire.clone())), when);
+    let (mut again, _) = w.restart();
+    let attach = Command::Attach { service: name("a"), instance: name("x"), state_id: StateId(7) };
+    assert_eq!(began(&again.command(SERVICE_A, attach)), when);
+
+    w.command(SERVICE_A, Command::Finished { id: X, committed: true });
+    w.settle();
+    w.command(SERVICE_A, inquire);
+    let of_x = w.log.iter().filter(|(_, r)| r.transaction() == Some(X)).cloned();
+    let mut chain = Chain { records: of_x.collect(), whole: true };
+    assert_eq!(began(&w.input(Input::Chain { id: X, chain: chain.clone() })), when);
+    // BEGIN may have gone with its segment: a later place is as good.
+    chain.records.remove(0);
+    w.command(SERVICE_A, Command::Inquire { id: X });
+    assert!(began(&w.input(Input::Chain { id: X, chain })) > when);
+}
+
+/// When a transaction began, as its prepare says, or its commit.
 fn began(outputs: &[Output]) -> Began {
-    let prepare = outputs.iter().find_map(|output| match output {
-        Output::ToService { message: ToService::Prepare { began, .. }, .. } => Some(*began),
+    let said = outputs.iter().find_map(|output| match output {
+        Output::ToService {
+            message: ToService::Prepare { began, .. } | ToService::Commit { began, .. },
+            ..
+        } => Some(*began),
         _ => None,
     });
-    prepare.expect("a prepare was sent")
+    said.expect("a prepare or a commit was sent")
 }
 
 /// I15: over a limit a call is refused with a stable code, and what was accepted stays.

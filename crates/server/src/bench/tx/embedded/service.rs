@@ -59,7 +59,7 @@ impl Service {
                 };
                 Some(Command::Vote { id, vote })
             }
-            ToService::Commit { id } => {
+            ToService::Commit { id, .. } => {
                 // Told again because an answer was late: counted once.
                 self.done.committed += u64::from(self.prepared.remove(&id));
                 Some(Command::Finished { id, committed: true })
