@@ -70,6 +70,14 @@ impl Openings {
         self.0.iter().rposition(made).map(|at| self.life(at))
     }
 
+    /// Whatever opening made an id at this time, Unix time in milliseconds, is among these if it is
+    /// one of this log.
+    #[must_use]
+    pub fn reach_back_to(&self, unix_ms: u64) -> bool {
+        // The ids of those that are forgotten are not newer than what the oldest of these found.
+        self.0.len() < OPENINGS || self.0.front().is_some_and(|oldest| unix_ms > oldest.newest_ms)
+    }
+
     fn life(&self, at: usize) -> Life {
         // The next opening is the first record that this one did not write.
         let next = self.0.get(at + 1);
@@ -144,5 +152,8 @@ mod tests {
         assert_eq!(openings.len(), OPENINGS);
         assert_eq!(openings.find(OpeningId(1)), None);
         assert!(openings.find(OpeningId(2)).is_some());
+        // The second one found that the first had come to 20.
+        assert!(openings.reach_back_to(21) && !openings.reach_back_to(20));
+        assert!(Openings::default().reach_back_to(0), "none is forgotten");
     }
 }

@@ -36,6 +36,7 @@ struct Noted {
     epoch: u32,
     #[serde(with = "text")]
     before: TransactionId,
+    markers_to_ms: u64,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -130,8 +131,9 @@ impl Adoption {
     /// life of the store, of which the log need not know.
     pub(crate) fn adopted(&self, database: &Name) -> Option<Adopted> {
         let mark = self.lock();
-        let Noted { epoch, before } = *mark.as_ref()?.adopted.get(database.as_str())?;
-        Some(Adopted { epoch, before })
+        let noted = *mark.as_ref()?.adopted.get(database.as_str())?;
+        let Noted { epoch, before, markers_to_ms } = noted;
+        Some(Adopted { epoch, before, markers_to_ms })
     }
 
     /// Notes durably that a database was adopted now. Blocks on the disk.
@@ -141,8 +143,9 @@ impl Adoption {
     pub(crate) fn adopt(&self, database: &Name, now: Adopted) -> io::Result<()> {
         let mut mark = self.lock();
         let mut noted = mark.clone().unwrap_or_else(|| Mark::new(Cause::Adopted));
-        let Adopted { epoch, before } = now;
-        noted.adopted.insert(database.as_str().to_owned(), Noted { epoch, before });
+        let Adopted { epoch, before, markers_to_ms } = now;
+        let now = Noted { epoch, before, markers_to_ms };
+        noted.adopted.insert(database.as_str().to_owned(), now);
         self.write(&noted)?;
         *mark = Some(noted);
         Ok(())
@@ -192,7 +195,8 @@ mod text {
 mod tests {
     use super::*;
 
-    const NOW: Adopted = Adopted { epoch: 3, before: TransactionId(0x0192_f0a1 << 96 | 7) };
+    const NOW: Adopted =
+        Adopted { epoch: 3, before: TransactionId(0x0192_f0a1 << 96 | 7), markers_to_ms: 9 };
 
     fn names() -> (Name, Name) {
         (Name::new("ledger").expect("a name"), Name::new("stock").expect("a name"))

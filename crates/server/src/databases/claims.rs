@@ -5,13 +5,17 @@
 //! work says something about the store, not only about itself.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::future::ready;
+use std::pin::pin;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use futures_util::stream::{self, StreamExt};
 use handfast_core::branch::BranchId;
 use handfast_core::ids::{Lsn, Name, TransactionId};
 use handfast_core::input::Input;
 use handfast_core::owner::{Contradiction, Owner, SHARD};
+use handfast_core::silence;
 use handfast_database::{Fault, OwnerRow};
 use jiff::Timestamp;
 use tokio::time::timeout;
@@ -23,6 +27,8 @@ use super::{Condition, Shared};
 const ATTEMPTS: usize = 3;
 /// How long another database may take to say what it knows.
 const LOOK: Duration = Duration::from_secs(1);
+/// Markers about which the log is asked at once.
+const AT_ONCE: usize = 64;
 /// So many claims of each database are remembered, the newest: five hours of them at the least. A
 /// database that goes back in time, to a standby that lagged or a copy, has an older one in its row.
 const REMEMBERED: usize = 10_000;
@@ -190,11 +196,8 @@ async fn against(
             return Ok(Some(contradicted(row, ours, &why)));
         }
     }
-    let unknown = if first { unknown_marker(shared).await? } else { None };
-    Ok(unknown.map(|branch| {
-        let id = branch.transaction;
-        format!("{id} committed in it after the end of this store's log, which does not know it")
-    }))
+    let unknown = if first { unknown_marker(shared, row).await? } else { None };
+    Ok(unknown.map(|id| format!("{id} committed in it, and this store's log has never begun it")))
 }
 
 /// The row says how far the log has come, so that a copy of it that was made before is recognised.
@@ -223,16 +226,30 @@ fn contradicted(row: &OwnerRow, ours: &Owner, why: &[Contradiction]) -> String {
     )
 }
 
-/// A committed transaction of after the end of the log: another life has decided it.
-async fn unknown_marker(shared: &Shared) -> Result<Option<BranchId>, Fault> {
-    let info = shared.node.info();
-    let any = BranchId::new(TransactionId(0), info.store, &shared.name);
-    for branch in shared.database.new_markers(&any, info.newest_ms).await? {
-        if matches!(label(shared, &branch).await, Ok(Label::Unknown)) {
-            return Ok(Some(branch));
-        }
+/// A committed transaction that this log has never begun: another life has decided it.
+async fn unknown_marker(
+    shared: &Shared,
+    row: Option<&OwnerRow>,
+) -> Result<Option<TransactionId>, Fault> {
+    let openings = &shared.node.info().openings;
+    let any = shared.any_branch();
+    let row = row.map(|row| row.owner.opening);
+    let after_ms = silence::markers_after(openings, row, shared.adoption.adopted(&shared.name));
+    let markers = shared.database.new_markers(&any, after_ms).await?;
+    let elsewhere = |marker: &&BranchId| silence::is_begun_elsewhere(openings, marker.transaction);
+    if let Some(marker) = markers.iter().find(elsewhere) {
+        return Ok(Some(marker.transaction));
     }
-    Ok(None)
+    // Those that it may have begun, or be without, are few: it is asked.
+    let asked = stream::iter(markers).map(|marker| unless_known(shared, marker));
+    let mut unknown = pin!(asked.buffered(AT_ONCE).filter_map(ready));
+    Ok(unknown.next().await)
+}
+
+/// The transaction of a branch of which the log, as far as that is whole, has nothing.
+async fn unless_known(shared: &Shared, branch: BranchId) -> Option<TransactionId> {
+    let label = label(shared, &branch).await;
+    matches!(label, Ok(Label::Unknown)).then_some(branch.transaction)
 }
 
 #[cfg(test)]

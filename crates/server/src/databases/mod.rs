@@ -20,6 +20,7 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
+use handfast_core::branch::BranchId;
 use handfast_core::command::{Act, Command};
 use handfast_core::ids::{Lsn, Name, TransactionId};
 use handfast_core::input::Input;
@@ -93,7 +94,12 @@ impl Shared {
     /// The store remembers over its restarts what was adopted, and when.
     async fn note_adopted(&self) -> Result<(), String> {
         let (adoption, name) = (Arc::clone(&self.adoption), self.name.clone());
-        let now = Adopted { epoch: self.node.info().epoch, before: self.node.new_transaction_id() };
+        let markers = self.database.new_markers(&self.any_branch(), 0).await;
+        let markers = markers.map_err(|fault| fault.to_string())?;
+        let before = self.node.new_transaction_id();
+        let newest = markers.first().map(|marker| marker.transaction);
+        let markers_to_ms = newest.max(Some(before)).map_or(0, TransactionId::unix_ms);
+        let now = Adopted { epoch: self.node.info().epoch, before, markers_to_ms };
         let noted = tokio::task::spawn_blocking(move || adoption.adopt(&name, now)).await;
         let noted = noted.map_err(|error| error.to_string())?;
         noted.map_err(|error| format!("cannot note it in the data directory: {error}"))
@@ -117,6 +123,11 @@ impl Shared {
             durable_lsn: Lsn(*self.node.durable_changed().borrow()),
             claim: self.node.new_claim(),
         }
+    }
+
+    /// Stands for every branch of this store in this database.
+    fn any_branch(&self) -> BranchId {
+        BranchId::new(TransactionId(0), self.node.info().store, &self.name)
     }
 
     /// The other databases that are registered.

@@ -3,7 +3,6 @@
 
 use std::time::Duration;
 
-use handfast_core::branch::BranchId;
 use handfast_core::command::Command;
 use handfast_core::ids::TransactionId;
 use handfast_core::limits::DEADLINE_MS;
@@ -20,7 +19,7 @@ const TOMBSTONE: Duration = Duration::from_secs(30 * 24 * 3_600);
 
 /// One sweep; true: there may be more to do at once.
 pub(super) async fn sweep(shared: &Shared) -> Result<bool, Fault> {
-    let any = BranchId::new(TransactionId(0), shared.node.info().store, &shared.name);
+    let any = shared.any_branch();
     // As the ids and the log have it.
     let now = Duration::from_millis(shared.node.log_time_ms());
     let deadline = Duration::from_millis(DEADLINE_MS);

@@ -174,6 +174,81 @@ async fn a_copy_that_goes_on_never_becomes_the_right_one() {
     }
 }
 
+/// The rows are as they were when the disk was copied: only a marker tells. It was compared with the
+/// newest time in the log, and a copy that had gone on and was restarted was taken for the right
+/// store. Every test had a row that told as well, or none.
+#[tokio::test]
+async fn a_copy_that_only_a_marker_contradicts_stays_one_until_it_is_adopted() {
+    let mut world = World::new().await;
+    let rows = world.durable_in_rows().await;
+    copy(&world, "copy", How::Disk);
+    let begun = prepared(&world).await;
+    world.commit(&begun, Wait::Finished).await.unwrap();
+    world.kill();
+    world.set_durable_in_rows(rows).await;
+    swap(&world, "store", "right");
+    swap(&world, "copy", "store");
+    for _ in 0..3 {
+        world.restart();
+        for database in ["orders", "ledger"] {
+            let found = is_judged(&world, database).await;
+            let why = found.why.unwrap_or_default();
+            assert_eq!(found.condition, "not_ours", "{database}");
+            assert!(why.contains("committed in it"), "{why}");
+        }
+        for _ in 0..20 {
+            world.publish().await;
+        }
+        world.kill();
+    }
+    world.restart();
+    for database in ["orders", "ledger"] {
+        until(&world, database, "not_ours").await;
+        world.adopt(database).await;
+        until(&world, database, "up").await;
+    }
+    let begun = prepared(&world).await;
+    world.commit(&begun, Wait::Finished).await.unwrap();
+    world.kill();
+    world.restart();
+    for database in ["orders", "ledger"] {
+        assert_eq!(is_judged(&world, database).await.condition, "up");
+    }
+    assert_eq!(world.balances().await, (80, 120));
+}
+
+/// Adopted is adopted: what the other life had committed before says nothing any more, though it is
+/// newer than anything in the log of a copy that has only waited.
+#[tokio::test]
+async fn a_copy_that_has_done_nothing_but_wait_is_adopted_once() {
+    let mut world = World::new().await;
+    copy(&world, "copy", How::Files);
+    let mut beside = world.beside("copy");
+    for database in ["orders", "ledger"] {
+        until(&beside, database, "not_ours").await;
+    }
+    let begun = prepared(&world).await;
+    world.commit(&begun, Wait::Finished).await.unwrap();
+    world.kill();
+    for database in ["orders", "ledger"] {
+        beside.adopt(database).await;
+        until(&beside, database, "up").await;
+    }
+    beside.kill();
+    beside.restart();
+    for database in ["orders", "ledger"] {
+        assert_eq!(is_judged(&beside, database).await.condition, "up");
+    }
+}
+
+/// What the server says of a database when it has looked at it.
+async fn is_judged(world: &World, database: &str) -> v1::RegisteredDatabase {
+    let judged = |found: &v1::RegisteredDatabase| {
+        matches!(found.condition.as_str(), "up" | "not_ours" | "refused")
+    };
+    world.until(async || world.database(database).await.filter(judged)).await
+}
+
 /// The copy is of the very life that decides afterwards: the row is of an opening that the copy
 /// knows. The transaction begins after the copy was made, or before.
 #[tokio::test]

@@ -324,6 +324,13 @@ impl World {
         (orders.0, ledger.0)
     }
 
+    /// The rows say again that the store was durable up to here.
+    pub(crate) async fn set_durable_in_rows(&self, (orders, ledger): (i64, i64)) {
+        let sql = |lsn| AssertSqlSafe(format!("UPDATE handfast_owner SET durable_lsn = {lsn}"));
+        sqlx::raw_sql(sql(orders)).execute(&mut self.postgres().await).await.unwrap();
+        sqlx::raw_sql(sql(ledger)).execute(&mut self.mariadb().await).await.unwrap();
+    }
+
     /// Somebody rolls the branch in PostgreSQL back.
     pub(crate) async fn roll_back_orders(&self, begun: &Begun) {
         let sql = format!("ROLLBACK PREPARED '{}'", begun.branch("orders").gid());

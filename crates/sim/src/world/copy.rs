@@ -43,7 +43,6 @@ struct Running {
     life: Life,
     log: Vec<Arc<Record>>,
     now: Now,
-    newest_ms: u64,
     last_tick: Tick,
     requests: u64,
     /// What it has begun, and whether that was committed.
@@ -239,7 +238,7 @@ impl World {
         let core = recovery.finish(now);
         let (life, last_tick) = (Life::new(opening), Tick::first_of(wall_ms));
         let (requests, replies) = (0, Vec::new());
-        let mut copy = Running { core, life, log, now, newest_ms, last_tick, requests, replies };
+        let mut copy = Running { core, life, log, now, last_tick, requests, replies };
         copy.input(Input::Space { free: 1 << 30, low: false });
         for database in &self.databases {
             copy.input(Input::Database { name: database.name.clone(), up: false });
@@ -412,6 +411,6 @@ impl Running {
             known
         };
         let (openings, durable) = (self.core.openings(), self.core.durable());
-        look(&Says { openings, durable, newest_ms: self.newest_ms, knows: &knows })
+        look(&Says { openings, durable, knows: &knows })
     }
 }

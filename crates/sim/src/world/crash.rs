@@ -51,7 +51,7 @@ impl World {
             Some(Fault::ClockTrusted) => self.clocks.open(0),
             _ => self.clocks.open(newest_ms),
         };
-        (self.facts.now, self.newest_ms) = (self.now, newest_ms);
+        self.facts.now = self.now;
         let (store, epoch, wall_ms) = (StoreId(1), self.epoch, self.now.wall_ms);
         let opening = self.new_opening();
         self.life = Life::new(opening);

@@ -172,8 +172,6 @@ pub struct World {
     verifies: Vec<(TransactionId, Name, bool)>,
     /// What databases were told by this opening of the store, and say about it.
     life: Life,
-    /// The newest time in the log before this opening.
-    newest_ms: u64,
     /// Copies of the store.
     copies: Vec<StoreCopy>,
     /// What was open as the store was copied while it ran; the server ends soon after it is decided.

@@ -3,8 +3,8 @@
 //! What an owner row says against a log and what a log's silence is worth is judged by the product's
 //! own code (`handfast_core::owner`, `openings` and `silence`), and a COMMIT waits for a claim in the
 //! core itself. What the server does around them, in its tasks, is modelled here: it asks the other
-//! databases before its first claim, looks for committed markers from after the end of its log,
-//! and rolls nothing back while another database contradicts it or cannot be asked. A copy is never
+//! databases before its first claim, looks for committed markers that its log has never begun, and
+//! rolls nothing back while another database contradicts it or cannot be asked. A copy is never
 //! recognised by its files here: every one is the snapshot of a disk, which keeps them.
 
 use std::collections::BTreeSet;
@@ -50,8 +50,6 @@ pub(super) struct Says<'a> {
     pub openings: &'a Openings,
     /// How much of it is durable.
     pub durable: Lsn,
-    /// The newest time in it before this opening.
-    pub newest_ms: u64,
     /// What it has of a transaction.
     pub knows: &'a dyn Fn(TransactionId) -> Known,
 }
@@ -112,10 +110,12 @@ impl World {
         if !row.contradictions(&ours, says.openings, &life.claims).is_empty() {
             return true;
         }
-        let name = &self.databases[at].name;
+        let Database { name, adopted, .. } = &self.databases[at];
+        let after_ms = silence::markers_after(says.openings, Some(row.opening), *adopted);
         let unknown = |((of, id), committed): (&(Name, TransactionId), &bool)| {
-            let new = of == name && *committed && id.unix_ms() >= says.newest_ms;
-            new && (says.knows)(*id) == Known::Nothing
+            let new = of == name && *committed && id.unix_ms() > after_ms;
+            let elsewhere = silence::is_begun_elsewhere(says.openings, *id);
+            new && (elsewhere || (says.knows)(*id) == Known::Nothing)
         };
         first && self.facts.rows.iter().any(unknown)
     }
@@ -220,8 +220,7 @@ impl World {
             .collect();
         let openings = self.core.openings().clone();
         let knows = |id| chains.get(&id).copied().unwrap_or(Known::Nothing);
-        let newest_ms = self.newest_ms;
-        look(self, &Says { openings: &openings, durable, newest_ms, knows: &knows })
+        look(self, &Says { openings: &openings, durable, knows: &knows })
     }
 
     /// The server looks at a database: whether it answers, and is its own.
@@ -273,7 +272,10 @@ impl World {
         self.trace.line(format_args!("{} {name} is adopted", self.now.mono_ms));
         self.copies.clear();
         let before = self.new_transaction_id();
-        self.databases[at].adopted = Some(Adopted { epoch: self.epoch, before });
+        let markers = self.facts.rows.keys().filter(|(of, _)| *of == name).map(|(_, id)| *id);
+        let markers_to_ms = markers.max().max(Some(before)).map_or(0, TransactionId::unix_ms);
+        let adopted = Adopted { epoch: self.epoch, before, markers_to_ms };
+        self.databases[at].adopted = Some(adopted);
         let mut life = self.life.clone();
         let row = self.with_our_log(|world, says| world.owner_row(&life, says));
         life.claims.push(row.claim);

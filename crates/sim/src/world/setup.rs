@@ -77,7 +77,6 @@ impl World {
             resolves: Vec::new(),
             verifies: Vec::new(),
             life: Life::new(opening),
-            newest_ms: 0,
             copies: Vec::new(),
             bait: None,
             openings: opening.0,
