@@ -20,8 +20,6 @@ const BETWEEN_CALLS_MS: u64 = 10_000;
 const HAS_READ: u64 = 256 << 10;
 /// Connections that were told to close and have not, in milliseconds: then they are cut off.
 const CLOSING: Duration = Duration::from_secs(2);
-/// So many of them may be there besides those that may be open.
-const CLOSING_MOST: usize = 16;
 
 /// Counts of connections.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -46,6 +44,8 @@ pub struct Figures {
 #[derive(Debug)]
 pub(super) struct Connections {
     most: usize,
+    /// Sockets besides, of connections that are closing.
+    closing: usize,
     first_request_ms: u64,
     idle_ms: u64,
     share_arriving: usize,
@@ -103,6 +103,7 @@ impl Connections {
     pub(super) fn new(options: &Options) -> Self {
         Self {
             most: options.connections.max(1),
+            closing: options.closing,
             first_request_ms: options.first_request_ms,
             idle_ms: options.idle_ms,
             // One message has to fit.
@@ -135,7 +136,7 @@ impl Connections {
     pub(super) async fn may_accept(&self) {
         loop {
             let closed = self.socket_closed.notified();
-            if self.sockets.load(Ordering::Acquire) < self.most + CLOSING_MOST {
+            if self.sockets.load(Ordering::Acquire) < self.most + self.closing {
                 return;
             }
             closed.await;
@@ -366,13 +367,14 @@ mod tests {
     #[test]
     fn as_many_sockets_as_may_be_are_accepted_until_those_that_close_have_gone() {
         let all = connections(1);
+        let closing = all.closing;
         let mut places = Vec::new();
         while all.may_accept().now_or_never().is_some() {
             places.extend(all.admit());
-            assert!(places.len() <= 1 + CLOSING_MOST, "the bound has no effect");
+            assert!(places.len() <= 1 + closing, "the bound has no effect");
         }
         assert_eq!(all.figures().open, 1, "the others were told to close");
-        assert_eq!(places.iter().filter(|place| is_closed(place)).count(), CLOSING_MOST);
+        assert_eq!(places.iter().filter(|place| is_closed(place)).count(), closing);
         places.remove(0);
         assert!(all.may_accept().now_or_never().is_some(), "one has gone");
     }

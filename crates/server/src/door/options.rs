@@ -27,6 +27,8 @@ pub struct Options {
     /// Who keeps others waiting for room because it reads nothing for so long is cut off, in
     /// milliseconds.
     pub stalled_ms: u64,
+    /// Sockets, besides those of `connections`, whose connections were told to close and have not.
+    pub(super) closing: usize,
 }
 
 impl Default for Options {
@@ -40,9 +42,13 @@ impl Default for Options {
             arriving_bytes: 32 << 20,
             leaving_bytes: 24 << 20,
             stalled_ms: 10_000,
+            closing: CLOSING,
         }
     }
 }
+
+/// See [`Options::closing`]; fewer where few files may be open.
+const CLOSING: usize = 16;
 
 /// Bytes in a second, at least, of a message that is arriving.
 pub(super) const ARRIVING_RATE: usize = 512 << 10;
@@ -57,7 +63,9 @@ impl Options {
     pub(crate) fn fit(&mut self, files: Option<u64>, databases: u64) {
         let Some(files) = files else { return };
         let others = (files / 2).min(OTHER_FILES) + databases;
-        let most = usize::try_from(files.saturating_sub(others)).unwrap_or(usize::MAX).max(1);
+        let sockets = usize::try_from(files.saturating_sub(others)).unwrap_or(usize::MAX);
+        self.closing = CLOSING.min(sockets / 4).max(1);
+        let most = sockets.saturating_sub(self.closing).max(1);
         if most < self.connections {
             let wanted = self.connections;
             tracing::warn!(
@@ -88,9 +96,10 @@ mod tests {
         assert_eq!(fit(None, 5), 256);
         assert_eq!(fit(Some(1 << 20), 100), 256);
         assert_eq!(fit(Some(1_024), 0), 256);
-        assert_eq!(fit(Some(512), 0), 256);
-        assert_eq!(fit(Some(512), 20), 236);
-        assert_eq!(fit(Some(64), 0), 32);
+        assert_eq!(fit(Some(544), 0), 256);
+        assert_eq!(fit(Some(512), 0), 240);
+        assert_eq!(fit(Some(512), 20), 220);
+        assert_eq!(fit(Some(64), 0), 24);
         assert_eq!(fit(Some(64), 40), 1, "a person can still look");
     }
 }

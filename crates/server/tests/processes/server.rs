@@ -9,6 +9,8 @@ use std::process::{Child, Command, Stdio};
 pub(crate) struct Server {
     child: Child,
     directory: PathBuf,
+    /// Files that it may have open, if that is not what this process may.
+    files: Option<u64>,
     pub(crate) address: String,
 }
 
@@ -20,12 +22,21 @@ impl Server {
 
     /// The same with a configuration.
     pub(crate) fn start_with(directory: &Path, config: &str) -> Self {
+        Self::start_limited(directory, config, None)
+    }
+
+    /// The same with so many files that it may have open.
+    pub(crate) fn start_with_files(directory: &Path, config: &str, files: u64) -> Self {
+        Self::start_limited(directory, config, Some(files))
+    }
+
+    fn start_limited(directory: &Path, config: &str, files: Option<u64>) -> Self {
         std::fs::write(directory.with_extension("toml"), config).unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap().to_string();
         drop(listener);
-        let child = spawn(directory, &address);
-        Self { child, directory: directory.to_path_buf(), address }
+        let child = spawn(directory, &address, files);
+        Self { child, directory: directory.to_path_buf(), files, address }
     }
 
     pub(crate) fn url(&self) -> String {
@@ -40,6 +51,16 @@ impl Server {
         kib << 10
     }
 
+    /// Files that it has open.
+    pub(crate) fn open_files(&self) -> u64 {
+        std::fs::read_dir(format!("/proc/{}/fd", self.child.id())).unwrap().count() as u64
+    }
+
+    /// It has not ended by itself.
+    pub(crate) fn assert_runs(&mut self) {
+        assert_eq!(self.child.try_wait().unwrap(), None, "it has ended");
+    }
+
     /// SIGKILL.
     pub(crate) fn kill(&mut self) {
         self.child.kill().unwrap();
@@ -48,7 +69,7 @@ impl Server {
 
     /// The same server once more, on the same directory and port.
     pub(crate) fn restart(&mut self) {
-        self.child = spawn(&self.directory, &self.address);
+        self.child = spawn(&self.directory, &self.address, self.files);
     }
 }
 
@@ -60,8 +81,11 @@ impl Drop for Server {
     }
 }
 
-fn spawn(directory: &Path, address: &str) -> Child {
-    let mut child = Command::new(env!("CARGO_BIN_EXE_handfast"))
+fn spawn(directory: &Path, address: &str, files: Option<u64>) -> Child {
+    let limit = files.map_or_else(String::new, |files| format!("ulimit -n {files}; "));
+    // The server is this very process then.
+    let mut child = Command::new("sh")
+        .args(["-c", &format!("{limit}exec \"$@\""), "sh", env!("CARGO_BIN_EXE_handfast")])
         .args(["serve", "--listen", address, "--data-dir"])
         .arg(directory)
         .arg("--config")

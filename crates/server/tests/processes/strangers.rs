@@ -229,7 +229,7 @@ async fn unfinished_messages_take_room_that_is_bounded_and_end() {
     check(&server, before, ALL_STRANGERS);
 }
 
-async fn read_all(hf: &Handfast, count: usize) {
+pub(crate) async fn read_all(hf: &Handfast, count: usize) {
     let mut events = hf.read("made", Start::Earliest).open().await.unwrap();
     for _ in 0..count {
         assert!(matches!(events.next().await.unwrap(), Some(ReadItem::Event(_))));
