@@ -31,6 +31,8 @@ pub struct Space {
     /// Bytes that a new segment has for its checkpoint and, behind it, for as much as is free now,
     /// whatever happens to the disk meanwhile; 0: none is made ready.
     pub next: u64,
+    /// Bytes that the file system, or what the store may take, has besides what is allocated.
+    pub left: u64,
     /// All the room that the store could ever have.
     pub total: u64,
 }

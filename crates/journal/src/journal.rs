@@ -177,6 +177,7 @@ impl Journal {
             low: self.is_low(),
             wants_roll: full || tail >= SEGMENT_LIMIT / 2,
             next,
+            left: self.left(),
             total: self.total(),
         }
     }
@@ -427,6 +428,12 @@ impl Journal {
         let view = self.shared.read();
         let sealed: u64 = view.sealed.iter().map(|s| s.tail.end).sum();
         sealed + self.active.allocated + self.prepared.as_ref().map_or(0, |p| p.allocated)
+    }
+
+    /// What is not allocated.
+    fn left(&self) -> u64 {
+        let limit = self.limit().map_or(u64::MAX, |limit| limit.saturating_sub(self.store_bytes()));
+        limit.min(self.room.free)
     }
 
     /// All the room that the store could ever have.

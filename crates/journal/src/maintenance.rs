@@ -119,6 +119,7 @@ impl Journal {
         let unchanged = done.is_ok() && rewriting.removed == 0;
         if unchanged || matches!(done, Err(Error::NoSpace { .. } | Error::Unreadable(_))) {
             files.remove(&unfinished).map_err(Error::io("remove", &unfinished))?;
+            self.refresh_room()?;
         }
         done?;
         let bytes_before = old.tail.end;

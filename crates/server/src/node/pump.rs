@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use crossbeam_channel as channel;
 use handfast_core::command::{Caller, Command};
 use handfast_core::event::StoredEvent;
-use handfast_core::ids::{Holder, Lsn, Name, Offset, SessionId, TransactionId};
+use handfast_core::ids::{Holder, Lsn, Name, Now, Offset, SessionId, TransactionId};
 use handfast_core::input::{Chain, Input};
 use handfast_core::limits::{BATCH_BYTES, UPKEEP_BYTES};
 use handfast_core::output::{Output, Reply};
@@ -21,6 +21,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use super::clock::Clock;
 use super::fetches::{self, Fetches};
+use super::needs::Needs;
 use super::readers::ReadJob;
 use super::requests::{Place, Room};
 use super::retention::Retention;
@@ -436,6 +437,9 @@ impl Pump {
         if let Some(segments) = written.segments {
             self.retention.changed(segments);
         }
+        if let Some(segment) = written.not_compacted {
+            self.retention.not_compacted(segment, self.ends.space.left);
+        }
         if written.looked {
             if self.ends.space.wants_roll {
                 // It did not fit; there may be less of it by now.
@@ -677,7 +681,7 @@ impl Pump {
             if let Some(segment) = self.retention.removable(&self.core, now) {
                 let lsn = self.core.drop_segment(segment);
                 self.retention.removing(segment, lsn);
-            } else if let Some((segment, needs)) = self.retention.compactable(&self.core, now) {
+            } else if let Some((segment, needs)) = self.compactable(now) {
                 self.stats.compactions += 1;
                 self.write(WriteJob::Compact { segment, needs });
             }
@@ -689,6 +693,10 @@ impl Pump {
         if self.look_at.is_some_and(|at| now.mono_ms >= at) {
             self.look();
         }
+    }
+
+    fn compactable(&mut self, now: Now) -> Option<(u64, Needs)> {
+        self.retention.compactable(&self.core, now, self.ends.space.left)
     }
 
     /// Has the journal's thread look at the disk.

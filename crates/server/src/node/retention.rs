@@ -20,6 +20,9 @@ const PAUSE_MS: u64 = 1_000;
 /// Smaller segments are not worth rewriting.
 const WORTHWHILE_BYTES: u64 = 4 << 20;
 
+/// What did not fit is tried again when there is so much more room.
+const MORE_ROOM: u64 = 256 << 10;
+
 /// What is known of sealed segments, and what is being done about them.
 #[derive(Debug)]
 pub(crate) struct Retention {
@@ -31,9 +34,27 @@ pub(crate) struct Retention {
     removing: Option<(u64, Lsn)>,
     /// Its file is being removed.
     is_removing: bool,
-    /// Segments that were compacted, with the bytes that were needed then: not again before it is
-    /// worth it.
-    compacted: BTreeMap<u64, u64>,
+    /// Segments that were compacted: not again before it is worth it.
+    compacted: BTreeMap<u64, Tried>,
+}
+
+/// A segment was rewritten, or was to be.
+#[derive(Clone, Copy, Debug)]
+struct Tried {
+    /// Bytes of it that were needed then.
+    live: u64,
+    /// It did not fit into so many bytes, which were all that the disk had left.
+    without_room: Option<u64>,
+}
+
+impl Tried {
+    /// It is worth it now, when so many bytes are needed and so many are left.
+    fn is_over(&self, live: u64, left: u64) -> bool {
+        match self.without_room {
+            Some(had) => left >= had.saturating_add(MORE_ROOM),
+            None => live < self.live && live <= self.live / 2,
+        }
+    }
 }
 
 impl Retention {
@@ -140,8 +161,9 @@ impl Retention {
         self.segments.sealed.iter().find(free).map(|s| s.segment)
     }
 
-    /// A segment of which little is needed, and what is: worth rewriting without the rest.
-    pub(crate) fn compactable(&mut self, core: &Core, now: Now) -> Option<(u64, Needs)> {
+    /// A segment of which little is needed, and what is: worth rewriting without the rest, on a disk
+    /// that has so many bytes left.
+    pub(crate) fn compactable(&mut self, core: &Core, now: Now, left: u64) -> Option<(u64, Needs)> {
         let needs = Needs::of(core, now, self.key_age_ms);
         let removing = self.removing.map(|(segment, _)| segment);
         let segment = self.segments.sealed.iter().find(|s| {
@@ -149,14 +171,21 @@ impl Retention {
             let tried = self.compacted.get(&s.segment);
             s.bytes >= WORTHWHILE_BYTES
                 && live < s.bytes / 4
-                && tried.is_none_or(|before| live < *before && live <= before / 2)
+                && tried.is_none_or(|tried| tried.is_over(live, left))
                 && removing != Some(s.segment)
                 && !needs.outcomes_of(s)
         })?;
         let number = segment.segment;
         let live = needs.live_bytes(segment);
-        self.compacted.insert(number, live);
+        self.compacted.insert(number, Tried { live, without_room: None });
         Some((number, needs))
+    }
+
+    /// It was not rewritten, for want of room: so many bytes are left.
+    pub(crate) fn not_compacted(&mut self, segment: u64, left: u64) {
+        if let Some(tried) = self.compacted.get_mut(&segment) {
+            tried.without_room = Some(left);
+        }
     }
 
     /// The removal of a segment is at this place in the log.

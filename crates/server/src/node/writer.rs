@@ -59,6 +59,8 @@ pub(crate) struct Written {
     pub(crate) rolled: bool,
     /// It was a look at the disk.
     pub(crate) looked: bool,
+    /// The segment that was to be rewritten, and there was no room for that.
+    pub(crate) not_compacted: Option<u64>,
     /// Present when a segment was sealed or removed.
     pub(crate) segments: Option<Segments>,
 }
@@ -143,6 +145,7 @@ fn carry_out(
     }
     let looked = matches!(job, WriteJob::Look(_));
     let mut rolled = false;
+    let mut not_compacted = None;
     let (through, records, changed, keep) = match job {
         WriteJob::Group { group, keep } => {
             rolled = group.roll;
@@ -158,13 +161,14 @@ fn carry_out(
         }
         WriteJob::Compact { segment, needs } => {
             let mut keep = |lsn, record: &Record| needs.record(lsn, record);
-            match journal.compact_segment(segment, &mut keep) {
-                // There is no room to make room, or it is damaged: it stays as it is.
-                Err(error) if !matches!(error, Error::NoSpace { .. } | Error::Unreadable(_)) => {
-                    return Err(error);
-                }
-                done => tracing::info!(segment, ?done, "compacted"),
+            let done = journal.compact_segment(segment, &mut keep);
+            match &done {
+                Err(Error::NoSpace { .. }) => not_compacted = Some(segment),
+                // It is damaged, and stays as it is.
+                Ok(_) | Err(Error::Unreadable(_)) => {}
+                Err(_) => return done.map(|_| None),
             }
+            tracing::info!(segment, ?done, "compacted");
             (Lsn(0), 0, true, None)
         }
         WriteJob::Look(keep) => {
@@ -197,7 +201,7 @@ fn carry_out(
         }
     }
     let segments = changed.then(|| Segments::of(journal));
-    Ok(Some(Written { through, space, records, nanos, rolled, looked, segments }))
+    Ok(Some(Written { through, space, records, nanos, rolled, looked, not_compacted, segments }))
 }
 
 /// Groups that wait for the journal's thread, oldest first. Records join the last one until it is

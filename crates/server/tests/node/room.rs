@@ -11,6 +11,7 @@ use handfast_core::record::{SubscriptionSettings, TopicSettings};
 use handfast_core::refusal::Code;
 use handfast_core::view::TopicView;
 use handfast_journal::Options;
+use handfast_journal::files::Files;
 use handfast_journal::files::crash::CrashDisk;
 use handfast_server::node::{Item, Node, NodeOptions};
 
@@ -232,4 +233,44 @@ async fn a_small_limit_is_met_inside_the_newest_segment() {
     assert!(left.bytes > LIMIT / 2, "{left:?}");
     assert_eq!(left.end, Offset(1_000));
     assert_eq!(node.stats().await.unwrap().segments, 1);
+}
+
+/// Segments that nobody needs any more, but for one event in each, were to be rewritten while the disk
+/// was full. That failed, and was not tried again when there was room: what they held stayed on
+/// the disk until something else of it went (I15).
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_could_not_be_rewritten_for_want_of_room_is_rewritten_when_there_is_some() {
+    const SEGMENTS: usize = 3;
+    let journal = Options::default().with_segment_bytes(5 * MIB).with_preallocate_bytes(256 << 10);
+    let options = NodeOptions::default().with_journal(journal);
+    let disk = CrashDisk::new();
+    let node = Node::open_on(Arc::new(disk.clone()), options).unwrap();
+    create_topic(&node, "passing").await;
+    create_topic(&node, "kept").await;
+    let mut sequence = 0;
+    while node.stats().await.unwrap().segments <= SEGMENTS {
+        until_taken(&node, "passing", &mut sequence, 400_000).await;
+        until_taken(&node, "kept", &mut sequence, 10_000).await;
+    }
+    let kept = topic(&node, "kept").await;
+    // They have given back what they do not use.
+    let has_index = |name: &String| name.ends_with(".idx");
+    while disk.list().unwrap().iter().filter(|name| has_index(name)).count() < SEGMENTS {
+        tokio::task::yield_now().await;
+    }
+    disk.set_capacity(Some(disk.used()));
+    let full = disk.used();
+    let settings = TopicSettings { retain_bytes: Some(MIB), ..TopicSettings::default() };
+    done(&node, Command::AlterTopic { name: name("passing"), settings }).await;
+    // Each was tried, and stays as it is.
+    while node.stats().await.unwrap().compactions < SEGMENTS as u64 {
+        tokio::task::yield_now().await;
+    }
+    done(&node, Command::DeleteTopic { name: name("passing") }).await;
+    assert_eq!(disk.used(), full);
+    disk.set_capacity(Some(full + 2 * MIB));
+    while disk.used() > full - SEGMENTS as u64 * 4 * MIB {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(topic(&node, "kept").await, kept);
 }
