@@ -352,8 +352,8 @@ impl core::error::Error for InvalidName {}
 pub struct Now {
     /// Milliseconds on a clock that never goes back; all deadlines are on it.
     pub mono_ms: u64,
-    /// Log time, Unix time in milliseconds: never before any time in the log. For people and for
-    /// retention; nothing in the protocol is decided by it.
+    /// Log time, Unix time in milliseconds: never before any time in the log. For people, and for
+    /// ages: what retention, idempotency keys and outcomes are kept by. It decides no transaction.
     pub wall_ms: u64,
 }
 

@@ -1,6 +1,6 @@
 //! MariaDB, from the server's side: one implementation of [`Database`].
 //!
-//! Rows MY1 to MY15 of the specification. It never takes an OK to `XA COMMIT` for a commit: only
+//! Rows MY1 to MY20 of `docs/databases.md`. It never takes an OK to `XA COMMIT` for a commit: only
 //! the marker says that (MY4).
 
 pub mod application;

@@ -1,6 +1,6 @@
 //! PostgreSQL, from the server's side: one implementation of [`Database`].
 //!
-//! Rows PG1 to PG12 of the specification. It never commits on its own, and takes only SQLSTATE
+//! Rows PG1 to PG12 of `docs/databases.md`. It never commits on its own, and takes only SQLSTATE
 //! 42704 for "not there".
 
 pub mod application;

@@ -1,4 +1,4 @@
-//! A store that an earlier version wrote opens and means the same (R18), or is refused as a whole.
+//! A store that an earlier version wrote opens and means the same, or is refused as a whole.
 //!
 //! `fixtures/format-2` holds today's format. Until a version with it is released, a change of the
 //! format writes it anew (remove it, and run with `HANDFAST_WRITE_FIXTURE=1`); from then on it is
