@@ -39,39 +39,33 @@
 
 mod admin;
 mod backoff;
-mod backup;
-mod connection;
+mod client;
 #[cfg(feature = "_databases")]
 pub mod database;
-mod ended;
 mod error;
 mod event;
-mod lanes;
-mod operator;
+mod link;
 mod publish;
 pub mod service;
-mod session;
 mod subscribe;
+mod time;
 mod transaction;
-
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 pub use handfast_core::ids::{Name, StateId, StoreId, TransactionId};
 pub use handfast_core::refusal::Code;
 pub use {bytes, tonic};
 
 pub use admin::{
-    BranchView, CreatedSubscription, DeadLetter, DeadLetters, InstanceView, NoteView, OffsetRange,
-    ParticipantKind, ParticipantView, ReasonCode, ReasonView, ServerStatus, Standing,
-    SubscriptionView, Topic, TopicSettings, TopicSettingsView, TopicView, TransactionView,
-    VoteKind,
+    BackedUp, BranchView, CreatedSubscription, DatabaseFinding, DeadLetter, DeadLetters,
+    EndedTransactions, Ending, InDoubt, InstanceView, NoteView, OffsetRange, ParticipantKind,
+    ParticipantView, PreparedTransaction, ReasonCode, ReasonView, RegisteredDatabase, Resolve,
+    ServerStatus, Standing, SubscriptionView, Topic, TopicSettings, TopicSettingsView, TopicView,
+    TransactionView, VoteKind,
 };
-pub use backup::BackedUp;
-pub use connection::{Builder, Handfast, ServerInfo};
-pub use ended::{EndedTransactions, Ending};
+pub use client::{Builder, Handfast};
 pub use error::{Blame, Error, Fault, Reason, Refusal, TransactionError};
 pub use event::{Attribute, Data, Event};
-pub use operator::{DatabaseFinding, InDoubt, PreparedTransaction, RegisteredDatabase, Resolve};
+pub use link::ServerInfo;
 pub use publish::Published;
 pub use subscribe::{
     Answering, Delivery, Events, Gap, Item, Read, ReadItem, Start, StoredEvent, Subscribe,
@@ -80,18 +74,3 @@ pub use subscribe::{
 pub use transaction::{
     BeginOptions, Committed, OpenTransaction, Outcome, State, Transaction, Wait,
 };
-
-/// Unix time in milliseconds; before 1970 is 0.
-fn unix_ms(time: SystemTime) -> u64 {
-    time.duration_since(UNIX_EPOCH).map_or(0, millis)
-}
-
-/// Milliseconds, rounded down.
-fn millis(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
-}
-
-/// A time of the server. One that this machine's clock cannot say is shown as 1970.
-fn time(unix_ms: u64) -> SystemTime {
-    UNIX_EPOCH.checked_add(Duration::from_millis(unix_ms)).unwrap_or(UNIX_EPOCH)
-}

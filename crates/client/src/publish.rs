@@ -6,10 +6,10 @@ use handfast_core::limits::{BATCH_BYTES, BATCH_ITEMS, EVENT_BYTES};
 use handfast_core::refusal::Code;
 use handfast_wire::{event as wire, ids, raw};
 
-use crate::connection::Handfast;
+use crate::client::Handfast;
 use crate::error::{Error, Refusal};
 use crate::event::Event;
-use crate::session::{Queued, Terms, Unanswered};
+use crate::link::{CallOptions, Queued, Unanswered};
 
 /// An event was published, durably.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,7 +67,7 @@ impl Handfast {
         let connection = Arc::clone(self.connection());
         // A number is remembered for a while only: no repeat may come after that.
         let remembered = self.server().map_or(connection.limit, |server| server.dedup / 2);
-        let terms = Terms::within(connection.limit.min(remembered)).resent();
+        let terms = CallOptions::within(connection.limit.min(remembered)).resent();
         let request = raw::PublishRequest {
             producer_id: ids::producer_bytes(self.inner.producer),
             // Its number is that of the call it goes with.
@@ -75,7 +75,7 @@ impl Handfast {
             events,
         };
         let answered = self.inner.publishes.call(Queued::new(request, bytes, terms)).await;
-        let published = answered.map_err(Unanswered::honest)?.answer;
+        let published = answered.map_err(Unanswered::into_error)?.answer;
         if published.repeated {
             return Ok(vec![Published { offset: None }; length]);
         }

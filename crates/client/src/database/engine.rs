@@ -5,9 +5,13 @@ use std::future::Future;
 use std::time::Duration;
 
 use handfast_database::{ApplicationError, BranchId, Holder, Home, Kind, Marker};
+use tokio::time::timeout;
 
-use super::join::Place;
+use super::handle::BranchHandle;
 use super::lease::Lease;
+
+/// Rolling back may take this long; then the connection is closed.
+pub(super) const UNDO: Duration = Duration::from_secs(5);
 
 type Answer<T, E> = Result<T, E>;
 
@@ -28,7 +32,7 @@ pub trait Engine: sqlx::Database {
         connection: &mut Self::Connection,
     ) -> impl Future<Output = Answer<Home, sqlx::Error>> + Send;
 
-    /// Whether a marker that belongs to one place may be written from a connection that leads to
+    /// Whether a marker that belongs to one handle may be written from a connection that leads to
     /// another.
     fn is_at_home(here: &Home, belongs: &Home) -> bool;
 
@@ -75,12 +79,12 @@ pub trait Engine: sqlx::Database {
     ) -> impl Future<Output = Answer<(), sqlx::Error>> + Send;
 
     /// What becomes of a connection on which a branch was prepared that is voted for.
-    fn prepared(lease: Lease<Self>, place: Place)
+    fn prepared(lease: Lease<Self>, handle: BranchHandle)
     where
         Self: Sized;
 
     /// The same, when it is not and never will be voted for: it may be rolled back.
-    fn abandoned(lease: Lease<Self>, place: Place)
+    fn abandoned(lease: Lease<Self>, handle: BranchHandle)
     where
         Self: Sized;
 
@@ -104,4 +108,16 @@ pub trait Engine: sqlx::Database {
 
     /// Whether this code says that a row with the same key stands.
     fn is_duplicate(code: &str) -> bool;
+}
+
+impl<D: Engine> Lease<D> {
+    /// Rolls a local transaction back and gives the connection back, or closes it. True if the
+    /// database has answered.
+    pub(super) async fn undo(mut self) -> bool {
+        let has_answered = matches!(timeout(UNDO, D::roll_back(&mut self)).await, Ok(Ok(())));
+        if has_answered {
+            self.give_back();
+        }
+        has_answered
+    }
 }

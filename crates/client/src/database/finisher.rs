@@ -21,10 +21,10 @@ use sqlx::MySql;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 
-use super::join::Place;
+use super::handle::BranchHandle;
 use super::lease::Lease;
-use crate::lanes::Transactions;
-use crate::session::{Queued, Terms, Unasked};
+use crate::client::Handfast;
+use crate::link::{CallOptions, Listener, Queued};
 
 /// So many branches are finished at a time; more wait for their turn.
 const AT_ONCE: usize = 64;
@@ -37,12 +37,12 @@ const GRACE: Duration = Duration::from_secs(10);
 
 /// The way to the task.
 #[derive(Clone, Debug)]
-pub(crate) struct Finisher(mpsc::UnboundedSender<Order>);
+pub(super) struct Finisher(mpsc::UnboundedSender<Order>);
 
 /// A session with a prepared branch.
 pub(super) struct Held {
     /// Its client is kept, and with it the stream open on which the decision comes.
-    place: Place,
+    handle: BranchHandle,
     stream: u64,
     lease: Lease<MySql>,
     /// No decision comes any more.
@@ -52,9 +52,9 @@ pub(super) struct Held {
 }
 
 impl Held {
-    pub(super) fn new(place: Place, stream: u64, lease: Lease<MySql>) -> Self {
-        let give_up = place.deadline + GRACE;
-        Self { place, stream, lease, give_up, failed: false }
+    pub(super) fn new(handle: BranchHandle, stream: u64, lease: Lease<MySql>) -> Self {
+        let give_up = handle.deadline + GRACE;
+        Self { handle, stream, lease, give_up, failed: false }
     }
 }
 
@@ -70,48 +70,56 @@ enum Order {
     Extend(TransactionId, Instant),
 }
 
-/// Starts the task; it ends when nobody can give it orders any more.
-pub(crate) fn start() -> (Finisher, Unasked<Transactions>) {
-    let (orders, inbox) = mpsc::unbounded_channel();
-    tokio::spawn(Task::default().run(inbox));
-    let finisher = Finisher(orders.clone());
-    let unasked = Box::new(move |stream, answer: Option<Answer>| {
-        let order = match answer {
-            None => Order::Ended(stream),
-            Some(Answer::Finish(finish)) => Order::Finish(finish),
-            // Of a newer server: nothing here knows what it means.
-            Some(_) => return,
-        };
-        // Fails only while the runtime shuts down, as everywhere below.
-        drop(orders.send(order));
-    });
-    (finisher, unasked)
-}
-
 impl Finisher {
+    /// The finisher of a client; its task is started when it is first needed, and ends when nobody
+    /// can give it orders any more.
+    pub(super) fn of(handfast: &Handfast) -> Option<&Self> {
+        handfast.inner.pushed.listen(|| {
+            let (orders, inbox) = mpsc::unbounded_channel();
+            tokio::spawn(Task::default().run(inbox));
+            Self(orders)
+        })
+    }
+
     /// Takes a session over; before its vote leaves.
     pub(super) fn hold(&self, held: Held) {
-        drop(self.0.send(Order::Hold(Box::new(held))));
+        self.order(Order::Hold(Box::new(held)));
     }
 
     /// A session whose branch is not voted for, and never will be: it rolls back.
     pub(super) fn abandon(&self, held: Held) {
-        drop(self.0.send(Order::Abandon(Box::new(held))));
+        self.order(Order::Abandon(Box::new(held)));
     }
 
-    /// The client has asked to abort a transaction: the order to roll back comes soon.
-    pub(super) fn abort_asked(&self, id: TransactionId) {
-        drop(self.0.send(Order::AbortAsked(id)));
+    fn order(&self, order: Order) {
+        // Fails only while the runtime shuts down.
+        drop(self.0.send(order));
+    }
+}
+
+impl Listener for Finisher {
+    fn pushed(&self, answer: Answer) {
+        // Anything else is of a newer server: nothing here knows what it means.
+        if let Answer::Finish(finish) = answer {
+            self.order(Order::Finish(finish));
+        }
     }
 
-    /// The server has said that a transaction failed.
-    pub(crate) fn failed(&self, id: TransactionId) {
-        drop(self.0.send(Order::Failed(id)));
+    fn stream_ended(&self, stream: u64) {
+        self.order(Order::Ended(stream));
     }
 
-    /// A transaction has got a new deadline.
-    pub(crate) fn extend(&self, id: TransactionId, deadline: Instant) {
-        drop(self.0.send(Order::Extend(id, deadline)));
+    /// The order to roll back comes soon.
+    fn abort_asked(&self, id: TransactionId) {
+        self.order(Order::AbortAsked(id));
+    }
+
+    fn failed(&self, id: TransactionId) {
+        self.order(Order::Failed(id));
+    }
+
+    fn extended(&self, id: TransactionId, deadline: Instant) {
+        self.order(Order::Extend(id, deadline));
     }
 }
 
@@ -172,7 +180,7 @@ impl Task {
                 self.retain(|held| held.stream > stream);
             }
             Order::Hold(held) if held.stream <= self.ended => drop(held),
-            Order::Hold(held) => self.held.entry(held.place.id).or_default().push(*held),
+            Order::Hold(held) => self.held.entry(held.handle.id).or_default().push(*held),
             Order::Abandon(held) => {
                 self.waiting.push_back(Job { held: *held, end: End::Abort, then: Then::Keep });
             }
@@ -201,7 +209,7 @@ impl Task {
         let end = if told.commit { End::Commit } else { End::Abort };
         // One that is not held was given up, and the server finishes it without a report.
         let Some(held) = self.held.get_mut(&id) else { return };
-        let Some(at) = held.iter().position(|held| held.place.database == told.database) else {
+        let Some(at) = held.iter().position(|held| held.handle.database == told.database) else {
             return;
         };
         let one = held.swap_remove(at);
@@ -232,7 +240,9 @@ impl Task {
 }
 
 async fn finish(Job { held, end, then }: Job) {
-    let Held { place: Place { handfast, id, database, branch, .. }, stream, mut lease, .. } = held;
+    let Held {
+        handle: BranchHandle { handfast, id, database, branch, .. }, stream, mut lease, ..
+    } = held;
     let finished = timeout(FINISHING, application::finish_own(&mut lease, &branch, end)).await;
     let done = match finished {
         Ok(Ok(())) => true,
@@ -253,7 +263,7 @@ async fn finish(Job { held, end, then }: Job) {
     if then == Then::Report {
         let transaction_id = ids::transaction_bytes(id);
         let ended = Call::BranchEnded(v1::BranchEnded { transaction_id, database, done });
-        let terms = Terms::within(handfast.connection().limit).only_on(Some(stream));
+        let terms = CallOptions::within(handfast.connection().limit).only_on(Some(stream));
         handfast.inner.transactions.post(Queued::new(ended, 0, terms));
     }
 }

@@ -10,7 +10,7 @@ use sqlx::Pool;
 
 use super::Participant;
 use super::lease::Lease;
-use crate::connection::Handfast;
+use crate::client::Handfast;
 use crate::error::{Error as CallError, Refusal};
 
 /// A branch as the server names it.

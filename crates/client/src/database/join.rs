@@ -2,9 +2,8 @@
 //! application's connection. Its YES travels in the commit; that of MariaDB also before, because
 //! the server has to know which session holds a branch in case both ends of it are lost at once.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
-use handfast_core::ids::TransactionId;
 use handfast_core::refusal::Code;
 use handfast_database::{ApplicationError, BranchId, Holder, Home, Marker};
 use handfast_wire::raw::transaction_request::Call;
@@ -12,14 +11,16 @@ use handfast_wire::{ids, v1};
 use sqlx::Pool;
 use tokio::time::{Instant, timeout, timeout_at};
 
+use super::engine::UNDO;
+use super::handle::BranchHandle;
 use super::home::{Issued, wrong_database};
-use super::lease::{Lease, UNDO};
+use super::lease::Lease;
 use super::local::{branch_id, check_name};
 use super::{Error, Failure, Participant, Step};
-use crate::connection::Handfast;
+use crate::client::Handfast;
 use crate::error::{Reason, Refusal, TransactionError};
-use crate::session::{Queued, Terms};
-use crate::transaction::{BeginOptions, OpenTransaction, database_branches};
+use crate::link::{CallOptions, Queued};
+use crate::transaction::{BeginOptions, OpenTransaction, Votes, database_branches};
 
 /// One database's share of a transaction. See [`OpenTransaction::enlist`].
 ///
@@ -27,91 +28,10 @@ use crate::transaction::{BeginOptions, OpenTransaction, database_branches};
 #[derive(Debug)]
 #[must_use = "without its work the transaction cannot be committed"]
 pub struct Branch {
-    place: Place,
+    handle: BranchHandle,
     issued: Issued,
-    databases: Arc<Databases>,
+    votes: Arc<Votes>,
 }
-
-/// Which branch it is, and where its transaction lives.
-#[derive(Clone, Debug)]
-pub struct Place {
-    pub(super) handfast: Handfast,
-    pub(super) id: TransactionId,
-    pub(super) database: String,
-    pub(super) branch: BranchId,
-    /// None: the transaction is detached.
-    pub(super) stream: Option<u64>,
-    pub(super) deadline: Instant,
-}
-
-/// What a transaction knows about its databases.
-#[derive(Debug, Default)]
-pub(crate) struct Databases(Mutex<State>);
-
-#[derive(Debug, Default)]
-struct State {
-    enlisted: Vec<String>,
-    votes: Vec<v1::DatabaseVote>,
-    /// Its work, or the database, failed.
-    failed: Option<(Reason, bool)>,
-    /// Commit or abort was asked: no vote comes in any more.
-    closed: bool,
-}
-
-impl Databases {
-    fn lock(&self) -> MutexGuard<'_, State> {
-        // Nothing in here can panic half-way.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// The votes, for the commit; or why there can be none.
-    pub(crate) fn votes(
-        &self,
-        id: TransactionId,
-    ) -> Result<Vec<v1::DatabaseVote>, TransactionError> {
-        let mut state = self.lock();
-        state.closed = true;
-        if let Some((reason, retryable)) = state.failed.clone() {
-            return Err(TransactionError::Failed { id, reason, retryable });
-        }
-        let voted = |name: &&String| state.votes.iter().any(|vote| vote.database == **name);
-        match state.enlisted.iter().find(|name| !voted(name)) {
-            None => Ok(state.votes.clone()),
-            Some(missing) => {
-                let reason = Reason {
-                    code: "incomplete".to_owned(),
-                    participant: missing.clone(),
-                    detail: "it was enlisted, and its work was not done".to_owned(),
-                };
-                Err(TransactionError::Failed { id, reason, retryable: true })
-            }
-        }
-    }
-
-    pub(crate) fn is_empty(&self) -> bool {
-        self.lock().enlisted.is_empty()
-    }
-
-    /// Abort is asked: no vote comes in any more. Says whether it was asked already, by work that
-    /// failed.
-    pub(crate) fn abort(&self, handfast: &Handfast, id: TransactionId) -> bool {
-        let mut state = self.lock();
-        state.closed = true;
-        if !state.votes.is_empty() {
-            abort_asked(handfast, id);
-        }
-        state.failed.is_some()
-    }
-}
-
-#[cfg(feature = "mariadb")]
-fn abort_asked(handfast: &Handfast, id: TransactionId) {
-    handfast.inner.finisher.abort_asked(id);
-}
-
-/// What PostgreSQL has prepared belongs to no session, and is the server's to roll back.
-#[cfg(not(feature = "mariadb"))]
-fn abort_asked(_: &Handfast, _: TransactionId) {}
 
 impl Handfast {
     /// Begins a transaction with databases in it: as [`Handfast::begin_with`] and
@@ -241,7 +161,7 @@ impl OpenTransaction {
         names: [String; N],
         issued: &[v1::BranchId],
     ) -> Result<[Branch; N], TransactionError> {
-        self.databases.lock().enlisted.extend(names.iter().cloned());
+        self.votes.lock().enlisted.extend(names.iter().cloned());
         let mut ids = Vec::with_capacity(N);
         for name in &names {
             match branch_id(issued, name, self.id)? {
@@ -253,7 +173,7 @@ impl OpenTransaction {
         Ok(names.map(|database| {
             let issued: Issued = ids.next().expect("there is one for each name");
             Branch {
-                place: Place {
+                handle: BranchHandle {
                     handfast: self.handfast.clone(),
                     id: self.id,
                     database,
@@ -262,7 +182,7 @@ impl OpenTransaction {
                     deadline: self.deadline,
                 },
                 issued,
-                databases: Arc::clone(&self.databases),
+                votes: Arc::clone(&self.votes),
             }
         }))
     }
@@ -272,7 +192,7 @@ impl Branch {
     /// The branch's id: the key of its marker.
     #[must_use]
     pub fn id(&self) -> BranchId {
-        self.place.branch
+        self.handle.branch
     }
 
     /// Does the branch's work and prepares it; see [`OpenTransaction::join`].
@@ -286,8 +206,8 @@ impl Branch {
         D: Participant,
         W: AsyncFnOnce(&mut D::Connection) -> Result<T, E>,
     {
-        let Place { branch, deadline, .. } = self.place;
-        let home = match self.issued.home::<D>(&self.place.database) {
+        let BranchHandle { branch, deadline, .. } = self.handle;
+        let home = match self.issued.home::<D>(&self.handle.database) {
             Ok(home) => home,
             Err(refusal) => return Err(self.refused(refusal)),
         };
@@ -324,7 +244,7 @@ impl Branch {
                 if let (ApplicationError::Elsewhere { here, .. }, Some(belongs)) = (&error, &home) {
                     return Err(self.elsewhere::<D, E>(here, belongs).await);
                 }
-                let failure = Failure::of(&self.place.database, Step::Prepare, error);
+                let failure = Failure::of(&self.handle.database, Step::Prepare, error);
                 return Err(self.database_failed(failure));
             }
             // Without a vote it never commits, whatever became of the prepare (PG3).
@@ -338,7 +258,7 @@ impl Branch {
         &self,
         pool: &Pool<D>,
     ) -> Result<(Lease<D>, Option<Holder>), Failure> {
-        let Place { database, branch, deadline, .. } = &self.place;
+        let BranchHandle { database, branch, deadline, .. } = &self.handle;
         let failed = |step, error: &sqlx::Error| Failure::early::<D>(database, step, error);
         let mut lease = Lease::new(pool).await.map_err(|error| failed(Step::Connect, &error))?;
         let remaining = deadline.saturating_duration_since(Instant::now());
@@ -353,10 +273,10 @@ impl Branch {
         lease: Lease<D>,
         holder: Option<Holder>,
     ) -> Result<(), TransactionError> {
-        let Place { handfast, id, database, stream, .. } = &self.place;
-        let mut state = self.databases.lock();
+        let BranchHandle { handfast, id, database, stream, .. } = &self.handle;
+        let mut state = self.votes.lock();
         if state.closed {
-            D::abandoned(lease, self.place.clone());
+            D::abandoned(lease, self.handle.clone());
             let (reason, retryable) = state.failed.clone().unwrap_or_else(|| {
                 let detail = "commit or abort was asked before its work was done".to_owned();
                 let participant = database.clone();
@@ -365,7 +285,7 @@ impl Branch {
             return Err(TransactionError::Failed { id: *id, reason, retryable });
         }
         // Before the vote leaves: the decision may follow at once.
-        D::prepared(lease, self.place.clone());
+        D::prepared(lease, self.handle.clone());
         let vote = v1::DatabaseVote {
             database: database.clone(),
             connection: holder.map_or(0, |holder| holder.connection),
@@ -378,7 +298,7 @@ impl Branch {
         if holder.is_some() {
             let transaction_id = ids::transaction_bytes(*id);
             let call = Call::Vote(v1::VoteRequest { transaction_id, votes: vec![vote.clone()] });
-            let terms = Terms::within(handfast.connection().limit).only_on(*stream);
+            let terms = CallOptions::within(handfast.connection().limit).only_on(*stream);
             // The commit says it again, so its answer is of no interest.
             handfast.inner.transactions.post(Queued::new(call, 0, terms));
         }
@@ -388,7 +308,7 @@ impl Branch {
 
     /// The database has refused the marker, and rolled back.
     async fn elsewhere<D: Participant, E>(&self, here: &Home, belongs: &Home) -> Error<E> {
-        let Place { handfast, database, .. } = &self.place;
+        let BranchHandle { handfast, database, .. } = &self.handle;
         match wrong_database::<D>(handfast, database, here, belongs).await {
             Some(refusal) => self.refused(refusal),
             None => self.database_failed(Failure::restarted(database, Step::Prepare)),
@@ -408,7 +328,7 @@ impl Branch {
     fn too_late<E>(&self) -> Error<E> {
         let detail = "its work was not done by the deadline".to_owned();
         self.fail(detail.clone(), true);
-        let Place { id, database, .. } = &self.place;
+        let BranchHandle { id, database, .. } = &self.handle;
         let code = "deadline_passed".to_owned();
         let reason = Reason { code, participant: database.clone(), detail };
         Error::Transaction(TransactionError::Failed { id: *id, reason, retryable: true })
@@ -416,21 +336,21 @@ impl Branch {
 
     /// The whole transaction fails with it.
     fn fail(&self, detail: String, retryable: bool) {
-        let Place { handfast, id, database, stream, .. } = &self.place;
+        let BranchHandle { handfast, id, database, stream, .. } = &self.handle;
         let text = format!("{database}: {detail}");
         {
-            let mut state = self.databases.lock();
+            let mut state = self.votes.lock();
             state.closed = true;
             let participant = database.clone();
             let reason = Reason { code: "aborted".to_owned(), participant, detail };
             state.failed.get_or_insert((reason, retryable));
             if !state.votes.is_empty() {
-                abort_asked(handfast, *id);
+                handfast.abort_asked(*id);
             }
         }
         let transaction_id = ids::transaction_bytes(*id);
         let call = Call::Abort(v1::AbortRequest { transaction_id, detail: text });
-        let terms = Terms::within(handfast.connection().limit).only_on(*stream);
+        let terms = CallOptions::within(handfast.connection().limit).only_on(*stream);
         handfast.inner.transactions.post(Queued::new(call, 0, terms));
     }
 }

@@ -3,16 +3,9 @@
 //! it is in, so it is closed, which also rolls back.
 
 use std::ops::{Deref, DerefMut};
-use std::time::Duration;
 
 use sqlx::pool::PoolConnection;
 use sqlx::{Database, Pool};
-use tokio::time::timeout;
-
-use super::engine::Engine;
-
-/// Rolling back may take this long; then the connection is closed.
-pub(super) const UNDO: Duration = Duration::from_secs(5);
 
 pub struct Lease<D: Database> {
     // Some until it is given back or dropped.
@@ -27,18 +20,6 @@ impl<D: Database> Lease<D> {
     /// Gives the connection back: its last statement was answered, and it is in no transaction.
     pub(super) fn give_back(mut self) {
         drop(self.connection.take());
-    }
-}
-
-impl<D: Engine> Lease<D> {
-    /// Rolls a local transaction back and gives the connection back, or closes it. True if the
-    /// database has answered.
-    pub(super) async fn undo(mut self) -> bool {
-        let has_answered = matches!(timeout(UNDO, D::roll_back(&mut self)).await, Ok(Ok(())));
-        if has_answered {
-            self.give_back();
-        }
-        has_answered
     }
 }
 

@@ -21,12 +21,12 @@ use super::home::{Issued, wrong_database};
 use super::lease::Lease;
 use super::pending::Pending;
 use super::{Error, Failure, Participant, Step};
-use crate::connection::Handfast;
+use crate::client::Handfast;
 use crate::error::{Error as CallError, Fault, Refusal, TransactionError};
 use crate::event::Event;
-use crate::session::{Queued, Terms};
+use crate::link::{CallOptions, Queued};
 use crate::subscribe::Delivery;
-use crate::transaction::{Committed, Parts, Wait, foreign, millis};
+use crate::transaction::{Committed, Contents, Wait, foreign, millis};
 
 /// How to run a local transaction. See [`Handfast::local_with`].
 #[derive(Clone, Debug)]
@@ -82,13 +82,13 @@ impl LocalOptions {
 /// At most 1,000 events and acknowledgements, 8 MiB of events.
 #[derive(Debug, Default)]
 pub struct LocalTransaction {
-    pub(super) parts: Parts,
+    pub(super) contents: Contents,
 }
 
 impl LocalTransaction {
     /// An event is published if it commits.
     pub fn publish(&mut self, topic: impl Into<String>, event: Event) -> &mut Self {
-        self.parts.publish(topic.into(), event);
+        self.contents.publish(topic.into(), event);
         self
     }
 
@@ -96,16 +96,16 @@ impl LocalTransaction {
     /// is not rejected when it is dropped: if the closure fails, it returns when its lease is
     /// over.
     pub fn acknowledge(&mut self, delivery: &Delivery) -> &mut Self {
-        self.parts.acknowledge(delivery);
+        self.contents.acknowledge(delivery);
         self
     }
 
     pub(super) fn acknowledges(&self, delivery: &Delivery) -> bool {
-        self.parts.acknowledgements.contains(&delivery.reference().into())
+        self.contents.acknowledgements.contains(&delivery.reference().into())
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        let Parts { branches, events, acknowledgements, refused } = &self.parts;
+        let Contents { branches, events, acknowledgements, refused } = &self.contents;
         branches.is_empty() && events.is_empty() && acknowledgements.is_empty() && refused.is_none()
     }
 }
@@ -264,7 +264,7 @@ impl LocalRun {
         if tx.is_empty() && self.options.key.is_none() {
             return self.commit_alone(lease).await.map(|()| (None, false));
         }
-        let (id, begun) = match self.begin_local(tx.parts).await {
+        let (id, begun) = match self.begin_local(tx.contents).await {
             Ok(begun) => begun,
             Err(error) => {
                 lease.undo().await;
@@ -352,21 +352,24 @@ impl LocalRun {
     }
 
     /// L1, L2.
-    async fn begin_local(&self, parts: Parts) -> Result<(TransactionId, Begun), TransactionError> {
-        let bytes = parts.check()?;
+    async fn begin_local(
+        &self,
+        contents: Contents,
+    ) -> Result<(TransactionId, Begun), TransactionError> {
+        let bytes = contents.check()?;
         let remaining = self.remaining();
         let limit = self.handfast.connection().limit.min(remaining);
-        let mut terms = Terms::within(limit);
+        let mut terms = CallOptions::within(limit);
         // Sent again without a key as well: what a lost answer leaves behind has no marker, and
         // ends with its stream. Deliveries that it holds could not be staged a second time.
-        terms.resend = self.options.key.is_some() || parts.acknowledgements.is_empty();
+        terms.resend = self.options.key.is_some() || contents.acknowledgements.is_empty();
         let call = Call::BeginLocal(raw::BeginLocalRequest {
             idempotency_key: self.options.key.clone().unwrap_or_default(),
             deadline_ms: millis(remaining),
             detached: false,
             database: self.database.clone(),
-            events: parts.events,
-            acknowledgements: parts.acknowledgements,
+            events: contents.events,
+            acknowledgements: contents.acknowledgements,
         });
         let queued = Queued::new(call, bytes, terms);
         let answered = self.handfast.inner.transactions.call(queued).await;

@@ -8,8 +8,8 @@ use handfast_database::{ApplicationError, BranchId, Holder, Home, Kind, Marker};
 use sqlx::{AssertSqlSafe, MySql, MySqlConnection, Row};
 
 use super::engine::Engine;
-use super::finisher::Held;
-use super::join::Place;
+use super::finisher::{Finisher, Held};
+use super::handle::BranchHandle;
 use super::lease::Lease;
 
 impl Engine for MySql {
@@ -70,20 +70,25 @@ impl Engine for MySql {
         application::roll_back_branch(connection, branch).await
     }
 
-    fn prepared(lease: Lease<Self>, place: Place) {
-        match place.stream {
+    fn prepared(lease: Lease<Self>, handle: BranchHandle) {
+        match handle.stream {
             Some(stream) => {
-                let finisher = place.handfast.inner.finisher.clone();
-                finisher.hold(Held::new(place, stream, lease));
+                let handfast = handle.handfast.clone();
+                // With no finisher the session is closed, and the server finishes the branch.
+                if let Some(finisher) = Finisher::of(&handfast) {
+                    finisher.hold(Held::new(handle, stream, lease));
+                }
             }
             // No stream would bring the decision: the server finishes it, once this is closed.
             None => drop(lease),
         }
     }
 
-    fn abandoned(lease: Lease<Self>, place: Place) {
-        let finisher = place.handfast.inner.finisher.clone();
-        finisher.abandon(Held::new(place, 0, lease));
+    fn abandoned(lease: Lease<Self>, handle: BranchHandle) {
+        let handfast = handle.handfast.clone();
+        if let Some(finisher) = Finisher::of(&handfast) {
+            finisher.abandon(Held::new(handle, 0, lease));
+        }
     }
 
     async fn execute(connection: &mut MySqlConnection, sql: String) -> Result<u64, sqlx::Error> {

@@ -26,7 +26,8 @@
 mod engine;
 mod error;
 #[cfg(feature = "mariadb")]
-pub(crate) mod finisher;
+mod finisher;
+mod handle;
 mod home;
 mod inbox;
 mod join;
@@ -42,7 +43,6 @@ mod process;
 pub use error::{Error, Failure, Step};
 pub use inbox::create_inbox;
 pub use join::Branch;
-pub(crate) use join::Databases;
 pub use local::{Local, LocalOptions, LocalTransaction};
 pub use process::{ProcessFailure, ProcessOptions};
 pub use sqlx;

@@ -9,9 +9,9 @@ use handfast_wire::raw::transaction_request::Call;
 use handfast_wire::{ids, v1};
 
 use super::{Error, Failure, Participant, Step};
-use crate::connection::Handfast;
+use crate::client::Handfast;
 use crate::error::{Error as CallError, Fault, TransactionError};
-use crate::session::{Queued, Terms, Unanswered};
+use crate::link::{CallOptions, Queued, Unanswered};
 use crate::transaction::{Absence, Committed, Wait, read_outcome};
 
 /// A local transaction between its BEGIN and its end. Dropped, it is not forgotten: the server is
@@ -20,7 +20,7 @@ pub(super) struct Pending {
     handfast: Handfast,
     id: TransactionId,
     wait: Wait,
-    terms: Terms,
+    terms: CallOptions,
     state: Known,
 }
 
@@ -41,7 +41,7 @@ impl Pending {
         remaining: Duration,
         wait: Wait,
     ) -> Self {
-        let terms = Terms::within(handfast.connection().limit + remaining).resent();
+        let terms = CallOptions::within(handfast.connection().limit + remaining).resent();
         Self { handfast: handfast.clone(), id, wait, terms, state: Known::Nothing }
     }
 

@@ -9,7 +9,7 @@ use handfast_database::{ApplicationError, BranchId, Holder, Home, Kind, Marker};
 use sqlx::{AssertSqlSafe, PgConnection, Postgres, Row};
 
 use super::engine::Engine;
-use super::join::Place;
+use super::handle::BranchHandle;
 use super::lease::Lease;
 
 impl Engine for Postgres {
@@ -79,12 +79,12 @@ impl Engine for Postgres {
         application::roll_back(connection).await
     }
 
-    fn prepared(lease: Lease<Self>, _: Place) {
+    fn prepared(lease: Lease<Self>, _: BranchHandle) {
         // What is prepared belongs to no session.
         lease.give_back();
     }
 
-    fn abandoned(lease: Lease<Self>, _: Place) {
+    fn abandoned(lease: Lease<Self>, _: BranchHandle) {
         // The server rolls it back.
         lease.give_back();
     }

@@ -16,13 +16,14 @@ use futures_util::stream::FuturesUnordered;
 use sqlx::Pool;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
+use super::engine::UNDO;
 use super::home;
 use super::inbox::Inbox;
-use super::lease::{Lease, UNDO};
+use super::lease::Lease;
 use super::local::{LocalRun, check_name};
 use super::{Error, LocalOptions, LocalTransaction, Participant};
 use crate::backoff::Backoff;
-use crate::connection::Handfast;
+use crate::client::Handfast;
 use crate::error::{Error as CallError, Fault, TransactionError};
 use crate::subscribe::{Delivery, Gap, Item, Subscription};
 use crate::transaction::Wait;

@@ -14,9 +14,9 @@ use handfast_core::ids::{Now, StateId};
 use handfast_core::output::ToService;
 
 use super::handler::Handler;
-use super::pass::{Done, Note, Pass, clipped};
 use super::report::Report;
 use super::schedule::{Decision, Schedule};
+use super::step::{Done, DurableStep, Note, clipped};
 use super::store::{CommitError, ServiceStore, StoreStep};
 
 /// Most branches that one call asks about.
@@ -131,11 +131,11 @@ where
         veto: Option<&str>,
     ) -> Result<Vec<Command>, CommitError<S::Error>> {
         let step = self.store.open_step().map_err(CommitError::Fault)?;
-        let mut pass = Pass::new(step, &self.handler, &self.schedule, now).with_veto(veto);
+        let mut step = DurableStep::new(step, &self.handler, &self.schedule, now).with_veto(veto);
         for message in messages {
-            pass.message(message).map_err(CommitError::Fault)?;
+            step.message(message).map_err(CommitError::Fault)?;
         }
-        let Done { mut commands, notes } = pass.commit()?;
+        let Done { mut commands, notes } = step.commit()?;
         commands.extend(self.take_notes(now, notes));
         Ok(commands)
     }
@@ -173,11 +173,11 @@ where
             let before = now.wall_ms.saturating_sub(OUTCOME_MS);
             outcomes = Some(step.outcomes(before, self.schedule.forget.after, PAGE)?);
         }
-        let mut pass = Pass::new(step, &self.handler, &self.schedule, now);
+        let mut step = DurableStep::new(step, &self.handler, &self.schedule, now);
         for id in self.schedule.due_inquiries(now.mono_ms, page) {
-            pass.inquire(id)?;
+            step.inquire(id)?;
         }
-        let Done { mut commands, notes } = pass.commit().map_err(|error| match error {
+        let Done { mut commands, notes } = step.commit().map_err(|error| match error {
             CommitError::Refused(error) | CommitError::Fault(error) => error,
         })?;
         commands.extend(self.take_notes(now, notes));

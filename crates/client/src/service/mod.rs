@@ -12,7 +12,6 @@
 pub mod conformance;
 mod driver;
 mod handler;
-mod pass;
 mod report;
 mod run;
 mod schedule;
@@ -20,6 +19,7 @@ mod schedule;
 pub mod sql;
 #[cfg(feature = "sqlite")]
 pub mod sqlite;
+mod step;
 mod store;
 
 /// The SQLite of [`SqliteStore`], so that handlers need not name a version of their own.

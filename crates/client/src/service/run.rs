@@ -23,8 +23,9 @@ use tonic::Streaming;
 
 use super::{Driver, Handler, Report, ServiceStore};
 use crate::backoff::Backoff;
-use crate::connection::{Connection, Handfast};
+use crate::client::Handfast;
 use crate::error::{Error, Fault, Refusal};
+use crate::link::Connection;
 
 /// Opening a stream may take this long.
 const OPENING: Duration = Duration::from_secs(5);
@@ -277,7 +278,10 @@ where
 }
 
 fn now(epoch: std::time::Instant) -> Now {
-    Now { mono_ms: crate::millis(epoch.elapsed()), wall_ms: crate::unix_ms(SystemTime::now()) }
+    Now {
+        mono_ms: crate::time::millis(epoch.elapsed()),
+        wall_ms: crate::time::unix_ms(SystemTime::now()),
+    }
 }
 
 struct Running {

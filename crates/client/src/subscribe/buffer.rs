@@ -13,7 +13,8 @@ use handfast_core::event::DeliveryRef;
 use tokio::sync::{Notify, mpsc};
 use tokio::time::Instant;
 
-use super::stream::{Arrived, Ask, Question};
+use super::arrived::Arrived;
+use super::question::{Ask, Question};
 use crate::error::Error;
 
 /// The credit that a subscription begins with. It doubles whenever all of it is used and nothing

@@ -11,7 +11,7 @@ use handfast_core::event::DeliveryRef;
 use handfast_core::ids::TransactionId;
 use tokio::sync::{mpsc, oneshot};
 
-use super::stream::{Ask, Question};
+use super::question::{Ask, Question};
 use crate::error::{Error, Fault};
 use crate::event::Event;
 

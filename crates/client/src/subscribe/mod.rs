@@ -1,7 +1,9 @@
 //! Subscriptions: events under a lease, to be acknowledged.
 
+mod arrived;
 mod buffer;
 mod delivery;
+mod question;
 mod read;
 mod stream;
 
@@ -17,7 +19,7 @@ use handfast_wire::v1;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::coop::consume_budget;
 
-use crate::connection::Handfast;
+use crate::client::Handfast;
 use crate::error::{Error, Fault};
 
 use buffer::{Buffer, Taken};
@@ -45,7 +47,7 @@ impl From<Start> for v1::Start {
             Start::Earliest => StartAt::Start(CoreStart::Earliest),
             Start::Latest => StartAt::Start(CoreStart::Latest),
             Start::Offset(offset) => StartAt::Start(CoreStart::At(Offset(offset))),
-            Start::Time(time) => StartAt::Time(crate::unix_ms(time)),
+            Start::Time(time) => StartAt::Time(crate::time::unix_ms(time)),
         }
         .into()
     }
@@ -64,7 +66,7 @@ impl SubscriptionSettings {
 
     /// How long a delivery is leased: 1 ms to one hour; default 30 s.
     pub fn with_lease(mut self, lease: Duration) -> Self {
-        self.0.lease_ms = Some(crate::millis(lease));
+        self.0.lease_ms = Some(crate::time::millis(lease));
         self
     }
 
@@ -78,8 +80,8 @@ impl SubscriptionSettings {
     /// Pauses before another attempt: the first, which doubles with each, and the longest.
     /// Default 100 ms and 30 s.
     pub fn with_backoff(mut self, first: Duration, longest: Duration) -> Self {
-        self.0.backoff_ms = Some(crate::millis(first));
-        self.0.backoff_max_ms = Some(crate::millis(longest));
+        self.0.backoff_ms = Some(crate::time::millis(first));
+        self.0.backoff_max_ms = Some(crate::time::millis(longest));
         self
     }
 }
@@ -224,7 +226,7 @@ pub struct Subscription {
     pub(crate) handfast: Handfast,
     #[cfg(feature = "_databases")]
     pub(crate) name: String,
-    asks: mpsc::UnboundedSender<stream::Ask>,
+    asks: mpsc::UnboundedSender<question::Ask>,
     buffer: Arc<Buffer>,
     /// While it lives the subscription is wanted.
     _wants: oneshot::Receiver<Infallible>,

@@ -10,7 +10,7 @@ use tonic::Streaming;
 
 use super::Start;
 use crate::backoff::Backoff;
-use crate::connection::Handfast;
+use crate::client::Handfast;
 use crate::error::{Error, Fault};
 use crate::event::Event;
 
@@ -44,7 +44,7 @@ impl TryFrom<raw::StoredEvent> for StoredEvent {
         Ok(Self {
             offset: message.offset,
             transaction: ids::transaction_id_or_none("transaction_id", transaction)?,
-            published: crate::time(message.published_unix_ms),
+            published: crate::time::from_unix_ms(message.published_unix_ms),
             event: Event::decode(message.event)?,
         })
     }

@@ -5,27 +5,26 @@ use std::collections::HashMap;
 use std::convert::Infallible;
 use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use handfast_core::event::DeliveryRef;
-use handfast_core::ids::{DeliveryToken, Offset, SubscriptionId};
+use handfast_core::ids::SubscriptionId;
 use handfast_core::refusal::Code;
 use handfast_wire::raw::to_subscriber::Message as To;
 use handfast_wire::v1::from_subscriber::Message as From;
-use handfast_wire::{LIST_ITEMS, ids, raw, v1};
+use handfast_wire::{LIST_ITEMS, raw, v1};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::yield_now;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Streaming;
 
+use super::arrived::{Arrived, What};
 use super::buffer::Buffer;
-use super::delivery::{Delivery, Gap, Handle, Item};
+use super::question::{Ask, Question, Waiter};
 use crate::backoff::Backoff;
-use crate::connection::Connection;
 use crate::error::{Error, Fault, Refusal};
-use crate::event::Event;
+use crate::link::Connection;
 
 /// Opening a stream may take this long.
 const OPENING: Duration = Duration::from_secs(5);
@@ -40,106 +39,6 @@ const SHORTEST: Duration = Duration::from_millis(5);
 const LONGEST: Duration = Duration::from_secs(60);
 /// Most bytes of reasons in one frame.
 const FRAME_BYTES: usize = 1 << 20;
-
-/// What a subscriber asks about something that came on a stream.
-#[derive(Debug)]
-pub(super) enum Question {
-    Acknowledge(DeliveryRef),
-    Reject { delivery: DeliveryRef, reason: String, dead: bool },
-    Extend(DeliveryRef),
-    GiveBack(DeliveryRef),
-    Gap { to: u64 },
-    Credit { more: u32 },
-}
-
-type Waiter = oneshot::Sender<Result<(), Error>>;
-
-/// A question on its way.
-#[derive(Debug)]
-pub(super) struct Ask {
-    /// The stream that it is about.
-    pub(super) stream: u64,
-    pub(super) question: Question,
-    pub(super) waiter: Option<Waiter>,
-}
-
-/// What arrived, to be decoded by whoever takes it.
-#[derive(Debug)]
-pub(super) struct Arrived {
-    pub(super) at: Instant,
-    stream: u64,
-    subscription: SubscriptionId,
-    what: What,
-}
-
-#[derive(Debug)]
-enum What {
-    Delivery(raw::Delivery),
-    Gap(v1::OffsetRange),
-}
-
-impl Arrived {
-    /// How long it is leased, if it is a delivery.
-    pub(super) fn lease(&self) -> Option<Duration> {
-        match &self.what {
-            What::Delivery(delivery) => Some(Duration::from_millis(delivery.lease_ms)),
-            What::Gap(_) => None,
-        }
-    }
-
-    /// What names it, if it is a delivery.
-    pub(super) fn delivery(&self) -> Option<DeliveryRef> {
-        match &self.what {
-            What::Delivery(delivery) => Some(DeliveryRef {
-                subscription: self.subscription,
-                offset: Offset(delivery.offset),
-                token: DeliveryToken(delivery.token),
-            }),
-            What::Gap(_) => None,
-        }
-    }
-
-    /// `expires`: when its lease is over, as far as this side can tell.
-    pub(super) fn item(
-        self,
-        expires: Instant,
-        asks: &mpsc::UnboundedSender<Ask>,
-    ) -> Result<Item, Error> {
-        #[cfg(not(feature = "_databases"))]
-        let _ = expires;
-        let handle = |offset, token| Handle {
-            asks: asks.clone(),
-            stream: self.stream,
-            reference: DeliveryRef {
-                subscription: self.subscription,
-                offset: Offset(offset),
-                token: DeliveryToken(token),
-            },
-        };
-        Ok(match self.what {
-            What::Gap(gap) => {
-                Item::Gap(Gap { from: gap.from, to: gap.to, handle: handle(gap.from, 0) })
-            }
-            What::Delivery(delivery) => Item::Event(Delivery {
-                event: Event::decode(delivery.event)?,
-                offset: delivery.offset,
-                attempt: delivery.attempt,
-                lease: Duration::from_millis(delivery.lease_ms),
-                transaction: ids::transaction_id_or_none(
-                    "transaction_id",
-                    &delivery.transaction_id,
-                )?,
-                published: crate::time(delivery.published_unix_ms),
-                handle: handle(delivery.offset, delivery.token),
-                #[cfg(feature = "_databases")]
-                expires,
-                answered: AtomicBool::new(false),
-                #[cfg(feature = "_databases")]
-                returns: false,
-            }),
-        })
-    }
-}
 
 /// Who waits for the answer to a message.
 enum Unanswered {

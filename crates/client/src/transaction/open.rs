@@ -8,18 +8,15 @@ use handfast_core::ids::TransactionId;
 use handfast_wire::raw::transaction_request::Call;
 use handfast_wire::v1::transaction_reply::Result as Answer;
 use handfast_wire::{ids, raw, v1};
-
-#[cfg(feature = "_databases")]
 use tokio::time::Instant;
 
 use super::outcome::{foreign, outcome};
-use super::{Absence, Committed, Outcome, Parts, Wait};
-use crate::connection::Handfast;
-#[cfg(feature = "_databases")]
-use crate::database::Databases;
+use super::votes::Votes;
+use super::{Absence, Committed, Contents, Outcome, Wait};
+use crate::client::Handfast;
 use crate::error::{Error, Fault, Reason, TransactionError};
 use crate::event::Event;
-use crate::session::{Answered, Queued, Terms, Unanswered};
+use crate::link::{Answered, CallOptions, Queued, Unanswered};
 use crate::subscribe::Delivery;
 
 /// How to begin a transaction step by step.
@@ -59,7 +56,7 @@ impl BeginOptions {
 }
 
 impl Handfast {
-    /// Begins a transaction whose parts are added one by one.
+    /// Begins a transaction whose contents are added one by one.
     ///
     /// It lives on the stream that began it: when that is lost before commit was asked, it has
     /// failed. Its deadline is 30 s. A server with too much to do is asked again, as by
@@ -100,7 +97,7 @@ impl Handfast {
         });
         // Sent again without a key as well: what a lost answer leaves behind is an empty
         // transaction that ends by its stream or its deadline.
-        let terms = Terms::within(self.connection().limit).resent().new_if(is_new);
+        let terms = CallOptions::within(self.connection().limit).resent().new_if(is_new);
         let answered = self.inner.transactions.call_when_busy(Queued::new(call, 256, terms)).await;
         let Answered { answer, stream } =
             answered.map_err(|unanswered| TransactionError::from(unanswered.error))?;
@@ -112,10 +109,8 @@ impl Handfast {
             id,
             stream: (!detached).then_some(stream),
             remaining: Duration::from_millis(begun.remaining_ms),
-            #[cfg(feature = "_databases")]
             deadline: Instant::now() + Duration::from_millis(begun.remaining_ms),
-            #[cfg(feature = "_databases")]
-            databases: Arc::default(),
+            votes: Arc::default(),
             repeated: begun.repeated,
             branches: enlisted,
             items: 0,
@@ -126,7 +121,7 @@ impl Handfast {
     }
 }
 
-/// A transaction that was begun and whose parts are added one by one.
+/// A transaction that was begun and whose contents are added one by one.
 ///
 /// Dropped before [`OpenTransaction::commit`] or [`OpenTransaction::abort`], it is aborted, as
 /// far as the connection allows; what that does not reach ends at the deadline.
@@ -142,10 +137,8 @@ pub struct OpenTransaction {
     pub(crate) id: TransactionId,
     /// The stream that it lives on; none: it is detached.
     pub(crate) stream: Option<u64>,
-    #[cfg(feature = "_databases")]
     pub(crate) deadline: Instant,
-    #[cfg(feature = "_databases")]
-    pub(crate) databases: Arc<Databases>,
+    pub(crate) votes: Arc<Votes>,
     remaining: Duration,
     repeated: bool,
     branches: u32,
@@ -179,9 +172,9 @@ impl OpenTransaction {
         service: impl Into<String>,
         work: impl Into<Bytes>,
     ) -> Result<(), TransactionError> {
-        let mut parts = Parts::default();
-        parts.call(service.into(), Some(work.into()));
-        self.add(parts).await
+        let mut contents = Contents::default();
+        contents.call(service.into(), Some(work.into()));
+        self.add(contents).await
     }
 
     /// A service takes part that was asked by other means, and votes by itself.
@@ -189,9 +182,9 @@ impl OpenTransaction {
     /// # Errors
     /// As [`OpenTransaction::call`].
     pub async fn expect(&mut self, service: impl Into<String>) -> Result<(), TransactionError> {
-        let mut parts = Parts::default();
-        parts.call(service.into(), None);
-        self.add(parts).await
+        let mut contents = Contents::default();
+        contents.call(service.into(), None);
+        self.add(contents).await
     }
 
     /// An event is published if it commits.
@@ -203,9 +196,9 @@ impl OpenTransaction {
         topic: impl Into<String>,
         event: Event,
     ) -> Result<(), TransactionError> {
-        let mut parts = Parts::default();
-        parts.publish(topic.into(), event);
-        self.add(parts).await
+        let mut contents = Contents::default();
+        contents.publish(topic.into(), event);
+        self.add(contents).await
     }
 
     /// A delivery is acknowledged if it commits; it is not delivered again before that, and
@@ -214,9 +207,9 @@ impl OpenTransaction {
     /// # Errors
     /// As [`OpenTransaction::call`]; `delivery_expired`.
     pub async fn acknowledge(&mut self, delivery: &Delivery) -> Result<(), TransactionError> {
-        let mut parts = Parts::default();
-        parts.acknowledge(delivery);
-        self.add(parts).await
+        let mut contents = Contents::default();
+        contents.acknowledge(delivery);
+        self.add(contents).await
     }
 
     /// A new deadline, counted from now: 1 ms to one hour.
@@ -231,8 +224,8 @@ impl OpenTransaction {
         match self.ask(call, 64).await? {
             Answer::Remaining(remaining) => {
                 self.remaining = Duration::from_millis(remaining.remaining_ms);
-                #[cfg(feature = "_databases")]
-                self.extended();
+                self.deadline = Instant::now() + self.remaining;
+                self.handfast.extended(self.id, self.deadline);
                 Ok(())
             }
             _ => Err(foreign().into()),
@@ -264,10 +257,7 @@ impl OpenTransaction {
             let reason = reason("incomplete", detail);
             return Err(TransactionError::Failed { id: self.id, reason, retryable: true });
         }
-        #[cfg(feature = "_databases")]
-        let votes = self.databases.votes(self.id)?;
-        #[cfg(not(feature = "_databases"))]
-        let votes = Vec::new();
+        let votes = self.votes.take(self.id)?;
         let wait = v1::Wait::from(wait);
         let bytes = 64 + 96 * votes.len();
         let call = Call::Commit(v1::CommitRequest {
@@ -281,7 +271,7 @@ impl OpenTransaction {
         let limit = self.handfast.connection().limit + self.remaining;
         // Commit may be asked any number of times, but a transaction that lives on a stream has
         // failed with it, unless commit had arrived: that is looked up.
-        let mut terms = Terms::within(limit).only_on(self.stream);
+        let mut terms = CallOptions::within(limit).only_on(self.stream);
         terms.resend = self.stream.is_none();
         let session = &self.handfast.inner.transactions;
         let waiting = session.enqueue(Queued::new(call, bytes, terms)).await;
@@ -299,7 +289,6 @@ impl OpenTransaction {
                 self.handfast.find_out(self.id, wait, terms, Absence::Failed).await
             }
             Err(Unanswered { error: Error::Refused(refusal), .. }) => {
-                #[cfg(feature = "_databases")]
                 self.refused();
                 Err(refusal.into())
             }
@@ -309,11 +298,10 @@ impl OpenTransaction {
                 Err(self.lost(&error))
             }
         };
-        #[cfg(feature = "mariadb")]
         if let Err(TransactionError::Failed { id, .. }) = &committed
             && !self.undecided
         {
-            self.handfast.inner.finisher.failed(*id);
+            self.handfast.failed(*id);
         }
         committed
     }
@@ -324,18 +312,16 @@ impl OpenTransaction {
     /// A fault when the server cannot be asked. The transaction is not committed then, as nobody
     /// has asked for that; it ends at its deadline.
     pub async fn abort(mut self, why: impl Into<String>) -> Result<Outcome, TransactionError> {
-        #[cfg(feature = "_databases")]
-        self.databases.abort(&self.handfast, self.id);
+        self.votes.abort(&self.handfast, self.id);
         let call = self.abort_call(why.into());
-        let terms = Terms::within(self.handfast.connection().limit).resent();
+        let terms = CallOptions::within(self.handfast.connection().limit).resent();
         let waiting = self.handfast.inner.transactions.enqueue(Queued::new(call, 640, terms)).await;
         self.undecided = waiting.is_err();
         let waiting = waiting.map_err(|unanswered| unanswered.error)?;
         let answered = waiting.answer().await.map_err(|unanswered| unanswered.error)?;
         let outcome = outcome(answered.answer)?;
-        #[cfg(feature = "mariadb")]
         if outcome.state == super::State::Failed {
-            self.handfast.inner.finisher.failed(self.id);
+            self.handfast.failed(self.id);
         }
         Ok(outcome)
     }
@@ -347,37 +333,30 @@ impl OpenTransaction {
         names: &[String],
     ) -> Result<Vec<v1::BranchId>, TransactionError> {
         let branches = database_branches(names);
-        Ok(self.added(Parts { branches, ..Parts::default() }).await?.branch_ids)
-    }
-
-    /// A new deadline is one for what is held, too.
-    #[cfg(feature = "_databases")]
-    fn extended(&mut self) {
-        self.deadline = Instant::now() + self.remaining;
-        #[cfg(feature = "mariadb")]
-        self.handfast.inner.finisher.extend(self.id, self.deadline);
+        Ok(self.added(Contents { branches, ..Contents::default() }).await?.branch_ids)
     }
 
     /// A commit that was refused had no effect, and nobody can ask again: abort is asked, so that
     /// what is prepared is rolled back now and not at the deadline.
-    #[cfg(feature = "_databases")]
     fn refused(&mut self) {
-        self.undecided = !self.databases.is_empty();
+        self.undecided = !self.votes.is_empty();
     }
 
-    async fn add(&mut self, parts: Parts) -> Result<(), TransactionError> {
-        self.added(parts).await.map(drop)
+    async fn add(&mut self, contents: Contents) -> Result<(), TransactionError> {
+        self.added(contents).await.map(drop)
     }
 
-    async fn added(&mut self, parts: Parts) -> Result<v1::Counted, TransactionError> {
-        let bytes = parts.check()?;
+    async fn added(&mut self, contents: Contents) -> Result<v1::Counted, TransactionError> {
+        let bytes = contents.check()?;
         let transaction_id = ids::transaction_bytes(self.id);
-        let (branches, items) =
-            (count(parts.branches.len()), count(parts.events.len() + parts.acknowledgements.len()));
+        let (branches, items) = (
+            count(contents.branches.len()),
+            count(contents.events.len() + contents.acknowledgements.len()),
+        );
         let call = if branches > 0 {
-            Call::Enlist(v1::EnlistRequest { transaction_id, branches: parts.branches })
+            Call::Enlist(v1::EnlistRequest { transaction_id, branches: contents.branches })
         } else {
-            let (events, acknowledgements) = (parts.events, parts.acknowledgements);
+            let (events, acknowledgements) = (contents.events, contents.acknowledgements);
             Call::Stage(raw::StageRequest { transaction_id, events, acknowledgements })
         };
         match self.ask(call, bytes).await? {
@@ -394,7 +373,7 @@ impl OpenTransaction {
     }
 
     async fn ask(&mut self, call: Call, bytes: usize) -> Result<Answer, TransactionError> {
-        let terms = Terms::within(self.handfast.connection().limit).only_on(self.stream);
+        let terms = CallOptions::within(self.handfast.connection().limit).only_on(self.stream);
         let session = &self.handfast.inner.transactions;
         let answered = match session.enqueue(Queued::new(call, bytes, terms)).await {
             Ok(waiting) => {
@@ -434,13 +413,12 @@ impl OpenTransaction {
 impl Drop for OpenTransaction {
     fn drop(&mut self) {
         if self.undecided {
-            #[cfg(feature = "_databases")]
-            if self.databases.abort(&self.handfast, self.id) {
+            if self.votes.abort(&self.handfast, self.id) {
                 return;
             }
             let call = self.abort_call("the client dropped it".to_owned());
             let session = &Arc::clone(&self.handfast.inner).transactions;
-            let terms = Terms::within(self.handfast.connection().limit).only_on(self.stream);
+            let terms = CallOptions::within(self.handfast.connection().limit).only_on(self.stream);
             session.post(Queued::new(call, 0, terms));
         }
     }
@@ -464,5 +442,5 @@ fn count(length: usize) -> u32 {
 
 /// At least 1, because zero would mean the default.
 pub(crate) fn millis(duration: Duration) -> u64 {
-    crate::millis(duration).max(1)
+    crate::time::millis(duration).max(1)
 }

@@ -11,9 +11,9 @@ use handfast_wire::{Malformed, ids, v1, views};
 use tokio::time::{Instant, sleep};
 
 use crate::backoff::Backoff;
-use crate::connection::Handfast;
+use crate::client::Handfast;
 use crate::error::{Error, Fault, Reason, TransactionError};
-use crate::session::{Queued, Terms};
+use crate::link::{CallOptions, Queued};
 
 pub use handfast_core::output::PublicState as State;
 
@@ -125,11 +125,16 @@ impl Handfast {
     /// # Errors
     /// `unknown_transaction` says that nothing is known, not that it failed.
     pub async fn status(&self, id: TransactionId) -> Result<Outcome, Error> {
-        let terms = Terms::within(self.connection().limit).resent();
+        let terms = CallOptions::within(self.connection().limit).resent();
         self.get(id, v1::Wait::Unspecified, terms).await
     }
 
-    async fn get(&self, id: TransactionId, wait: v1::Wait, terms: Terms) -> Result<Outcome, Error> {
+    async fn get(
+        &self,
+        id: TransactionId,
+        wait: v1::Wait,
+        terms: CallOptions,
+    ) -> Result<Outcome, Error> {
         let call = Call::Get(v1::GetRequest {
             transaction_id: ids::transaction_bytes(id),
             wait: wait.into(),
@@ -143,7 +148,7 @@ impl Handfast {
         &self,
         outcome: Outcome,
         wait: v1::Wait,
-        terms: Terms,
+        terms: CallOptions,
         absence: Absence,
     ) -> impl Future<Output = Result<Committed, TransactionError>> + Send + '_ {
         let id = outcome.id;
@@ -162,13 +167,13 @@ impl Handfast {
         &self,
         id: TransactionId,
         wait: v1::Wait,
-        terms: Terms,
+        terms: CallOptions,
         absence: Absence,
     ) -> Result<Committed, TransactionError> {
         // The terms are those of the commit.
         let asked = terms.give_up - terms.limit;
         let mut backoff = Backoff::default();
-        let terms = Terms { resend: true, only_on: None, ..terms };
+        let terms = CallOptions { resend: true, only_on: None, ..terms };
         let unknown = |cause: Error| TransactionError::Unknown {
             id: Some(id),
             key: None,

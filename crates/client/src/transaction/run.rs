@@ -8,16 +8,16 @@ use handfast_wire::v1;
 
 use super::outcome::outcome;
 use super::{Absence, Committed, Transaction};
-use crate::connection::Handfast;
+use crate::client::Handfast;
 use crate::error::{Error, Fault, Refusal, TransactionError};
-use crate::lanes::Transactions;
-use crate::session::{Queued, Terms};
+use crate::link::Transactions;
+use crate::link::{CallOptions, Queued};
 
 /// A transaction on its way.
 struct Asking {
     key: String,
     wait: v1::Wait,
-    terms: Terms,
+    terms: CallOptions,
     queued: Box<Queued<Transactions>>,
 }
 
@@ -75,8 +75,8 @@ impl Handfast {
 
     /// What is asked, once: a future that holds the whole transaction as well is a large one.
     fn asking(&self, transaction: Transaction) -> Result<Asking, Refusal> {
-        let bytes = transaction.parts.check()?;
-        let Transaction { key, deadline, wait, parts } = transaction;
+        let bytes = transaction.contents.check()?;
+        let Transaction { key, deadline, wait, contents } = transaction;
         if key.as_ref().is_some_and(String::is_empty) {
             return Err(Refusal::local(Code::InvalidArgument, "the key is empty"));
         }
@@ -88,15 +88,15 @@ impl Handfast {
         }
         let connection = self.connection();
         let limit = connection.limit + deadline.unwrap_or_else(|| connection.default_deadline());
-        let terms = Terms::within(limit).resent().new_if(is_new);
+        let terms = CallOptions::within(limit).resent().new_if(is_new);
         let wait = v1::Wait::from(wait);
         let request = raw::RunRequest {
             idempotency_key: key.clone(),
             deadline_ms: deadline.map_or(0, super::open::millis),
             detached: false,
-            branches: parts.branches,
-            events: parts.events,
-            acknowledgements: parts.acknowledgements,
+            branches: contents.branches,
+            events: contents.events,
+            acknowledgements: contents.acknowledgements,
             wait: wait.into(),
         };
         Ok(Asking { key, wait, terms, queued: Queued::new(Call::Run(request), bytes, terms) })

@@ -4,13 +4,22 @@ use smallvec::SmallVec;
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use tokio::time::Instant;
 
-use super::{Answered, Outcome, Settled, Terms, Unanswered, too_late};
+use super::answer::{Answered, CallOutcome, Unanswered, too_late};
+use super::options::CallOptions;
+use super::stream::BatchStream;
 use crate::error::{Error, Refusal};
-use crate::lanes::Lane;
+
+/// What became of a call.
+#[derive(Debug)]
+pub(super) struct Settled<L: BatchStream> {
+    pub(super) outcome: CallOutcome<L>,
+    /// The call, if it was refused and may be sent again.
+    pub(super) refused: Option<Box<Queued<L>>>,
+}
 
 /// A call on its way. Boxed, because it goes through several hands.
 #[derive(Debug)]
-pub(crate) struct Queued<L: Lane> {
+pub(crate) struct Queued<L: BatchStream> {
     /// None: it was sent and will not be sent again.
     pub(super) call: Option<L::Call>,
     pub(super) bytes: usize,
@@ -31,15 +40,15 @@ pub(crate) struct Queued<L: Lane> {
 
 /// Who asked.
 #[derive(Debug)]
-struct Caller<L: Lane> {
-    terms: Terms,
+struct Caller<L: BatchStream> {
+    terms: CallOptions,
     /// None: the answer is of no interest, or it has one.
     waiter: Option<oneshot::Sender<Settled<L>>>,
     /// Its place among the calls that may be under way; given back when it has its answer.
     permit: Option<OwnedSemaphorePermit>,
 }
 
-impl<L: Lane> Caller<L> {
+impl<L: BatchStream> Caller<L> {
     fn settle(&mut self, settled: Settled<L>) {
         if let Some(waiter) = self.waiter.take() {
             // Fails when the caller has stopped waiting.
@@ -53,9 +62,9 @@ impl<L: Lane> Caller<L> {
     }
 }
 
-impl<L: Lane> Queued<L> {
+impl<L: BatchStream> Queued<L> {
     /// A call of so many bytes, about, for whose answer nobody waits yet.
-    pub(crate) fn new(call: impl Into<L::Call>, bytes: usize, terms: Terms) -> Box<Self> {
+    pub(crate) fn new(call: impl Into<L::Call>, bytes: usize, terms: CallOptions) -> Box<Self> {
         let caller = Caller { terms, waiter: None, permit: None };
         Box::new(Self {
             call: Some(call.into()),
@@ -77,7 +86,7 @@ impl<L: Lane> Queued<L> {
     }
 
     /// On what terms it waits, or who first asked of those who went together.
-    pub(super) fn terms(&self) -> &Terms {
+    pub(super) fn terms(&self) -> &CallOptions {
         &self.callers[0].terms
     }
 
@@ -140,7 +149,7 @@ impl<L: Lane> Queued<L> {
     pub(super) fn fail(mut self, error: &Error) {
         let sent = self.sent;
         for caller in &mut self.callers {
-            let outcome: Outcome<L> = Err(Unanswered { sent, error: error.clone() });
+            let outcome: CallOutcome<L> = Err(Unanswered { sent, error: error.clone() });
             caller.settle(Settled { outcome, refused: None });
         }
     }

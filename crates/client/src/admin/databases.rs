@@ -1,13 +1,12 @@
-//! What an operator asks of a server about databases and about transactions that are in trouble.
+//! The registered databases, and what is prepared in them.
 
 use std::time::{Duration, SystemTime};
 
 use handfast_core::ids::TransactionId;
 use handfast_wire::{ids, v1};
 
-use crate::connection::Handfast;
+use crate::client::Handfast;
 use crate::error::Error;
-use crate::transaction::Outcome;
 
 /// A database that the server's configuration registers.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -89,18 +88,6 @@ pub struct PreparedTransaction {
     pub why_left: String,
 }
 
-/// What an operator can do about a transaction. Committing is not among it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Resolve {
-    /// Fail it, if it is undecided.
-    Abort,
-    /// Wait no longer for a participant that is gone for good. Nobody knows how its branch ended,
-    /// and the transaction says so for ever.
-    Release(String),
-    /// What needed attention was seen.
-    Note,
-}
-
 impl Handfast {
     /// The databases that the server's configuration registers, by name.
     ///
@@ -130,7 +117,10 @@ impl Handfast {
         let reply = connection.repeat(call).await?;
         let prepared: Result<Vec<PreparedTransaction>, Error> =
             reply.prepared.into_iter().map(prepared).collect();
-        Ok(InDoubt { prepared: prepared?, audited: reply.audited_unix_ms.map(crate::time) })
+        Ok(InDoubt {
+            prepared: prepared?,
+            audited: reply.audited_unix_ms.map(crate::time::from_unix_ms),
+        })
     }
 
     /// Makes a database the server's own, whatever its owner row says: for an operator who knows
@@ -148,30 +138,6 @@ impl Handfast {
         connection.repeat(call).await?;
         Ok(())
     }
-
-    /// Steps in about a transaction, and says what stands then. `detail` is for people: who and
-    /// why, at most 512 bytes.
-    ///
-    /// # Errors
-    /// `unknown_transaction`; `closed`: it is decided; `pending`: it is not, or is being looked
-    /// up; `not_a_participant`; a fault: it may have been done.
-    pub async fn resolve(
-        &self,
-        id: TransactionId,
-        what: Resolve,
-        detail: impl Into<String>,
-    ) -> Result<Outcome, Error> {
-        use v1::resolve_request::Act;
-        let act = match what {
-            Resolve::Abort => Act::Abort(true),
-            Resolve::Release(name) => Act::Release(name),
-            Resolve::Note => Act::Note(true),
-        };
-        let transaction_id = ids::transaction_bytes(id);
-        let request = v1::ResolveRequest { transaction_id, act: Some(act), detail: detail.into() };
-        let mut stub = self.connection().transactions();
-        Ok(Outcome::read(self.connection().once(stub.resolve(request)).await?)?)
-    }
 }
 
 fn registered(message: v1::RegisteredDatabase) -> RegisteredDatabase {
@@ -187,12 +153,12 @@ fn registered(message: v1::RegisteredDatabase) -> RegisteredDatabase {
         url: message.url,
         condition: message.condition,
         why: message.why,
-        since: crate::time(message.since_unix_ms),
+        since: crate::time::from_unix_ms(message.since_unix_ms),
         version: message.version,
         grade: message.grade,
         findings: message.findings.into_iter().map(finding).collect(),
         in_doubt: message.in_doubt,
-        next_try: message.next_try_unix_ms.map(crate::time),
+        next_try: message.next_try_unix_ms.map(crate::time::from_unix_ms),
         waits: message.waits.into_iter().filter_map(waiting).collect(),
     }
 }

@@ -4,7 +4,7 @@ use handfast_core::ids::StoreId;
 use handfast_wire::{Malformed, ids, v1};
 use tokio::time::{Instant, timeout_at};
 
-use crate::connection::Handfast;
+use crate::client::Handfast;
 use crate::error::{Error, Fault};
 
 /// A backup that is complete and durable.

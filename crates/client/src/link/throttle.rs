@@ -16,9 +16,9 @@ use std::time::Duration;
 use handfast_core::refusal::Code;
 use tokio::time::Instant;
 
-use super::Unanswered;
+use super::answer::Unanswered;
 use crate::error::{Error, Refusal};
-use crate::millis;
+use crate::time::millis;
 
 /// What counts is halved so often: "lately" is twice as long.
 const PERIOD: Duration = Duration::from_millis(100);
@@ -35,7 +35,7 @@ const ONE: u64 = 256;
 
 /// A call may be sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Pass {
+pub(super) enum Permit {
     /// Nothing is held back, and nothing counted.
     Free,
     /// It counts as taken, since this period.
@@ -79,14 +79,14 @@ impl Throttle {
     }
 
     /// A call is to be sent; an error: it is refused without asking.
-    pub(super) fn ask(&self) -> Result<Pass, Refusal> {
+    pub(super) fn ask(&self) -> Result<Permit, Refusal> {
         if !self.on.load(Ordering::Relaxed) {
-            return Ok(Pass::Free);
+            return Ok(Permit::Free);
         }
         let now = self.now();
         if now >= self.over.load(Ordering::Relaxed) {
             self.on.store(false, Ordering::Relaxed);
-            return Ok(Pass::Free);
+            return Ok(Permit::Free);
         }
         let period = self.halve(now);
         let asked = self.asked.fetch_add(ONE, Ordering::Relaxed) + ONE;
@@ -96,7 +96,7 @@ impl Throttle {
         let turn = self.turn.fetch_add(0x9e37_79b9, Ordering::Relaxed) & 0xffff_ffff;
         if turn * asked < may << 32 {
             self.taken.fetch_add(ONE, Ordering::Relaxed);
-            return Ok(Pass::Counted(period));
+            return Ok(Permit::Counted(period));
         }
         Err(self.refusal())
     }
@@ -105,7 +105,7 @@ impl Throttle {
     ///
     /// What counts is that as many transactions are open as the server takes. Other refusals may
     /// be for a transaction's size, and small ones would be held back for large.
-    pub(super) fn see<T>(&self, pass: Pass, outcome: &Result<T, Unanswered>) {
+    pub(super) fn see<T>(&self, pass: Permit, outcome: &Result<T, Unanswered>) {
         if let Err(Unanswered { error: Error::Refused(refusal), .. }) = outcome
             && refusal.is(Code::TooManyTransactions)
         {
@@ -113,7 +113,7 @@ impl Throttle {
         }
     }
 
-    fn refused(&self, pass: Pass, refusal: &Refusal) {
+    fn refused(&self, pass: Permit, refusal: &Refusal) {
         let now = self.now();
         self.retry_after.store(millis(refusal.retry_after), Ordering::Relaxed);
         self.over.store(now + millis(OVER), Ordering::Relaxed);
@@ -121,7 +121,7 @@ impl Throttle {
         if !self.on.swap(true, Ordering::Relaxed) {
             self.asked.store(0, Ordering::Relaxed);
             self.taken.store(0, Ordering::Relaxed);
-        } else if let Pass::Counted(since) = pass {
+        } else if let Permit::Counted(since) = pass {
             // As much as is left of it.
             let left = ONE >> period.saturating_sub(since).min(63);
             let taken = self.taken.load(Ordering::Relaxed);

@@ -12,12 +12,12 @@ use tokio::task::yield_now;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until, timeout};
 use tonic::Streaming;
 
+use super::answer::lost;
+use super::channel::Connection;
 use super::queued::Queued;
-use super::{Unasked, lost};
+use super::stream::{BatchStream, OnPush};
 use crate::backoff::Backoff;
-use crate::connection::Connection;
 use crate::error::{Error, Fault};
-use crate::lanes::Lane;
 
 /// Frames are closed at this many calls.
 const FRAME_CALLS: usize = 128;
@@ -36,10 +36,10 @@ const OPENING: Duration = Duration::from_secs(5);
 const FRAMES: usize = 2;
 
 /// The number of what answers no call.
-const UNASKED: u64 = 0;
+const PUSHED: u64 = 0;
 
 /// The task.
-pub(super) struct Worker<L: Lane> {
+pub(super) struct Worker<L: BatchStream> {
     connection: Arc<Connection>,
     inbox: mpsc::UnboundedReceiver<Box<Queued<L>>>,
     /// The inbox may bring more.
@@ -57,20 +57,20 @@ pub(super) struct Worker<L: Lane> {
     paused_until: Option<Instant>,
     /// Pauses between streams; starts anew with each answer.
     backoff: Backoff,
-    unasked: Unasked<L>,
+    on_push: OnPush<L>,
 }
 
 /// A stream that is open.
-struct Open<L: Lane> {
+struct Open<L: BatchStream> {
     frames: mpsc::Sender<L::Frame>,
     replies: Streaming<L::ReplyFrame>,
 }
 
-impl<L: Lane> Worker<L> {
+impl<L: BatchStream> Worker<L> {
     pub(super) fn new(
         connection: Arc<Connection>,
         inbox: mpsc::UnboundedReceiver<Box<Queued<L>>>,
-        unasked: Unasked<L>,
+        on_push: OnPush<L>,
     ) -> Self {
         Self {
             connection,
@@ -83,7 +83,7 @@ impl<L: Lane> Worker<L> {
             stream: 0,
             paused_until: None,
             backoff: Backoff::default(),
-            unasked,
+            on_push,
         }
     }
 
@@ -98,7 +98,7 @@ impl<L: Lane> Worker<L> {
             if let Some(stream) = self.open_stream().await {
                 self.stream += 1;
                 let ended = self.drive(stream).await;
-                (self.unasked)(self.stream, None);
+                (self.on_push)(self.stream, None);
                 if let Some(error) = ended {
                     self.broken(&error);
                     // A server that ends every stream at once is not asked without a pause.
@@ -285,9 +285,9 @@ impl<L: Lane> Worker<L> {
         self.backoff.reset();
         let mut not_taken = Vec::new();
         for (request, answer) in L::answers(frame) {
-            if request == UNASKED {
+            if request == PUSHED {
                 if let Some(Ok(answer)) = answer {
-                    (self.unasked)(self.stream, Some(answer));
+                    (self.on_push)(self.stream, Some(answer));
                 }
                 continue;
             }
@@ -346,7 +346,7 @@ impl<L: Lane> Worker<L> {
     }
 }
 
-async fn open<L: Lane>(
+async fn open<L: BatchStream>(
     connection: Arc<Connection>,
     frames: mpsc::Receiver<L::Frame>,
 ) -> Result<Streaming<L::ReplyFrame>, Error> {

@@ -7,7 +7,7 @@ use handfast_wire::{Malformed, v1};
 
 pub use handfast_wire::ended::Ending;
 
-use crate::connection::Handfast;
+use crate::client::Handfast;
 use crate::error::Error;
 
 /// Some of the transactions that have ended.
@@ -38,7 +38,7 @@ impl Handfast {
         limit: u32,
     ) -> Result<EndedTransactions, Error> {
         let request = v1::ListEndedRequest {
-            since_unix_ms: crate::unix_ms(since),
+            since_unix_ms: crate::time::unix_ms(since),
             ending: ending.map_or(v1::Ending::Unspecified, v1::Ending::from).into(),
             from: from.unwrap_or(0),
             limit,
@@ -54,7 +54,8 @@ impl Handfast {
         Ok(EndedTransactions {
             transactions: views?,
             next: (reply.next != 0).then_some(reply.next),
-            removed: (reply.removed_unix_ms != 0).then(|| crate::time(reply.removed_unix_ms)),
+            removed: (reply.removed_unix_ms != 0)
+                .then(|| crate::time::from_unix_ms(reply.removed_unix_ms)),
         })
     }
 }

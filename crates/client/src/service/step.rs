@@ -1,6 +1,6 @@
 //! One durable step of a service, from the first message to the proof that it is on disk.
 //!
-//! Everything that decides is read in the step. A pass changes nothing outside of it: what is to
+//! Everything that decides is read in the step. It changes nothing outside of it: what is to
 //! be scheduled and reported is noted, and answers are held back, until the step is committed.
 
 use std::any::Any;
@@ -20,7 +20,7 @@ use super::schedule::{Decision, Schedule};
 use super::store::{Branch, CommitError, Recorded, StoreStep};
 
 /// A durable step under way.
-pub(super) struct Pass<'a, St, H> {
+pub(super) struct DurableStep<'a, St, H> {
     step: St,
     handler: &'a H,
     schedule: &'a Schedule,
@@ -79,7 +79,7 @@ enum Unkept {
     Panicked(String),
 }
 
-impl<'a, St, H> Pass<'a, St, H>
+impl<'a, St, H> DurableStep<'a, St, H>
 where
     St: StoreStep,
     H: Handler<St::Db>,
