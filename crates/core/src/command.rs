@@ -295,13 +295,23 @@ pub enum Command {
 }
 
 impl Command {
-    /// Bytes of events and work that it carries.
+    /// Bytes of events, work and lists that it carries: all of it that may be large.
     #[must_use]
-    pub fn payload_bytes(&self) -> usize {
+    pub fn held_bytes(&self) -> usize {
         match self {
-            Self::Begin(request) => request.payload_bytes(),
-            Self::Enlist { branches, .. } => bytes_of_work(branches),
-            Self::Stage { events, .. } | Self::Publish { events, .. } => bytes_of_events(events),
+            Self::Begin(request) => request.held_bytes(),
+            Self::Enlist { branches, .. } => bytes_of_work(branches) + size_of_val(&**branches),
+            Self::Stage { events, acknowledgements, .. } => {
+                bytes_of_events(events) + size_of_val(&**events) + size_of_val(&**acknowledgements)
+            }
+            Self::Publish { events, .. } => bytes_of_events(events) + size_of_val(&**events),
+            Self::Commit { request, .. } => size_of_val(&*request.votes),
+            Self::VoteFor { votes, .. } => size_of_val(&**votes),
+            Self::MayForget { outcomes } => size_of_val(&**outcomes),
+            Self::Acknowledge { deliveries }
+            | Self::ExtendLease { deliveries }
+            | Self::GiveBack { deliveries } => size_of_val(&**deliveries),
+            Self::TakeDeadLetters { offsets, .. } => size_of_val(&**offsets),
             // A name, an id, a reason: nothing that is large.
             _ => 0,
         }
@@ -336,6 +346,16 @@ impl BeginRequest {
     #[must_use]
     pub fn payload_bytes(&self) -> usize {
         bytes_of_events(&self.events) + bytes_of_work(&self.branches)
+    }
+
+    fn held_bytes(&self) -> usize {
+        let votes = self.commit.as_ref().map_or(0, |commit| size_of_val(&*commit.votes));
+        self.payload_bytes()
+            + size_of::<Self>()
+            + size_of_val(&*self.branches)
+            + size_of_val(&*self.events)
+            + size_of_val(&*self.acknowledgements)
+            + votes
     }
 }
 

@@ -91,7 +91,10 @@ fn kind(
             })
         }
         (Type::String, false) => Some("Field::Text".to_owned()),
-        (Type::String | Type::Bytes, true) => Some("Field::Texts".to_owned()),
+        (Type::String | Type::Bytes, true) => {
+            // No request has one. Each element would be some fifty bytes more than it is on the wire.
+            return Err("a list of bytes or text has no shape".into());
+        }
         (Type::Group, _) => return Err("a group has no shape".into()),
         (_, true) => Some("Field::Numbers".to_owned()),
         (_, false) => None,

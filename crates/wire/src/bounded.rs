@@ -4,7 +4,7 @@
 //! of 16 MiB could be made to take gigabytes. Here tags and lengths of a message are read once, by
 //! the shapes that the build wrote from the contract, without taking memory; what it would take
 //! when decoded is added up, and a message that would take far more than its bytes is refused as
-//! `malformed`, like one that does not decode. Lists of bytes, text and messages count; the bytes
+//! `malformed`, like one that does not decode. Lists of numbers and messages count, and text; the bytes
 //! of an event are not looked into, and are shared with the buffer they came in.
 
 use std::cell::RefCell;
@@ -28,9 +28,8 @@ const FACTOR: usize = 12;
 const FREE_BYTES: usize = 256 << 10;
 /// See [`FACTOR`]. A list grows by doubling, so at worst twice as much is taken for a moment.
 const MOST_BYTES: usize = 16 << 20;
-/// What a piece of text takes besides its letters, about; and an element of a list of bytes.
+/// What a piece of text takes besides its letters, about.
 const TEXT_BYTES: usize = 16;
-const TEXTS_BYTES: usize = 48;
 /// Messages in messages: the contract has five.
 const DEPTH: usize = 16;
 
@@ -46,9 +45,6 @@ enum Field {
     Many(&'static Shape, usize),
     /// Text.
     Text,
-    /// A list of text or bytes.
-    #[expect(dead_code, reason = "no request has a list of bytes or text just now")]
-    Texts,
     /// A list of numbers, packed or not.
     Numbers,
 }
@@ -103,7 +99,6 @@ fn walk(
                 }
             }
             Field::Text => take(len + TEXT_BYTES, left)?,
-            Field::Texts => take(len + TEXTS_BYTES, left)?,
             Field::Numbers => take(len.saturating_mul(size_of::<u64>()), left)?,
         }
     }
