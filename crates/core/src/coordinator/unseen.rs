@@ -3,6 +3,7 @@
 
 use alloc::collections::BTreeMap;
 use alloc::format;
+use alloc::string::String;
 use alloc::vec::Vec;
 
 use crate::command::Caller;
@@ -122,9 +123,7 @@ impl Coordinator {
         database: &Name,
         chain: &Chain,
     ) {
-        let text = format!(
-            "database {database} has lost it: it had committed there, and its marker is gone"
-        );
+        let text = lost_by(database);
         let is_committed = matches!(Parts::of(chain).state(), Some(PublicState::Committed));
         let is_said = |(_, record): &(Lsn, Record)| match record {
             Record::Operated(operated) => operated.note.text == text,
@@ -174,6 +173,19 @@ impl Coordinator {
         cx.effects.reply_when_durable(lsn, caller, Reply::Done);
         true
     }
+}
+
+impl TransactionView {
+    /// It was said already that a database has lost it, whether somebody has seen that or not.
+    #[must_use]
+    pub fn is_told_lost_by(&self, database: &Name) -> bool {
+        let text = lost_by(database);
+        self.notes.iter().any(|note| note.text == text)
+    }
+}
+
+fn lost_by(database: &Name) -> String {
+    format!("database {database} has lost it: it had committed there, and its marker is gone")
 }
 
 fn view(unseen: &UnseenRestated) -> TransactionView {

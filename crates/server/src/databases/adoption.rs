@@ -1,5 +1,5 @@
-//! Why databases are left alone until an operator adopts them, and when each was adopted: a file in
-//! the data directory.
+//! Why databases are left alone until an operator adopts them, when each was adopted, and since when
+//! a name leads to another database than before: a file in the data directory.
 //!
 //! A restored backup and a copied data directory are older than the store was, or may be: their
 //! databases may know more than they do.
@@ -28,6 +28,10 @@ pub(crate) struct Mark {
     /// Databases that an operator has adopted since, and when.
     #[serde(default)]
     adopted: BTreeMap<String, Noted>,
+    /// Names under which another database was registered than before, one without anything of this
+    /// name, with the log time of that: Unix time in milliseconds.
+    #[serde(default)]
+    new_since_ms: BTreeMap<String, u64>,
 }
 
 /// [`Adopted`] as the file has it.
@@ -46,7 +50,7 @@ enum Cause {
     Restored(String),
     /// The data directory was found to be a copy, and by what.
     Copied(String),
-    /// Nothing but adoptions.
+    /// Neither: only what else is noted here.
     Adopted,
 }
 
@@ -58,7 +62,7 @@ impl Mark {
 
     fn new(cause: Cause) -> Self {
         let at = format!("{:.0}", Timestamp::now());
-        Self { at, cause, adopted: BTreeMap::new() }
+        Self { at, cause, adopted: BTreeMap::new(), new_since_ms: BTreeMap::new() }
     }
 
     /// The file's bytes.
@@ -106,7 +110,9 @@ impl Adoption {
     /// It is not noted durably, but known until the process ends.
     pub(crate) fn note_copied(&self, how: String) -> io::Result<()> {
         let mut mark = self.lock();
-        self.write(mark.insert(Mark::new(Cause::Copied(how))))
+        let new_since_ms = mark.take().map(|before| before.new_since_ms).unwrap_or_default();
+        let copied = Mark { new_since_ms, ..Mark::new(Cause::Copied(how)) };
+        self.write(mark.insert(copied))
     }
 
     /// Why nothing is resolved in a database; none: there is no reason, or it was adopted.
@@ -141,11 +147,31 @@ impl Adoption {
     /// # Errors
     /// It was not noted, or nobody knows whether it will be after a power cut.
     pub(crate) fn adopt(&self, database: &Name, now: Adopted) -> io::Result<()> {
-        let mut mark = self.lock();
-        let mut noted = mark.clone().unwrap_or_else(|| Mark::new(Cause::Adopted));
         let Adopted { epoch, before, markers_to_ms } = now;
         let now = Noted { epoch, before, markers_to_ms };
-        noted.adopted.insert(database.as_str().to_owned(), now);
+        self.change(|mark| _ = mark.adopted.insert(database.as_str().to_owned(), now))
+    }
+
+    /// From when on a database of this name has what committed in it: log time, Unix time in
+    /// milliseconds. What committed before was in another database; 0: nothing was.
+    pub(crate) fn new_since_ms(&self, database: &Name) -> u64 {
+        let mark = self.lock();
+        let since_ms = mark.as_ref().and_then(|mark| mark.new_since_ms.get(database.as_str()));
+        since_ms.copied().unwrap_or(0)
+    }
+
+    /// Notes durably that a database of this name is another one than before. Blocks on the disk.
+    ///
+    /// # Errors
+    /// As for [`Adoption::adopt`].
+    pub(crate) fn note_new(&self, database: &Name, since_ms: u64) -> io::Result<()> {
+        self.change(|mark| _ = mark.new_since_ms.insert(database.as_str().to_owned(), since_ms))
+    }
+
+    fn change(&self, change: impl FnOnce(&mut Mark)) -> io::Result<()> {
+        let mut mark = self.lock();
+        let mut noted = mark.clone().unwrap_or_else(|| Mark::new(Cause::Adopted));
+        change(&mut noted);
         self.write(&noted)?;
         *mark = Some(noted);
         Ok(())
@@ -231,12 +257,13 @@ mod tests {
         let (ledger, _) = names();
         let adoption = Adoption::read(directory.path()).expect("readable");
         adoption.adopt(&ledger, NOW).expect("noted");
+        adoption.note_new(&ledger, 7).expect("noted");
         assert_eq!((adoption.why(&ledger), adoption.adopted(&ledger)), (None, Some(NOW)));
         adoption.note_copied("its files are others".into()).expect("noted");
         for adoption in [adoption, Adoption::read(directory.path()).expect("readable")] {
             let why = adoption.why(&ledger).expect("not adopted");
             assert!(why.contains("its files are others"), "{why}");
-            assert_eq!(adoption.adopted(&ledger), None);
+            assert_eq!((adoption.adopted(&ledger), adoption.new_since_ms(&ledger)), (None, 7));
         }
     }
 

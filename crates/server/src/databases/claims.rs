@@ -145,6 +145,10 @@ pub(super) async fn claim(shared: &Shared) -> Result<Condition, Fault> {
                 "{why}; if no other copy of the store is in use, `handfast database adopt {name}`"
             )));
         }
+        if first && row.is_none() {
+            tracing::info!(database = %name, "it is new to this store: it has no owner row");
+            shared.note_new().await;
+        }
         shared.claims.written(name, ours.claim);
         if shared.database.claim(&ours, row.as_ref().map(|row| &row.owner)).await? {
             shared.claims.stands(name, &ours);

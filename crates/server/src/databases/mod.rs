@@ -41,6 +41,7 @@ pub use auditor::{InDoubt, Label};
 use claims::{Against, Claims};
 pub use condition::{Condition, Status};
 use places::Places;
+use recheck::Had;
 
 /// All registered databases. Cheap to clone.
 #[derive(Clone)]
@@ -78,6 +79,10 @@ struct Shared {
     /// All databases, this one among them.
     all: Weak<Inner>,
     database: Arc<dyn Database>,
+    /// When it was registered: log time, Unix time in milliseconds.
+    registered_ms: u64,
+    /// When a database of this name had been this store's before that.
+    had: Had,
     status: Mutex<Status>,
     /// Transactions of which was told why a branch of them is left alone.
     told: Mutex<HashSet<TransactionId>>,
@@ -103,6 +108,18 @@ impl Shared {
         let noted = tokio::task::spawn_blocking(move || adoption.adopt(&name, now)).await;
         let noted = noted.map_err(|error| error.to_string())?;
         noted.map_err(|error| format!("cannot note it in the data directory: {error}"))
+    }
+
+    /// The store remembers over its restarts that another database has this name now, in which there
+    /// is nothing of this name. If it does not, recent commits may be called lost that are elsewhere.
+    async fn note_new(&self) {
+        let (adoption, name) = (Arc::clone(&self.adoption), self.name.clone());
+        let since_ms = self.registered_ms;
+        let noted = tokio::task::spawn_blocking(move || adoption.note_new(&name, since_ms)).await;
+        let noted = noted.map_err(|error| error.to_string());
+        if let Err(why) = noted.and_then(|noted| noted.map_err(|error| error.to_string())) {
+            tracing::warn!(database = %self.name, "cannot note that it is new: {why}");
+        }
     }
 
     /// The database was looked at: from now on whoever begins there is told where it is.
@@ -215,7 +232,7 @@ impl Databases {
         let inner =
             Inner { node: node.clone(), machine, adoption, places, against, claims, entries };
         let this = Self(Arc::new(inner));
-        this.reload(configs)?;
+        this.take(configs, &recheck::earlier_lives(node))?;
         if let Some(jobs) = node.database_jobs() {
             tokio::spawn(dispatch(Arc::clone(&this.0), jobs));
         }
@@ -228,11 +245,15 @@ impl Databases {
     /// # Errors
     /// As [`Databases::start`]. Says otherwise which databases it kept, and why.
     pub fn reload(&self, configs: &[DatabaseConfig]) -> Result<(), String> {
+        self.take(configs, &[self.0.node.log_time_ms()])
+    }
+
+    fn take(&self, configs: &[DatabaseConfig], had: &[u64]) -> Result<(), String> {
         let mut made = Vec::new();
         for config in configs {
             let same = self.entries().get(&config.name).is_some_and(|e| e.shared.config == *config);
             if !same {
-                made.push(self.shared(config)?);
+                made.push(self.shared(config, had)?);
             }
         }
         for shared in made {
@@ -247,7 +268,7 @@ impl Databases {
         Ok(())
     }
 
-    fn shared(&self, config: &DatabaseConfig) -> Result<Shared, String> {
+    fn shared(&self, config: &DatabaseConfig, had: &[u64]) -> Result<Shared, String> {
         let mut options = Options::default();
         if let Some(pool) = config.pool {
             options = options.with_pool(pool);
@@ -264,6 +285,8 @@ impl Databases {
             against: Arc::clone(&self.0.against),
             claims: Arc::clone(&self.0.claims),
             all: Arc::downgrade(&self.0),
+            registered_ms: self.0.node.log_time_ms(),
+            had: had.to_vec(),
             status: Mutex::new(Status::new()),
             told: Mutex::default(),
             database,

@@ -14,6 +14,8 @@ use super::Shared;
 
 /// How long a marker is kept after END.
 const MARKER: Duration = Duration::from_secs(24 * 3_600);
+/// What ended so long ago has its marker still, also when a sweep began a while ago.
+pub(super) const KEPT: Duration = Duration::from_secs(23 * 3_600);
 /// How long a tombstone is kept.
 const TOMBSTONE: Duration = Duration::from_secs(30 * 24 * 3_600);
 

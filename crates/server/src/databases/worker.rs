@@ -21,6 +21,7 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
 
 use super::condition::Condition;
+use super::recheck::Had;
 use super::{Shared, auditor, claims, recheck, rollback, sweeper};
 use crate::node::DatabaseJob;
 
@@ -36,6 +37,8 @@ const CLAIM: Duration = Duration::from_secs(60);
 const SWEEP: Duration = Duration::from_secs(600);
 /// How often the auditor looks.
 const AUDIT: Duration = Duration::from_secs(2);
+/// So long after a start what had committed before it has ended in the log, too.
+const ENDS: Duration = Duration::from_secs(1);
 
 type Running = Pin<Box<dyn Future<Output = Done> + Send>>;
 
@@ -49,8 +52,16 @@ enum Done {
     Audited(Result<(), String>),
     /// Old markers were swept; there may be more.
     Swept(Result<bool, Fault>),
-    /// Recent commits were looked up.
-    Rechecked(Result<(), String>),
+    /// Recent commits were looked up, or have to be again.
+    Rechecked(Recheck, Result<(), String>),
+}
+
+/// Recent commits are to be looked up.
+struct Recheck {
+    at: Instant,
+    had: Had,
+    /// The first time since it was registered.
+    is_first: bool,
 }
 
 /// What must not be under way twice at once.
@@ -73,8 +84,12 @@ pub(super) async fn run(shared: Arc<Shared>, mut inbox: mpsc::UnboundedReceiver<
         next_audit: Instant::now(),
         sweeping: false,
         next_sweep: Instant::now(),
+        has_audited: false,
+        has_been_up: false,
+        seen_ms: None,
         rechecking: false,
         next_recheck: None,
+        recheck_pause: PAUSE.1,
     };
     let mut batch = Vec::new();
     loop {
@@ -116,9 +131,15 @@ struct Worker {
     next_audit: Instant,
     sweeping: bool,
     next_sweep: Instant,
+    /// What is prepared in it was looked at since it was registered.
+    has_audited: bool,
+    has_been_up: bool,
+    /// When it was last seen to be up and the one that it is: log time, Unix time in milliseconds.
+    seen_ms: Option<u64>,
     rechecking: bool,
-    /// None: it has answered as the same all the time.
-    next_recheck: Option<Instant>,
+    /// None: that was done, and it has answered as the same all the time since.
+    next_recheck: Option<Recheck>,
+    recheck_pause: Duration,
 }
 
 impl Worker {
@@ -147,7 +168,8 @@ impl Worker {
         let look = if self.looking { None } else { Some(self.next_look) };
         let audit = if self.auditing || !self.is_up() { None } else { Some(self.next_audit) };
         let sweep = if self.sweeping || !self.is_up() { None } else { Some(self.next_sweep) };
-        let recheck = self.next_recheck.filter(|_| !self.rechecking && self.is_up());
+        let recheck = self.next_recheck.as_ref().map(|recheck| recheck.at);
+        let recheck = recheck.filter(|_| self.may_recheck());
         let far = Instant::now() + CLAIM;
         look.into_iter().chain(audit).chain(sweep).chain(recheck).min().unwrap_or(far)
     }
@@ -168,13 +190,35 @@ impl Worker {
             let shared = Arc::clone(&self.shared);
             self.running.push(async move { Done::Swept(sweeper::sweep(&shared).await) }.boxed());
         }
-        if !self.rechecking && self.next_recheck.is_some_and(|at| at <= now) && self.is_up() {
-            (self.rechecking, self.next_recheck) = (true, None);
+        if self.may_recheck()
+            && let Some(due) = self.next_recheck.take_if(|due| due.at <= now)
+        {
+            self.rechecking = true;
             let shared = Arc::clone(&self.shared);
-            let looked = async move { Done::Rechecked(recheck::recheck(&shared).await) };
+            let looked = async move {
+                let result = recheck::recheck(&shared, &due.had, due.is_first).await;
+                Done::Rechecked(due, result)
+            };
             self.running.push(looked.boxed());
         }
         self.start_jobs();
+    }
+
+    /// One look at a time, and none before what is prepared there has been seen to.
+    fn may_recheck(&self) -> bool {
+        !self.rechecking && self.has_audited && self.is_up()
+    }
+
+    /// Recent commits are looked up then, also those for which that is due already.
+    fn recheck_later(&mut self, mut recheck: Recheck) {
+        if let Some(due) = self.next_recheck.take() {
+            recheck.at = recheck.at.min(due.at);
+            recheck.is_first |= due.is_first;
+            recheck.had.extend(due.had);
+            recheck.had.sort_unstable_by(|one, other| other.cmp(one));
+            recheck.had.dedup();
+        }
+        self.next_recheck = Some(recheck);
     }
 
     fn start_jobs(&mut self) {
@@ -247,20 +291,25 @@ impl Worker {
                         tracing::info!(database = %self.shared.name, "no sweep: {fault}");
                     }
                 }
-                Done::Rechecked(result) => {
+                Done::Rechecked(recheck, result) => {
                     self.rechecking = false;
+                    let pause = std::mem::replace(&mut self.recheck_pause, PAUSE.1);
                     if let Err(problem) = result {
                         tracing::warn!(
                             database = %self.shared.name,
                             "recent commits could not be looked up: {problem}"
                         );
-                        let again = Instant::now() + PAUSE.1;
-                        self.next_recheck.get_or_insert(again);
+                        self.recheck_pause = (pause * 2).min(SWEEP);
+                        self.recheck_later(Recheck { at: Instant::now() + pause, ..recheck });
                     }
                 }
                 Done::Audited(result) => {
                     self.auditing = false;
                     self.next_audit = Instant::now() + AUDIT;
+                    if result.is_ok() {
+                        self.has_audited = true;
+                        self.seen_ms = Some(self.shared.node.log_time_ms());
+                    }
                     if let Err(problem) = result {
                         tracing::warn!(database = %self.shared.name, "the audit failed: {problem}");
                         self.next_look = Instant::now();
@@ -273,8 +322,8 @@ impl Worker {
     }
 
     /// PG10: another server, or another life of it, may have lost branches or brought them back: for
-    /// the core it was away, so that every open branch is looked up again; and so is what has
-    /// committed there in the last hour.
+    /// the core it was away, so that every open branch is looked up again; and so is what had
+    /// committed there in the hour before.
     fn recognised(&mut self, identity: &Identity) -> Option<Input> {
         let name = self.shared.name.clone();
         self.shared.found(identity);
@@ -287,7 +336,8 @@ impl Worker {
             "another server answers, or another life of it: {}, not {}",
             identity.database, before.database
         );
-        self.next_recheck = Some(Instant::now());
+        let had = self.seen_ms.map_or_else(|| self.shared.had.clone(), |seen_ms| vec![seen_ms]);
+        self.recheck_later(Recheck { at: Instant::now(), had, is_first: false });
         Some(Input::Database { name, up: false })
     }
 
@@ -307,6 +357,13 @@ impl Worker {
             let lasted = status.since.elapsed().unwrap_or_default();
             (status.turn(condition), before, lasted, distributed)
         };
+        if up {
+            if !std::mem::replace(&mut self.has_been_up, true) {
+                let (at, had) = (Instant::now() + ENDS, self.shared.had.clone());
+                self.recheck_later(Recheck { at, had, is_first: true });
+            }
+            self.seen_ms = Some(self.shared.node.log_time_ms());
+        }
         let pause = if up { CLAIM } else { self.pause };
         self.next_look = Instant::now() + pause;
         self.shared.status().next_try = (!up).then(|| SystemTime::now() + pause);

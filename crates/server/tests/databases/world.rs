@@ -5,8 +5,8 @@ use std::io::{BufRead, BufReader, Read};
 use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, LazyLock, Mutex};
 use std::time::Duration;
 
 use handfast_core::branch::BranchId;
@@ -74,6 +74,7 @@ pub(crate) async fn databases(postgres: &str, mariadb: &str) -> (String, String)
 /// See the module.
 pub(crate) struct World {
     child: Child,
+    said: Said,
     directory: TempDir,
     address: String,
     pub(crate) urls: BTreeMap<&'static str, String>,
@@ -143,10 +144,12 @@ impl World {
         let urls: BTreeMap<_, _> =
             databases.iter().map(|(name, url)| (*name, (*url).to_owned())).collect();
         configure(directory.path(), &urls);
-        let child = spawn(directory.path(), &address, &[]).unwrap();
+        let said = Said::default();
+        let child = spawn(directory.path(), &address, &[], &said).unwrap();
         let channel = Endpoint::from_shared(format!("http://{address}")).unwrap().connect_lazy();
         Self {
             child,
+            said,
             directory,
             address,
             urls,
@@ -202,7 +205,7 @@ impl World {
     }
 
     pub(crate) fn restart(&mut self) {
-        self.child = spawn(self.directory.path(), &self.address, &[]).unwrap();
+        self.child = spawn(self.directory.path(), &self.address, &[], &self.said).unwrap();
     }
 
     /// Starts again with other databases and arguments; what it says on stderr if it does not.
@@ -214,7 +217,7 @@ impl World {
         let mut urls = self.urls.clone();
         urls.retain(|name, _| databases.contains(name));
         configure(self.directory.path(), &urls);
-        self.child = spawn(self.directory.path(), &self.address, arguments)?;
+        self.child = spawn(self.directory.path(), &self.address, arguments, &self.said)?;
         Ok(())
     }
 
@@ -224,6 +227,13 @@ impl World {
         urls.retain(|name, _| databases.contains(name));
         configure(self.directory.path(), &urls);
         self.signal("HUP");
+    }
+
+    /// Waits until the server, since its last start, has said a line with all of these words.
+    pub(crate) async fn until_said(&self, words: &[&str]) -> String {
+        let is_it = |line: &&String| words.iter().all(|words| line.contains(words));
+        let found = self.until(async || self.said.lock().unwrap().iter().find(is_it).cloned());
+        found.await
     }
 
     pub(crate) async fn list(&self) -> Vec<v1::RegisteredDatabase> {
@@ -258,7 +268,10 @@ impl World {
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
         };
-        tokio::time::timeout(Duration::from_secs(60), asking).await.expect("within a minute")
+        let found = tokio::time::timeout(Duration::from_secs(60), asking).await;
+        found.unwrap_or_else(|_| {
+            panic!("not within a minute; the server said {:#?}", self.said.lock())
+        })
     }
 
     /// Begins a distributed transaction over these databases; the ids of its branches.
@@ -570,8 +583,18 @@ fn configure(directory: &Path, urls: &BTreeMap<&'static str, String>) {
     std::fs::write(directory.join("handfast.toml"), text).unwrap();
 }
 
-fn spawn(directory: &Path, address: &str, arguments: &[&str]) -> Result<Child, String> {
+/// What a server has said in its log.
+type Said = Arc<Mutex<Vec<String>>>;
+
+fn spawn(
+    directory: &Path,
+    address: &str,
+    arguments: &[&str],
+    said: &Said,
+) -> Result<Child, String> {
+    said.lock().unwrap().clear();
     let mut child = Command::new(env!("CARGO_BIN_EXE_handfast"))
+        .env("HANDFAST_LOG", "info")
         .args(["serve", "--listen", address, "--data-dir"])
         .arg(directory.join("store"))
         .arg("--config")
@@ -586,13 +609,17 @@ fn spawn(directory: &Path, address: &str, arguments: &[&str]) -> Result<Child, S
     let port = address.rsplit(':').next().unwrap();
     let mut lines = stdout.lines().map_while(Result::ok);
     if !lines.any(|line| line.contains(port)) {
-        let mut said = String::new();
-        stderr.read_to_string(&mut said).unwrap();
+        let mut words = String::new();
+        stderr.read_to_string(&mut words).unwrap();
         child.wait().unwrap();
-        return Err(said);
+        return Err(words);
     }
     // What else it says is read, so that it never waits for somebody to do so.
     std::thread::spawn(move || lines.for_each(drop));
-    std::thread::spawn(move || std::io::copy(&mut stderr, &mut std::io::sink()));
+    let said = Arc::clone(said);
+    std::thread::spawn(move || {
+        let lines = BufReader::new(stderr).lines().map_while(Result::ok);
+        lines.for_each(|line| said.lock().unwrap().push(line));
+    });
     Ok(child)
 }
