@@ -31,9 +31,11 @@ pub mod openings;
 pub mod output;
 pub mod owner;
 pub mod participant;
+pub mod reason;
 pub mod record;
 pub mod refusal;
 pub mod silence;
+mod state;
 pub mod view;
 
 pub use bus::Part;

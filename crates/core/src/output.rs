@@ -17,6 +17,7 @@ use crate::ids::{
 };
 use crate::record::{DeadLettered, Reason, Record, SubscriptionSettings, TopicSettings};
 use crate::refusal::Refusal;
+pub use crate::state::PublicState;
 use crate::view::{ParticipantView, SubscriptionView, TopicView, TransactionView};
 
 /// One effect.
@@ -210,32 +211,6 @@ pub enum ToService {
         /// The transactions.
         ids: Vec<TransactionId>,
     },
-}
-
-/// The four public states. `unknown` is none of them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum PublicState {
-    /// Requests and confirms travel.
-    Preparing,
-    /// Decided; participants are being told.
-    Committing,
-    /// Every participant has committed.
-    Committed,
-    /// Nothing of it happened, or will.
-    Failed,
-}
-
-impl PublicState {
-    /// The word that clients see.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Preparing => "Preparing",
-            Self::Committing => "Committing",
-            Self::Committed => "Committed",
-            Self::Failed => "Failed",
-        }
-    }
 }
 
 /// What stands about a transaction.

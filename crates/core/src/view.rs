@@ -5,8 +5,8 @@ use alloc::vec::Vec;
 
 use crate::event::OffsetRange;
 use crate::ids::{Name, Offset, SessionId, StateId, SubscriptionId, TopicId, TransactionId};
-use crate::output::PublicState;
 use crate::record::{Note, ParticipantKind, Reason, SubscriptionSettings, TopicSettings};
+use crate::state::PublicState;
 
 /// A transaction with its timeline, branch by branch. Times are milliseconds since its begin
 /// where their names do not say otherwise.

@@ -12,11 +12,12 @@ use std::slice;
 use handfast_core::command::Command;
 use handfast_core::ids::{Now, StateId};
 use handfast_core::output::ToService;
+use handfast_core::reason::clipped;
 
 use super::handler::Handler;
 use super::report::Report;
 use super::schedule::{Decision, Schedule};
-use super::step::{Done, DurableStep, Note, clipped};
+use super::step::{Done, DurableStep, Note};
 use super::store::{CommitError, ServiceStore, StoreStep};
 
 /// Most branches that one call asks about.
@@ -206,7 +207,7 @@ where
                 Note::FinishFailed { id, decision, error } => {
                     let (attempts, retry_in_ms) = self.schedule.failed(id, decision, now.mono_ms);
                     let commit = matches!(decision, Decision::Commit(_));
-                    let reason = clipped(&error).to_owned();
+                    let reason = clipped(error.clone());
                     commands.push(Command::NotFinished { id, reason });
                     (self.report)(Report::FinishFailed {
                         id,

@@ -9,11 +9,12 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use handfast_core::command::{Command, Vote};
 use handfast_core::ids::{Began, Now, StoreId, TransactionId};
-use handfast_core::limits::REASON_BYTES;
 use handfast_core::output::ToService;
 use handfast_core::participant::{
     Answer, BranchInput, BranchState, Durable, Held, Row, Step, Work, maybe_forgotten, step,
 };
+
+use handfast_core::reason::clipped;
 
 use super::handler::{Handler, No, Prepared};
 use super::schedule::{Decision, Schedule};
@@ -364,14 +365,9 @@ fn command(id: TransactionId, answer: Answer, recorded_no: Option<No>) -> Comman
     }
 }
 
-/// As much of a reason as the coordinator keeps.
-pub(super) fn clipped(reason: &str) -> &str {
-    &reason[..reason.floor_char_boundary(REASON_BYTES)]
-}
-
 fn failed(no: No) -> BranchInput {
     let No { mut reason, retryable } = no;
-    reason.truncate(clipped(&reason).len());
+    reason = clipped(reason);
     BranchInput::WorkFailed { reason, retryable }
 }
 

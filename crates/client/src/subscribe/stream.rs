@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use handfast_core::event::DeliveryRef;
 use handfast_core::ids::SubscriptionId;
+use handfast_core::reason::clipped;
 use handfast_core::refusal::Code;
 use handfast_wire::raw::to_subscriber::Message as To;
 use handfast_wire::v1::from_subscriber::Message as From;
@@ -442,7 +443,7 @@ impl Subscriber {
                 Question::GiveBack(delivery) => returned.push((delivery, waiter)),
                 Question::Reject { delivery, reason, dead } => {
                     let mut reason = reason;
-                    reason.truncate(reason.floor_char_boundary(512));
+                    reason = clipped(reason);
                     bytes += reason.len();
                     let delivery = Some(delivery.into());
                     let reject = From::Reject(v1::Reject { delivery, reason, dead });

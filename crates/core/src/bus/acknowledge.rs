@@ -5,16 +5,17 @@ use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 
-use super::lease::{By, Failure};
-use super::stage::{expired, staged};
+use super::ending::{By, Failure};
+use super::refusals::{expired, staged};
 use super::topics::{ADMIN_BYTES, OFFSET_BYTES};
 use super::window::{Phase, Unjudged};
 use super::{Answer, Bus, Call};
 use crate::effects::Effects;
 use crate::event::{DeliveryRef, OffsetRange};
 use crate::ids::{Lsn, Now, Offset, SubscriptionId};
-use crate::limits::{CREDIT, REASON_BYTES};
+use crate::limits::CREDIT;
 use crate::output::Reply;
+use crate::reason::clipped;
 use crate::record::{Acknowledged, Record};
 use crate::refusal::{Code, Refusal};
 
@@ -181,7 +182,7 @@ impl Bus {
             let detail = format!("{} dead letters wait already", limits.dead_letters);
             return Err(Refusal::new(Code::LimitReached, detail));
         }
-        let reason = if reason.is_empty() { NO_REASON.into() } else { cut(reason) };
+        let reason = if reason.is_empty() { NO_REASON.into() } else { clipped(reason) };
         let failure = Failure::Rejected(session, reason);
         let lsn = if dead {
             subscription.reject_for_good(&mut reach, offset, failure)
@@ -228,14 +229,4 @@ fn check_count(deliveries: &[DeliveryRef]) -> Result<(), Refusal> {
         return Err(Refusal::new(Code::TooMany, detail));
     }
     Ok(())
-}
-
-/// A reason cut to its limit, between characters.
-pub(super) fn cut(mut reason: String) -> String {
-    let mut length = reason.len().min(REASON_BYTES);
-    while !reason.is_char_boundary(length) {
-        length -= 1;
-    }
-    reason.truncate(length);
-    reason
 }

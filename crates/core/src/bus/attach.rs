@@ -4,15 +4,15 @@ use alloc::collections::BTreeMap;
 use alloc::format;
 use alloc::vec::Vec;
 
+use super::ending::By;
 use super::flow::{Flow, Waiting};
-use super::lease::By;
 use super::subscription::Subscription;
 use super::topics::Leaving;
 use super::window::{Phase, Unjudged, Window};
 use super::{Answer, Bus, Call, Reach};
 use crate::command::Caller;
 use crate::effects::Effects;
-use crate::ids::{DeliveryToken, Name, Now, Offset, SessionId, SubscriptionId, TopicId};
+use crate::ids::{Name, Now, Offset, SessionId, SubscriptionId, TopicId};
 use crate::limits::CREDIT;
 use crate::output::{Output, Reply};
 use crate::refusal::{Code, Refusal};
@@ -64,19 +64,6 @@ impl Stream {
         }
         self.granted.min(self.flow.window()).saturating_sub(self.under_way)
     }
-}
-
-/// A delivery that is not under way any more.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Left {
-    /// Whom it had gone to.
-    pub(super) session: SessionId,
-    /// What named it.
-    pub(super) token: DeliveryToken,
-    /// Its lease ran.
-    pub(super) ran: bool,
-    /// Who has ended it.
-    pub(super) by: By,
 }
 
 /// All attached streams.

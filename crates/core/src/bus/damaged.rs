@@ -1,21 +1,13 @@
 //! Events that the log holds and cannot be read: the subscription stands still before them, and
 //! whoever reads it is told. They are never passed over (I7, I17).
 
-use super::subscription::Subscription;
+use super::subscription::{Damaged, Subscription};
 use super::window::Phase;
 use super::{Bus, Reach};
 use crate::effects::Effects;
 use crate::ids::Now;
 use crate::output::Output;
 use crate::refusal::{Code, Refusal};
-
-/// Why a subscription stands still.
-#[derive(Clone, Debug)]
-pub(super) struct Damaged {
-    refusal: Refusal,
-    /// Its streams have been ended.
-    is_told: bool,
-}
 
 impl Bus {
     /// The journal could not read what a fetch wanted next.

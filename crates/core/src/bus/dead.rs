@@ -5,7 +5,7 @@ use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 
-use super::lease::By;
+use super::ending::By;
 use super::subscription::Subscription;
 use super::topics::{ADMIN_BYTES, OFFSET_BYTES};
 use super::window::Phase;

@@ -5,15 +5,15 @@ use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::format;
 use alloc::string::String;
 
-use super::acknowledge::cut;
-use super::attach::Left;
+use super::ending::{By, Failure, Left};
 use super::subscription::Subscription;
 use super::timers::Timers;
 use super::window::{Phase, Unjudged};
 use super::{Bus, Reach};
 use crate::effects::Effects;
-use crate::ids::{Lsn, Now, Offset, SessionId, SubscriptionId};
+use crate::ids::{Lsn, Now, Offset, SubscriptionId};
 use crate::limits::Limits;
+use crate::reason::clipped;
 use crate::record::SubscriptionSettings;
 
 /// Who finishes nothing for so many leases, and extends, loses what waits behind it.
@@ -279,41 +279,6 @@ impl Subscription {
     }
 }
 
-/// Why an attempt counts.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Failure {
-    /// The subscriber has rejected it on this stream, and says why.
-    Rejected(SessionId, String),
-    /// Its lease was over.
-    LeaseOver,
-    /// Its stream ended, and had nothing else.
-    StreamEnded,
-}
-
-/// Who ends a delivery.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum By {
-    /// It is answered on a stream, most likely its own, which has been heard ([`Bus::hear`]).
-    Stream(SessionId),
-    /// Its subscriber answers on another way: in a transaction.
-    Transaction,
-    /// Nobody has answered.
-    Server,
-}
-
-/// Attempts that have counted since the server started, and dead letters.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Tally {
-    /// Rejections.
-    pub(super) rejected: u64,
-    /// Leases that were over.
-    pub(super) expired: u64,
-    /// Streams that ended.
-    pub(super) lost: u64,
-    /// Events that have become dead letters.
-    pub(super) dead: u64,
-}
-
 const LEASE_OVER: &str = "its lease was over before it was answered";
 const STREAM_ENDED: &str = "its stream ended before it was answered, and had nothing else";
 
@@ -324,7 +289,7 @@ fn with_words(what: &str, before: Option<&str>) -> String {
         // Neither of these two has words of its own before it.
         Some(before) if before != LEASE_OVER && before != STREAM_ENDED => {
             let words = before.rsplit(JOINED).next().unwrap_or(before);
-            cut(format!("{what}{JOINED}{words}"))
+            clipped(format!("{what}{JOINED}{words}"))
         }
         Some(_) | None => what.into(),
     }

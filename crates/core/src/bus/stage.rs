@@ -5,7 +5,8 @@ use alloc::format;
 use alloc::vec::Vec;
 
 use super::acknowledge::Standing;
-use super::lease::By;
+use super::ending::By;
+use super::refusals::{expired, staged};
 use super::topics::Leaving;
 use super::window::{Phase, Unjudged};
 use super::{Bus, Staged};
@@ -214,16 +215,4 @@ impl Bus {
             topic.reserved = topic.reserved.saturating_sub(u64::from(size));
         }
     }
-}
-
-/// The refusal of an attempt that is over.
-pub(super) fn expired(delivery: &DeliveryRef) -> Refusal {
-    let detail = format!("delivery of offset {} is over", delivery.offset);
-    Refusal::new(Code::DeliveryExpired, detail)
-}
-
-/// The refusal of a delivery that waits for a decision.
-pub(super) fn staged(delivery: &DeliveryRef) -> Refusal {
-    let detail = format!("delivery of offset {} is staged in a transaction", delivery.offset);
-    Refusal::new(Code::DeliveryStaged, detail)
 }

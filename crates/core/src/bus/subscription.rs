@@ -4,15 +4,23 @@
 use alloc::collections::{BTreeSet, VecDeque};
 use alloc::vec::Vec;
 
-use super::attach::Left;
-use super::damaged::Damaged;
+use super::ending::Left;
+use super::ending::{By, Tally};
 use super::facts::Facts;
-use super::lease::{By, Tally};
 use super::timers::{Leases, Timers};
 use super::topics::Leaving;
 use super::window::{Phase, Window};
 use crate::ids::{Lsn, Offset, SessionId, SubscriptionId, TopicId};
 use crate::record::{SubscriptionCreated, SubscriptionSettings};
+use crate::refusal::Refusal;
+
+/// Why a subscription stands still.
+#[derive(Clone, Debug)]
+pub(super) struct Damaged {
+    pub(super) refusal: Refusal,
+    /// Its streams have been ended.
+    pub(super) is_told: bool,
+}
 
 /// A subscription.
 #[derive(Clone, Debug)]

@@ -6,15 +6,17 @@ use alloc::string::String;
 
 use crate::command::{Caller, CommitRequest, Vote};
 use crate::ids::TransactionId;
-use crate::limits::REASON_BYTES;
 use crate::output::{Output, Reply, ToService};
+use crate::reason::clipped;
 use crate::record::{Reason, ReasonCode};
 use crate::refusal::{Code, Refusal};
 use crate::view::VoteKind;
 
-use super::databases::check_votes;
+use super::checks::check_votes;
+use super::checks::checked_deadline;
 use super::inquiry::Question;
-use super::opening::{ask, checked_deadline, names};
+use super::pause::pause_ms;
+use super::refusals::{marker_not_written, names, resolving};
 use super::services::Speaker;
 use super::transaction::{Branch, Phase, Transaction};
 use super::{Context, Coordinator};
@@ -124,21 +126,21 @@ impl Coordinator {
                 if let Err(refusal) = check_votes(&tx.branches, &request.votes) {
                     return cx.effects.refuse(caller, refusal);
                 }
-                ask(tx, caller, request);
+                tx.commit_requested(caller, request);
                 // It decides if that was all.
                 self.take_votes(cx, caller, id, &request.votes);
             }
             Phase::Local if request.vouched => {
                 let checking = core::mem::take(&mut tx.checking);
                 tx.waiters.extend(checking);
-                ask(tx, caller, request);
+                tx.commit_requested(caller, request);
                 self.decide_commit(cx, id);
             }
             Phase::Local => self.check_marker(cx, caller, id, request),
             Phase::Resolving => cx.effects.refuse(caller, resolving(id)),
             Phase::Failed | Phase::Ended if tx.is_local() && failed => {
                 self.attention(cx, id, "a local commit was reported after the abort (L9)");
-                cx.effects.refuse(caller, super::inquiry::marker_not_written(id));
+                cx.effects.refuse(caller, marker_not_written(id));
             }
             Phase::Deciding | Phase::Committing | Phase::Failed | Phase::Ended => {
                 self.wait_for(cx, caller, id, request.wait);
@@ -268,14 +270,6 @@ impl Coordinator {
     }
 }
 
-/// The pause before attempt `attempts` + 1: doubling from `first` to `longest`, jittered by up to a
-/// quarter. The jitter comes from the id, so that it needs no randomness and yet spreads.
-pub(super) fn pause_ms(first: u64, longest: u64, attempts: u32, id: TransactionId) -> u64 {
-    let doubled = first.saturating_mul(1 << attempts.saturating_sub(1).min(20)).min(longest);
-    let mix = (id.0 as u64 ^ u64::from(attempts)).wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 56;
-    doubled + doubled * mix / 1_024
-}
-
 /// Why a transaction failed at its deadline: who was silent.
 pub(super) fn deadline_reason(tx: &Transaction) -> Reason {
     let silent = tx.branches.iter().filter(|b| b.vote.is_none());
@@ -301,19 +295,4 @@ pub(super) fn deadline_reason(tx: &Transaction) -> Reason {
         detail,
         retryable: true,
     }
-}
-
-/// What a participant, client or operator says, within its limit.
-pub(super) fn clipped(mut text: String) -> String {
-    if text.len() > REASON_BYTES {
-        let end = (0..=REASON_BYTES).rev().find(|at| text.is_char_boundary(*at));
-        text.truncate(end.unwrap_or(0));
-    }
-    text
-}
-
-/// L8.
-pub(super) fn resolving(id: TransactionId) -> Refusal {
-    let detail = format!("{id} is being looked up in its database; ask again");
-    Refusal::new(Code::Pending, detail)
 }

@@ -8,12 +8,13 @@ use alloc::vec::Vec;
 use crate::command::Caller;
 use crate::ids::{Holder, Name, SessionId, StateId, TransactionId};
 use crate::output::{Output, Reply, ToService};
+use crate::reason::clipped;
 use crate::record::{Commit, End, Finished, Reason, ReasonCode, Record};
 use crate::refusal::{Code, Refusal};
 use crate::view::{InstanceView, VoteKind};
 
-use super::collecting::{clipped, pause_ms};
 use super::inquiry::Question;
+use super::pause::pause_ms;
 use super::transaction::Phase;
 use super::{Context, Coordinator};
 

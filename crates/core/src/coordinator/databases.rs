@@ -17,9 +17,9 @@ use crate::record::{Participant, ParticipantKind, Reason, ReasonCode};
 use crate::refusal::{Code, Refusal};
 use crate::view::VoteKind;
 
-use super::collecting::pause_ms;
+use super::checks::check_votes;
 use super::inquiry::Question;
-use super::opening::ask;
+use super::pause::pause_ms;
 use super::transaction::{Branch, Phase, Transaction, Waiter};
 use super::{Context, Coordinator};
 
@@ -349,7 +349,7 @@ impl Coordinator {
                 for Waiter { caller, wait, .. } in waiting {
                     let (votes, vouched) = (Vec::new(), true);
                     let request = CommitRequest { branches: 0, items, votes, vouched, wait };
-                    ask(tx, caller, &request);
+                    tx.commit_requested(caller, &request);
                 }
                 return self.decide_commit(cx, id);
             }
@@ -492,17 +492,4 @@ impl Coordinator {
             self.rearm(cx, id);
         }
     }
-}
-
-/// A caller may vote for databases that are in the transaction, and for nothing else.
-pub(super) fn check_votes(branches: &[Branch], votes: &[DatabaseVote]) -> Result<(), Refusal> {
-    for vote in votes {
-        let name = &vote.database;
-        let branch = branches.iter().find(|b| b.participant.name == *name);
-        if branch.is_none_or(Branch::is_service) {
-            let detail = format!("the vote is for {name}, which is no database in it");
-            return Err(Refusal::new(Code::NotAParticipant, detail));
-        }
-    }
-    Ok(())
 }

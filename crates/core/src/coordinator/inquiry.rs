@@ -6,15 +6,15 @@ use alloc::format;
 use alloc::vec::Vec;
 
 use crate::command::{Caller, Wait};
-use crate::ids::{Began, Lsn, Name, SessionId, TransactionId};
+use crate::ids::{Began, Name, SessionId, TransactionId};
 use crate::input::Chain;
-use crate::output::{BranchDecision, Outcome, Output, PublicState, Reply, ToService};
-use crate::record::{
-    Abort, Begin, Commit, End, Note, ParticipantKind, Reason, Record, Remark, Updater,
-};
+use crate::output::{BranchDecision, Output, PublicState, Reply, ToService};
+use crate::record::{ParticipantKind, Updater};
 use crate::refusal::{Code, Refusal};
 use crate::view::{TransactionView, VoteKind};
 
+use super::chain::ChainRecords;
+use super::refusals::{failed, marker_not_written, unknown};
 use super::services::Speaker;
 use super::{Context, Coordinator};
 
@@ -40,86 +40,6 @@ pub(super) enum Question {
     Branch { caller: Caller, database: Name },
     /// A participant has prepared it.
     Inquiry { session: SessionId, speaker: Speaker },
-}
-
-/// The records of one chain.
-#[derive(Default)]
-pub(super) struct Parts<'a> {
-    pub(super) begin: Option<&'a Begin>,
-    /// The place of BEGIN, or of the first record that is left.
-    began: Lsn,
-    pub(super) commit: Option<&'a Commit>,
-    pub(super) abort: Option<&'a Abort>,
-    pub(super) end: Option<&'a End>,
-    pub(super) notes: Vec<&'a Note>,
-    /// What a database has lost of it.
-    pub(super) gone: Option<&'a Note>,
-}
-
-impl<'a> Parts<'a> {
-    pub(super) fn of(chain: &'a Chain) -> Self {
-        let began = chain.records.first().map_or(Lsn(0), |(lsn, _)| *lsn);
-        let mut parts = Self { began, ..Self::default() };
-        for (_, record) in &chain.records {
-            match record {
-                Record::Begin(r) => parts.begin = Some(r),
-                // The first decision in log order is the decision.
-                Record::Commit(r) if parts.abort.is_none() => {
-                    parts.commit.get_or_insert(r);
-                }
-                Record::Abort(r) if parts.commit.is_none() => {
-                    parts.abort.get_or_insert(r);
-                }
-                Record::End(r) => parts.end = Some(r),
-                Record::Operated(r) => {
-                    parts.notes.push(&r.note);
-                    if r.remark == Remark::Gone {
-                        parts.gone = Some(&r.note);
-                    }
-                }
-                _ => {}
-            }
-        }
-        parts
-    }
-
-    fn is_local(&self) -> bool {
-        self.begin.is_some_and(|b| b.local.is_some())
-    }
-
-    pub(super) fn state(&self) -> Option<PublicState> {
-        match (self.commit, self.abort, self.end) {
-            (Some(_), _, Some(_)) => Some(PublicState::Committed),
-            (Some(_), _, None) => Some(PublicState::Committing),
-            (None, Some(_), _) => Some(PublicState::Failed),
-            // BEGIN may have gone with its segment; END alone still tells.
-            (None, None, Some(end)) if end.committed => Some(PublicState::Committed),
-            (None, None, Some(_)) => Some(PublicState::Failed),
-            (None, None, None) => self.begin.map(|_| PublicState::Preparing),
-        }
-    }
-
-    /// A branch did not end as decided, or did not stay so.
-    pub(super) fn is_heuristic(&self) -> bool {
-        self.gone.is_some() || self.end.is_some_and(|e| e.heuristic)
-    }
-
-    /// Which one, and how.
-    pub(super) fn why(&self) -> Option<&'a str> {
-        let gone = self.gone.map(|note| note.text.as_str());
-        gone.or(self.end.map(|e| e.why.as_str())).filter(|why| !why.is_empty())
-    }
-
-    fn outcome(&self, id: TransactionId) -> Option<Outcome> {
-        let state = self.state()?;
-        Some(Outcome {
-            id,
-            state,
-            reason: self.abort.map(|a| a.reason.clone()),
-            heuristic: self.is_heuristic(),
-            finished: state == PublicState::Committed,
-        })
-    }
 }
 
 impl Coordinator {
@@ -162,9 +82,9 @@ impl Coordinator {
     }
 
     /// A transaction that is only in the log, or of which even the log has only the end.
-    fn ended_view(&self, id: TransactionId, parts: &Parts<'_>) -> Option<TransactionView> {
+    fn ended_view(&self, id: TransactionId, records: &ChainRecords<'_>) -> Option<TransactionView> {
         let attention = self.unseen.why(id).map(Into::into);
-        super::show::ended(id, parts, attention).or_else(|| self.unseen.view(id))
+        super::show::ended(id, records, attention).or_else(|| self.unseen.view(id))
     }
 
     /// Everything about a transaction.
@@ -242,15 +162,15 @@ impl Coordinator {
     /// The log's answer.
     pub(crate) fn chain_read(&mut self, cx: &mut Context<'_>, id: TransactionId, chain: &Chain) {
         let questions: Vec<Question> = self.questions.remove(&id).unwrap_or_default();
-        let parts = Parts::of(chain);
+        let records = ChainRecords::of(chain);
         for question in questions {
             match question {
-                Question::Outcome(caller) => match parts.outcome(id) {
+                Question::Outcome(caller) => match records.outcome(id) {
                     Some(outcome) => cx.effects.reply(caller, Reply::Outcome(outcome)),
                     None => cx.effects.refuse(caller, unknown(id)),
                 },
-                Question::Commit(caller) => match parts.outcome(id) {
-                    Some(outcome) if outcome.reason.is_some() && parts.is_local() => {
+                Question::Commit(caller) => match records.outcome(id) {
+                    Some(outcome) if outcome.reason.is_some() && records.is_local() => {
                         let detail = "a local commit was reported after the abort (L9)".into();
                         cx.effects.emit(Output::Attention { id, detail });
                         cx.effects.refuse(caller, marker_not_written(id));
@@ -258,23 +178,23 @@ impl Coordinator {
                     Some(outcome) => cx.effects.reply(caller, Reply::Outcome(outcome)),
                     None => cx.effects.refuse(caller, unknown(id)),
                 },
-                Question::Show(caller) => match self.ended_view(id, &parts) {
+                Question::Show(caller) => match self.ended_view(id, &records) {
                     Some(view) => cx.effects.reply(caller, Reply::Transaction(Box::new(view))),
                     None => cx.effects.refuse(caller, unknown(id)),
                 },
-                Question::Step(caller) => cx.effects.refuse(caller, over(id, &parts)),
+                Question::Step(caller) => cx.effects.refuse(caller, over(id, &records)),
                 Question::Operate(caller) => cx.effects.refuse(
                     caller,
-                    parts.state().map_or_else(|| unknown(id), |_| super::operator::decided(id)),
+                    records.state().map_or_else(|| unknown(id), |_| super::refusals::decided(id)),
                 ),
                 Question::Gone(database) => self.note_gone(cx, id, &database, chain),
                 Question::Branch { caller, database } => {
-                    let decision = branch_decision(&parts, &database, chain.whole);
+                    let decision = branch_decision(&records, &database, chain.whole);
                     cx.effects.reply(caller, Reply::Branch(decision));
                 }
                 Question::Inquiry { session, speaker } => {
-                    let began = cx.began(parts.began);
-                    let message = inquiry_answer(id, began, &parts, chain.whole, &speaker);
+                    let began = cx.began(records.began);
+                    let message = inquiry_answer(id, began, &records, chain.whole, &speaker);
                     cx.effects.emit(Output::ToService { session, message });
                 }
             }
@@ -284,8 +204,8 @@ impl Coordinator {
 
 /// What is wrong with a step on a transaction that has ended: how it did, in the words of whoever
 /// made it fail.
-fn over(id: TransactionId, parts: &Parts<'_>) -> Refusal {
-    match (parts.state(), parts.abort) {
+fn over(id: TransactionId, records: &ChainRecords<'_>) -> Refusal {
+    match (records.state(), records.abort) {
         (None, _) => unknown(id),
         (Some(_), Some(abort)) => failed(id, &abort.reason),
         (Some(_), None) => {
@@ -294,26 +214,18 @@ fn over(id: TransactionId, parts: &Parts<'_>) -> Refusal {
     }
 }
 
-/// It has failed, and takes no more.
-pub(super) fn failed(id: TransactionId, reason: &Reason) -> Refusal {
-    let by = reason.participant.as_ref().map(|name| format!(" by {name}")).unwrap_or_default();
-    let detail = if reason.detail.is_empty() { "" } else { ": " };
-    let code = reason.code.as_str();
-    Refusal::new(Code::Closed, format!("{id} has failed ({code}{by}{detail}{})", reason.detail))
-}
-
 /// C15 for a database, from the log.
-fn branch_decision(parts: &Parts<'_>, database: &Name, whole: bool) -> BranchDecision {
+fn branch_decision(records: &ChainRecords<'_>, database: &Name, whole: bool) -> BranchDecision {
     let named = |u: &Updater| {
         u.participant.name == *database && u.participant.kind == ParticipantKind::Database
     };
-    match (parts.commit, parts.abort, parts.end) {
+    match (records.commit, records.abort, records.end) {
         (Some(commit), _, _) if commit.updaters.iter().any(named) => BranchDecision::Commit,
         (Some(_), _, _) | (None, Some(_), _) => BranchDecision::Abort,
         (None, None, Some(end)) if !end.committed => BranchDecision::Abort,
         // Committed, but who the updaters were is gone: nothing may be guessed.
         (None, None, Some(_)) => BranchDecision::Pending,
-        (None, None, None) if parts.begin.is_none() && whole => BranchDecision::Unknown,
+        (None, None, None) if records.begin.is_none() && whole => BranchDecision::Unknown,
         (None, None, None) => BranchDecision::Pending,
     }
 }
@@ -322,12 +234,12 @@ fn branch_decision(parts: &Parts<'_>, database: &Name, whole: bool) -> BranchDec
 fn inquiry_answer(
     id: TransactionId,
     began: Began,
-    parts: &Parts<'_>,
+    records: &ChainRecords<'_>,
     whole: bool,
     speaker: &Speaker,
 ) -> ToService {
     let pending = ToService::Pending { id, retry_after_ms: PENDING_MS };
-    match (parts.commit, parts.abort, parts.end) {
+    match (records.commit, records.abort, records.end) {
         (Some(commit), _, _) => {
             let updater = commit.updaters.iter().any(|u| {
                 u.participant.kind == ParticipantKind::Service
@@ -340,18 +252,7 @@ fn inquiry_answer(
         (None, None, Some(end)) if !end.committed => ToService::Abort { id },
         // Committed, but who the updaters were is gone: nothing may be guessed.
         (None, None, Some(_)) => pending,
-        (None, None, None) if parts.begin.is_none() && whole => ToService::Abort { id },
+        (None, None, None) if records.begin.is_none() && whole => ToService::Abort { id },
         (None, None, None) => pending,
     }
-}
-
-/// L9.
-pub(super) fn marker_not_written(id: TransactionId) -> Refusal {
-    let detail = format!("{id} has failed: its marker cannot have been written");
-    Refusal::new(Code::MarkerNotWritten, detail)
-}
-
-fn unknown(id: TransactionId) -> Refusal {
-    let detail = format!("the log has no transaction {id}, or no longer");
-    Refusal::new(Code::UnknownTransaction, detail)
 }

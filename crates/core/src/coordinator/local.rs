@@ -7,7 +7,7 @@ use crate::input::Resolution;
 use crate::output::Output;
 use crate::record::{Reason, ReasonCode};
 
-use super::collecting::pause_ms;
+use super::pause::pause_ms;
 use super::transaction::{Phase, Resolving};
 use super::{Context, Coordinator};
 

@@ -6,6 +6,8 @@
 
 mod admission;
 mod attention;
+mod chain;
+mod checks;
 mod collecting;
 mod committing;
 mod databases;
@@ -16,7 +18,9 @@ mod keys;
 mod local;
 mod opening;
 mod operator;
+mod pause;
 mod recovery;
+mod refusals;
 mod services;
 mod show;
 #[cfg(test)]

@@ -11,14 +11,15 @@ use bytes::Bytes;
 
 use crate::command::{BeginRequest, BranchRequest, Caller, CommitRequest, bytes_of_events};
 use crate::event::{DeliveryRef, EventRequest};
-use crate::ids::{Lsn, Name, TransactionId};
-use crate::limits::{BATCH_BYTES, BATCH_ITEMS, BRANCHES, DEADLINE_MS, KEY_BYTES, WORK_BYTES};
+use crate::ids::{Lsn, TransactionId};
+use crate::limits::{BATCH_BYTES, BATCH_ITEMS, BRANCHES, KEY_BYTES, WORK_BYTES};
 use crate::output::Reply;
 use crate::record::{Begin, IdempotencyKey, LocalItems, Participant, ParticipantKind, Record};
 use crate::refusal::{Code, Refusal};
 
+use super::checks::{check_votes, checked_deadline};
 use super::inquiry::Question;
-use super::transaction::{Branch, Counts, Phase, Transaction, Waiter, work_bytes};
+use super::transaction::{Branch, Phase, Transaction, work_bytes};
 use super::{Context, Coordinator};
 
 impl Coordinator {
@@ -133,7 +134,7 @@ impl Coordinator {
         }
         check_batch(0, 0, &events, &acknowledgements, room_for(cx, &events, &acknowledgements))?;
         if let Some(commit) = &commit {
-            super::databases::check_votes(&branches, &commit.votes)?;
+            check_votes(&branches, &commit.votes)?;
         }
 
         let mut begin =
@@ -163,7 +164,7 @@ impl Coordinator {
         }
         match commit {
             // Nothing can be prepared under an id that is not known yet, so it has no votes.
-            Some(commit) => ask(&mut tx, caller, &commit),
+            Some(commit) => tx.commit_requested(caller, &commit),
             None => tx.beginners.push((caller, false)),
         }
         self.counters.begun += 1;
@@ -325,22 +326,6 @@ impl Coordinator {
     }
 }
 
-/// Notes a commit: what it counted, and who waits. Once one was asked nothing can be added any more,
-/// so its count stands, and a repeat that counted otherwise is stale: it waits with the others, as it
-/// would after the decision (C13).
-pub(super) fn ask(tx: &mut Transaction, caller: Caller, commit: &CommitRequest) {
-    tx.asked.get_or_insert(Counts { branches: commit.branches, items: commit.items });
-    tx.waiters.push(Waiter { caller, wait: commit.wait, until_ms: None });
-}
-
-pub(super) fn checked_deadline(deadline_ms: u64) -> Result<u64, Refusal> {
-    if deadline_ms == 0 || deadline_ms > DEADLINE_MS {
-        let detail = format!("a deadline is 1 to {DEADLINE_MS} ms; this is {deadline_ms} ms");
-        return Err(Refusal::new(Code::InvalidDeadline, detail));
-    }
-    Ok(deadline_ms)
-}
-
 fn checked_branches(have: &[Branch], more: Vec<BranchRequest>) -> Result<Vec<Branch>, Refusal> {
     if have.len() + more.len() > BRANCHES {
         let detail = format!("a transaction has at most {BRANCHES} branches");
@@ -417,16 +402,4 @@ fn counted(tx: &Transaction) -> Reply {
 
 fn begun(tx: &Transaction, remaining_ms: u64, repeated: bool) -> Reply {
     Reply::Begun { id: tx.id(), remaining_ms, repeated, databases: tx.databases() }
-}
-
-/// Names, for sentences.
-pub(super) fn names<'a>(names: impl Iterator<Item = &'a Name>) -> alloc::string::String {
-    let mut text = alloc::string::String::new();
-    for name in names {
-        if !text.is_empty() {
-            text.push_str(", ");
-        }
-        text.push_str(name.as_str());
-    }
-    text
 }

@@ -7,11 +7,12 @@ use alloc::string::String;
 use crate::command::{Act, Caller, Wait};
 use crate::ids::{Lsn, Name, TransactionId};
 use crate::output::Reply;
+use crate::reason::clipped;
 use crate::record::{Note, Operated, Reason, ReasonCode, Record, Remark};
 use crate::refusal::{Code, Refusal};
 
-use super::collecting::{clipped, resolving};
 use super::inquiry::Question;
+use super::refusals::{decided, resolving, undecided};
 use super::transaction::Phase;
 use super::{Context, Coordinator};
 
@@ -130,12 +131,4 @@ impl Coordinator {
         // What follows refers to it, also before it is accepted.
         tx.last = cx.effects.append(Record::Operated(operated));
     }
-}
-
-fn undecided(id: TransactionId) -> Refusal {
-    Refusal::new(Code::Pending, format!("{id} is not decided yet: it can be aborted"))
-}
-
-pub(super) fn decided(id: TransactionId) -> Refusal {
-    Refusal::new(Code::Closed, format!("{id} is decided, and nobody takes that back"))
 }

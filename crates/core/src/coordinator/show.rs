@@ -10,7 +10,7 @@ use crate::output::{PublicState, Reply};
 use crate::record::{End, ParticipantKind, Record, Remark};
 use crate::view::{BranchView, ParticipantView, TransactionView, VoteKind};
 
-use super::inquiry::Parts;
+use super::chain::ChainRecords;
 use super::transaction::Transaction;
 use super::{Context, Coordinator};
 
@@ -124,18 +124,18 @@ impl TransactionView {
     /// is no END among them. The newest that nobody has taken note of are in attention.
     #[must_use]
     pub fn of_ended(id: TransactionId, chain: &Chain) -> Option<Self> {
-        let parts = Parts::of(chain);
+        let records = ChainRecords::of(chain);
         let remark = chain.records.iter().rev().find_map(|(_, record)| match record {
             Record::Operated(operated) if operated.follows_end() => Some(operated.remark),
             _ => None,
         });
-        let unseen = parts.end?.unseen();
+        let unseen = records.end?.unseen();
         let attention = match remark {
             None => unseen.map(Into::into),
-            Some(Remark::Gone) => parts.why().map(Into::into),
+            Some(Remark::Gone) => records.why().map(Into::into),
             Some(Remark::Open | Remark::Seen) => None,
         };
-        ended(id, &parts, attention)
+        ended(id, &records, attention)
     }
 }
 
@@ -150,12 +150,12 @@ impl End {
 /// A transaction that is only in the log.
 pub(super) fn ended(
     id: TransactionId,
-    parts: &Parts<'_>,
+    records: &ChainRecords<'_>,
     attention: Option<String>,
 ) -> Option<TransactionView> {
-    let state = parts.state()?;
-    let begun_wall_ms = parts.begin.map_or(id.unix_ms(), |b| b.wall_ms);
-    let decided_wall_ms = parts.commit.map(|c| c.wall_ms).or(parts.abort.map(|a| a.wall_ms));
+    let state = records.state()?;
+    let begun_wall_ms = records.begin.map_or(id.unix_ms(), |b| b.wall_ms);
+    let decided_wall_ms = records.commit.map(|c| c.wall_ms).or(records.abort.map(|a| a.wall_ms));
     let mut branches: Vec<BranchView> = Vec::new();
     let mut add = |participant: &crate::record::Participant,
                    state_id: Option<StateId>,
@@ -164,7 +164,7 @@ pub(super) fn ended(
             return;
         }
         let went =
-            parts.end.and_then(|e| e.finished.iter().find(|f| f.participant == participant.name));
+            records.end.and_then(|e| e.finished.iter().find(|f| f.participant == participant.name));
         branches.push(BranchView {
             participant: participant.name.clone(),
             kind: participant.kind,
@@ -179,7 +179,7 @@ pub(super) fn ended(
             trouble: None,
         });
     };
-    if let Some(commit) = parts.commit {
+    if let Some(commit) = records.commit {
         for updater in &commit.updaters {
             add(&updater.participant, Some(updater.state_id), Some(VoteKind::Yes));
         }
@@ -187,14 +187,14 @@ pub(super) fn ended(
             add(participant, None, Some(VoteKind::ReadOnly));
         }
     }
-    for participant in parts.begin.map(|b| b.participants.as_slice()).unwrap_or_default() {
-        let no = parts.abort.is_some_and(|a| {
+    for participant in records.begin.map(|b| b.participants.as_slice()).unwrap_or_default() {
+        let no = records.abort.is_some_and(|a| {
             a.reason.code == crate::record::ReasonCode::VotedNo
                 && a.reason.participant.as_ref() == Some(&participant.name)
         });
         add(participant, None, no.then_some(VoteKind::No));
     }
-    let local = parts.begin.filter(|b| b.local.is_some()).and_then(|b| b.participants.first());
+    let local = records.begin.filter(|b| b.local.is_some()).and_then(|b| b.participants.first());
     let items = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
     Some(TransactionView {
         id,
@@ -202,16 +202,16 @@ pub(super) fn ended(
         local: local.map(|p| p.name.clone()),
         begun_wall_ms,
         remaining_ms: None,
-        commit_asked: parts.commit.is_some(),
-        events: items(parts.commit.map_or(0, |c| c.events.len())),
-        acknowledgements: items(parts.commit.map_or(0, |c| c.acknowledged.len())),
-        reason: parts.abort.map(|a| a.reason.clone()),
+        commit_asked: records.commit.is_some(),
+        events: items(records.commit.map_or(0, |c| c.events.len())),
+        acknowledgements: items(records.commit.map_or(0, |c| c.acknowledged.len())),
+        reason: records.abort.map(|a| a.reason.clone()),
         decided_wall_ms,
-        ended_wall_ms: parts.end.map(|e| e.wall_ms),
-        heuristic: parts.is_heuristic(),
-        why: parts.why().map(Into::into),
+        ended_wall_ms: records.end.map(|e| e.wall_ms),
+        heuristic: records.is_heuristic(),
+        why: records.why().map(Into::into),
         attention,
-        notes: parts.notes.iter().map(|note| (*note).clone()).collect(),
+        notes: records.notes.iter().map(|note| (*note).clone()).collect(),
         branches,
     })
 }

@@ -9,7 +9,7 @@ use alloc::vec::Vec;
 use bytes::Bytes;
 
 use crate::bus::Staged;
-use crate::command::{Caller, Wait};
+use crate::command::{Caller, CommitRequest, Wait};
 use crate::effects::Effects;
 use crate::ids::{Lsn, Name, Now, SessionId, StateId, TransactionId};
 use crate::output::{Outcome, PublicState, Reply};
@@ -17,7 +17,7 @@ use crate::record::{Begin, Note, Participant, ParticipantKind, Reason, ReasonCod
 use crate::refusal::{Code, Refusal};
 use crate::view::VoteKind;
 
-use super::inquiry::failed;
+use super::refusals::failed;
 
 /// Where a transaction stands (the states of the specification's tables).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -204,6 +204,14 @@ impl Branch {
 }
 
 impl Transaction {
+    /// Notes a commit: what it counted, and who waits. Once one was asked nothing can be added any
+    /// more, so its count stands, and a repeat that counted otherwise is stale: it waits with the
+    /// others, as it would after the decision (C13).
+    pub(crate) fn commit_requested(&mut self, caller: Caller, commit: &CommitRequest) {
+        self.asked.get_or_insert(Counts { branches: commit.branches, items: commit.items });
+        self.waiters.push(Waiter { caller, wait: commit.wait, until_ms: None });
+    }
+
     pub(crate) fn new(begin: Begin, now: Now) -> Self {
         Self {
             begin_lsn: Lsn(0),

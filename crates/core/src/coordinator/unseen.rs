@@ -11,11 +11,12 @@ use crate::ids::{Lsn, Name, TransactionId};
 use crate::input::Chain;
 use crate::limits::UNSEEN;
 use crate::output::{Output, PublicState, Reply};
+use crate::reason::clipped;
 use crate::record::{End, Note, Operated, Record, Remark, UnseenRestated};
 use crate::view::TransactionView;
 
-use super::collecting::clipped;
-use super::inquiry::{Parts, Question};
+use super::chain::ChainRecords;
+use super::inquiry::Question;
 use super::{Context, Coordinator};
 
 /// Most of them in one record of a checkpoint.
@@ -124,7 +125,7 @@ impl Coordinator {
         chain: &Chain,
     ) {
         let text = lost_by(database);
-        let is_committed = matches!(Parts::of(chain).state(), Some(PublicState::Committed));
+        let is_committed = matches!(ChainRecords::of(chain).state(), Some(PublicState::Committed));
         let is_said = |(_, record): &(Lsn, Record)| match record {
             Record::Operated(operated) => operated.note.text == text,
             _ => false,
