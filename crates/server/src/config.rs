@@ -68,7 +68,8 @@ pub struct DatabaseConfig {
 
 impl DatabaseConfig {
     /// How many connections it may take, with those besides its pool.
-    pub(crate) fn connections(&self) -> u64 {
+    #[must_use]
+    pub fn connections(&self) -> u64 {
         u64::from(self.pool.unwrap_or(POOL)) + BESIDE_POOL
     }
 
@@ -80,7 +81,8 @@ impl DatabaseConfig {
 }
 
 /// A database's URL without its password.
-pub(crate) fn shown_url(url: &str) -> String {
+#[must_use]
+pub fn shown_url(url: &str) -> String {
     let Some((scheme, rest)) = url.split_once("://") else { return String::new() };
     // What follows `?` may hold a password too.
     let bare = rest.split('?').next().unwrap_or_default();

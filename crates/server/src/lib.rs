@@ -1,21 +1,21 @@
 //! The handfast server: a durable event bus and a two-phase-commit coordinator.
 //!
-//! [`Node`] is the server without its door: it opens a store and runs the protocol. [`door`] carries
-//! connections, [`grpc`] and [`http`] are what is spoken on them, both on one port; [`cli`] is the command `handfast`. No rule of the protocol
-//! is in here: commands are carried to the core, what it says is carried back.
+//! [`Node`] is the server without its door: it opens a store and runs the protocol. [`Databases`] are
+//! those that take part by name. [`door`] carries connections; [`grpc`] and [`http`] are what is spoken
+//! on them, both on one port, see [`routes`]. No rule of the protocol is in here: commands are carried
+//! to the core, what it says is carried back.
+//!
+//! The program `handfast` is another crate, `handfast-cli`; `handfast serve` is this library with a
+//! command line, a configuration file and signals around it.
 
-mod bench;
-pub mod cli;
 pub mod config;
 pub mod databases;
-mod demo;
 pub mod door;
 pub mod grpc;
 pub mod health;
 pub mod http;
 pub mod node;
-mod text;
-mod torture;
+pub mod text;
 
 use axum::Router;
 use handfast_core::limits::Limits;

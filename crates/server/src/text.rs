@@ -4,34 +4,33 @@
 //! ends, a missing end of the last line. What cannot be meant is refused with its line. Nothing is
 //! guessed, and nothing else is changed.
 
-use std::fmt;
 use std::io::{self, BufRead, Read as _};
 
 /// UTF-8's byte order mark.
 const MARK: &[u8] = b"\xef\xbb\xbf";
 
 /// Where a text is wrong, and how.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Problem {
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("line {line}: {what}")]
+pub struct Problem {
     /// From 1.
-    pub(crate) line: usize,
-    pub(crate) what: String,
+    pub line: usize,
+    /// In words that follow the line's number.
+    pub what: String,
 }
 
 impl Problem {
-    pub(crate) fn new(line: usize, what: impl Into<String>) -> Self {
+    /// This, in that line.
+    pub fn new(line: usize, what: impl Into<String>) -> Self {
         Self { line, what: what.into() }
     }
 }
 
-impl fmt::Display for Problem {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "line {}: {}", self.line, self.what)
-    }
-}
-
 /// A whole file as text, without its mark; its line ends are as they were.
-pub(crate) fn whole(bytes: &[u8]) -> Result<&str, Problem> {
+///
+/// # Errors
+/// It is not text, and where.
+pub fn whole(bytes: &[u8]) -> Result<&str, Problem> {
     let bytes = bytes.strip_prefix(MARK).unwrap_or(bytes);
     for (at, line) in bytes.split(|byte| *byte == b'\n').enumerate() {
         check(line.strip_suffix(b"\r").unwrap_or(line))
@@ -59,19 +58,22 @@ fn check(line: &[u8]) -> Result<&str, &'static str> {
 }
 
 /// Why there is no next line.
-#[derive(Debug)]
-pub(crate) enum Error {
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
     /// It could not be read.
-    Io(io::Error),
+    #[error("{0}")]
+    Io(#[from] io::Error),
     /// The line, from 1, has more bytes than it may have.
+    #[error("line {0} is too long")]
     TooLong(usize),
     /// The line is not text.
-    Not(Problem),
+    #[error("{0}")]
+    Not(#[from] Problem),
 }
 
 /// Lines as they come, each read no further than it may be long.
 #[derive(Debug)]
-pub(crate) struct Lines<R> {
+pub struct Lines<R> {
     input: R,
     most: usize,
     line: usize,
@@ -79,12 +81,15 @@ pub(crate) struct Lines<R> {
 
 impl<R: BufRead> Lines<R> {
     /// Lines of at most so many bytes.
-    pub(crate) fn new(input: R, most: usize) -> Self {
+    pub fn new(input: R, most: usize) -> Self {
         Self { input, most, line: 0 }
     }
 
     /// The next line without its end; none at the end.
-    pub(crate) fn read(&mut self) -> Result<Option<String>, Error> {
+    ///
+    /// # Errors
+    /// See [`Error`]. Nothing is read after that.
+    pub fn read(&mut self) -> Result<Option<String>, Error> {
         let mut bytes = Vec::new();
         // With the longest end, and with the mark.
         let most = self.most + 2 + MARK.len();

@@ -16,11 +16,11 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 /// The file's name. To the journal it is nobody's.
-pub(crate) const FILE: &str = "adoption";
+const FILE: &str = "adoption";
 
 /// What the file says.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Mark {
+struct Mark {
     /// When it was made, for people.
     at: String,
     /// What happened then.
@@ -54,19 +54,22 @@ enum Cause {
     Adopted,
 }
 
-impl Mark {
-    /// Restored now, from there.
-    pub(crate) fn restored(source: &Path) -> Self {
-        Self::new(Cause::Restored(source.to_string_lossy().into_owned()))
-    }
+/// The file that says of a store that it was restored now, from there: its name, and its bytes. While
+/// it is in the data directory nothing is resolved in any database before that is adopted.
+#[must_use]
+pub fn restored_mark(source: &Path) -> (&'static str, Vec<u8>) {
+    let cause = Cause::Restored(source.to_string_lossy().into_owned());
+    (FILE, Mark::new(cause).encode())
+}
 
+impl Mark {
     fn new(cause: Cause) -> Self {
         let at = format!("{:.0}", Timestamp::now());
         Self { at, cause, adopted: BTreeMap::new(), new_since_ms: BTreeMap::new() }
     }
 
     /// The file's bytes.
-    pub(crate) fn encode(&self) -> Vec<u8> {
+    fn encode(&self) -> Vec<u8> {
         let mut bytes = serde_json::to_vec_pretty(self).expect("it has nothing but texts");
         bytes.push(b'\n');
         bytes
@@ -234,8 +237,8 @@ mod tests {
         let (ledger, stock) = names();
         let read = || Adoption::read(directory.path()).expect("readable");
         assert_eq!((read().why(&ledger), read().is_untouched()), (None, false));
-        let mark = Mark::restored(Path::new("/backups/monday"));
-        fs::write(directory.path().join(FILE), mark.encode()).expect("written");
+        let (file, mark) = restored_mark(Path::new("/backups/monday"));
+        fs::write(directory.path().join(file), mark).expect("written");
         let restored = read();
         assert!(restored.is_untouched());
         let why = restored.why(&ledger).expect("not adopted");

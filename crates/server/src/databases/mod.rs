@@ -36,7 +36,7 @@ use crate::config::DatabaseConfig;
 use crate::node::{DatabaseJob, DatabaseJobs, Node, NodeStopped};
 
 use adoption::Adoption;
-pub(crate) use adoption::{FILE as ADOPTION_FILE, Mark as AdoptionMark};
+pub use adoption::restored_mark;
 pub use auditor::{InDoubt, Label};
 use claims::{Against, Claims};
 pub use condition::{Condition, Status};

@@ -60,7 +60,7 @@ const OTHER_FILES: u64 = 256;
 impl Options {
     /// Lets no more connections in than leave room for the journal and the connections to databases,
     /// when so many files may be open (none: any number): without a file to write to the server ends.
-    pub(crate) fn fit(&mut self, files: Option<u64>, databases: u64) {
+    pub fn fit(&mut self, files: Option<u64>, databases: u64) {
         let Some(files) = files else { return };
         let others = (files / 2).min(OTHER_FILES) + databases;
         let sockets = usize::try_from(files.saturating_sub(others)).unwrap_or(usize::MAX);

@@ -161,7 +161,7 @@ impl Ids {
 }
 
 /// What people are told of a clock that is so far from log time; none: it is near enough.
-pub(crate) fn off(offset_ms: i64) -> Option<String> {
+pub(super) fn off(offset_ms: i64) -> Option<String> {
     let far_ms = offset_ms.unsigned_abs();
     if far_ms <= FAR_MS {
         return None;
@@ -181,7 +181,7 @@ pub(crate) fn off(offset_ms: i64) -> Option<String> {
 }
 
 /// What people are told of an opening so long after the newest time in the log; none: it is usual.
-pub(crate) fn absence(away_ms: u64) -> Option<String> {
+pub(super) fn absence(away_ms: u64) -> Option<String> {
     (away_ms > AWAY_MS).then(|| away(away_ms))
 }
 

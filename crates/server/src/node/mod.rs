@@ -50,7 +50,6 @@ use unread::AllUnread;
 use writer::Segments;
 
 pub use clock::WallClock;
-pub(crate) use clock::{absence, off};
 pub use pump::{DatabaseJob, NodeStats};
 pub use requests::Queues;
 pub use session::{Beside, Connection, Inbox, Item, QUIET, Sender};
@@ -159,6 +158,13 @@ pub struct Info {
     pub clock_offset_ms: i64,
     /// By how much the opening was later than the newest time in the log, in milliseconds.
     pub away_ms: u64,
+}
+
+impl Info {
+    /// What people are told of the machine's clock at the opening: nothing if it is near enough.
+    pub fn clock_notices(&self) -> impl Iterator<Item = String> {
+        clock::off(self.clock_offset_ms).into_iter().chain(clock::absence(self.away_ms))
+    }
 }
 
 /// What the core wants of databases, by their names.

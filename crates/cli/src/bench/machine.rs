@@ -3,10 +3,9 @@
 use std::fs;
 use std::thread;
 
+use handfast_server::VERSION;
 use jiff::Timestamp;
 use serde::Serialize;
-
-use crate::VERSION;
 
 /// The machine and the program.
 #[derive(Clone, Debug, Serialize)]

@@ -35,8 +35,8 @@ mod tx;
 use std::process::ExitCode;
 
 use clap::{FromArgMatches, Parser, Subcommand};
+use handfast_server::VERSION;
 
-use crate::VERSION;
 pub(crate) use failure::{Exit, Failure};
 
 /// A durable event bus and a two-phase-commit coordinator in one server.
@@ -84,7 +84,7 @@ const EXITS: &str = "Exit status:
 
 /// Runs the command that the process was started with.
 #[must_use]
-pub fn run() -> ExitCode {
+pub(crate) fn run() -> ExitCode {
     let result = command_line().and_then(|cli| match cli.command {
         Command::Serve(args) => serve::run(args),
         Command::Demo(args) => demo::run(args),

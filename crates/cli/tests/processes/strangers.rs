@@ -8,13 +8,13 @@ use std::io::Read;
 use std::net::TcpStream as BlockingStream;
 use std::time::Duration;
 
-use axum::http::Request;
 use bytes::{BufMut, Bytes, BytesMut};
 use h2::client::{ResponseFuture, SendRequest};
 use h2::{RecvStream, SendStream};
 use handfast::{Event, Handfast, Item, ReadItem, Start, TopicSettings};
 use handfast_wire::prost::Message;
 use handfast_wire::{status, v1};
+use http::Request;
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tonic::{Code, Status};

@@ -9,13 +9,13 @@ use handfast_core::event::EventRequest;
 use handfast_core::ids::Name;
 use handfast_core::output::{Outcome, PublicState, Reply};
 use handfast_core::record::{IdempotencyKey, Participant, ParticipantKind, ReasonCode};
+use handfast_server::node::{Item, Node};
 use handfast_wire::status;
 
 use super::super::args::WaitFor;
 use super::super::plan::Load;
 use super::super::tally::{End, Tally};
 use crate::bench::PartError;
-use crate::node::{Item, Node};
 
 /// See the module.
 pub(super) struct Client {

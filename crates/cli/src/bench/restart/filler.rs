@@ -12,12 +12,12 @@ use handfast_core::limits::Limits;
 use handfast_core::output::{PublicState, Reply, ToService};
 use handfast_core::record::{Participant, ParticipantKind, TopicSettings};
 use handfast_core::refusal::Code;
+use handfast_server::node::{Connection, Item, Node, NodeOptions};
 use serde::{Deserialize, Serialize};
 
 use crate::bench::part::Said;
 use crate::bench::{PartError, runtime};
 use crate::demo::parts::exit_with_stdin;
-use crate::node::{Connection, Item, Node, NodeOptions};
 
 /// Transactions, and batches of events, that are under way at once.
 const AT_ONCE: u64 = 2_000;

@@ -10,6 +10,12 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use handfast_core::ids::Name;
+use handfast_server::VERSION;
+use handfast_server::config::{Config, DatabaseConfig, Flags};
+use handfast_server::databases::{self, Databases};
+use handfast_server::door::Door;
+use handfast_server::health::Health;
+use handfast_server::node::{Info, Node, NodeOptions, NodeStopped};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::runtime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -18,12 +24,6 @@ use tracing_subscriber::EnvFilter;
 
 use super::progress::Bar;
 use super::{Exit, Failure, store};
-use crate::VERSION;
-use crate::config::{Config, DatabaseConfig, Flags};
-use crate::databases::{self, Databases};
-use crate::door::Door;
-use crate::health::Health;
-use crate::node::{self, Info, Node, NodeOptions, NodeStopped};
 
 /// How long transactions that are deciding may take when the server is told to stop.
 const GRACE: Duration = Duration::from_secs(10);
@@ -119,7 +119,7 @@ async fn serve(start: Start, listener: TcpListener) -> Result<(), Failure> {
     let databases = register(&node, &configured, &released).await?;
 
     let health = Health::serving().await;
-    let routes = crate::routes(&node, &databases, &health, &limits);
+    let routes = handfast_server::routes(&node, &databases, &health, &limits);
     let (close, closed) = oneshot::channel::<()>();
     let door = Door::new(connections);
     let mut door = tokio::spawn(async move {
@@ -281,11 +281,8 @@ fn banner(address: SocketAddr, info: &Info) -> io::Result<()> {
             info.dropped_bytes
         )?;
     }
-    if let Some(off) = node::off(info.clock_offset_ms) {
-        writeln!(out, "  clock       {off}")?;
-    }
-    if let Some(absence) = node::absence(info.away_ms) {
-        writeln!(out, "  clock       {absence}")?;
+    for notice in info.clock_notices() {
+        writeln!(out, "  clock       {notice}")?;
     }
     writeln!(out, "  try next    handfast demo, handfast tx list")?;
     out.flush()

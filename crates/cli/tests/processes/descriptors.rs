@@ -9,11 +9,11 @@ use std::io::{ErrorKind, Read};
 use std::net::TcpStream as BlockingStream;
 use std::time::Duration;
 
-use axum::http::Request;
 use bytes::Bytes;
 use h2::client::{ResponseFuture, SendRequest};
 use h2::{Reason, SendStream};
 use handfast::{Handfast, TopicSettings};
+use http::Request;
 use tempfile::TempDir;
 use tokio::net::TcpStream;
 

@@ -3,9 +3,9 @@
 use std::path::Path;
 
 use handfast_journal::Error;
+use handfast_server::node::OpenError;
 
 use super::{Exit, Failure};
-use crate::node::OpenError;
 
 /// Why a store was not opened, in one sentence with what to do about it.
 pub(crate) fn not_opened(data_dir: &Path, error: &OpenError) -> Failure {

@@ -9,11 +9,11 @@ use std::sync::Arc;
 use handfast_core::ids::{OpeningId, StoreId};
 use handfast_journal::files::Directory;
 use handfast_journal::{Error, Journal, Options, Report, Snapshot, check};
+use handfast_server::databases;
 
 use super::output::{Output, size};
 use super::progress::Bar;
 use super::{Exit, Failure, store};
-use crate::databases::{ADOPTION_FILE, AdoptionMark};
 
 const HELP: &str =
     "BACKUP is checked, copied into DIR, which has to be empty or missing, and checked there again.
@@ -135,9 +135,9 @@ fn copied(backup: &Directory, args: &Args, out: Output) -> Result<u64, Failure> 
     let snapshot = Snapshot::of(backup).map_err(|error| store::refused(&args.backup, &error))?;
     let to = Directory::open(data_dir).map_err(|error| failed(&error))?;
     let source = args.backup.canonicalize().unwrap_or_else(|_| args.backup.clone());
-    let mark = AdoptionMark::restored(&source).encode();
+    let (mark_file, mark) = databases::restored_mark(&source);
     let mut bar = Bar::new("copying", out.is_quiet);
-    let done = snapshot.copy_to(&to, &[(ADOPTION_FILE, &mark)], &mut |progress| {
+    let done = snapshot.copy_to(&to, &[(mark_file, &mark)], &mut |progress| {
         bar.show(progress);
         true
     });

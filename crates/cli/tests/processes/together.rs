@@ -10,9 +10,9 @@ use std::net::TcpStream as BlockingStream;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use axum::http::Request;
 use bytes::Bytes;
 use handfast::{Handfast, TopicSettings};
+use http::Request;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 

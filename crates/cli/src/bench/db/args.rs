@@ -41,5 +41,5 @@ pub(crate) struct Args {
 
 /// A report is shown to others, and a URL may hold a password.
 fn shown<S: serde::Serializer>(url: &Option<String>, serializer: S) -> Result<S::Ok, S::Error> {
-    url.as_deref().map(crate::config::shown_url).serialize(serializer)
+    url.as_deref().map(handfast_server::config::shown_url).serialize(serializer)
 }

@@ -6,13 +6,13 @@ use std::time::Duration;
 use clap::builder::styling::AnsiColor;
 use handfast_database::doctor::{Finding, Grade, Report};
 use handfast_database::{Fault, Options, connect};
+use handfast_server::config;
 use serde::Serialize;
 use tokio::runtime;
 
 use super::database::paragraph;
 use super::output::{Output, bold, painted, visible};
 use super::{Exit, Failure};
-use crate::config;
 
 const HELP: &str = "The server makes the same checks and refuses what fails them.
 --fix creates what is missing (the tables handfast_branch and handfast_owner), lets the role of the

@@ -6,10 +6,10 @@ use std::fmt;
 use std::fs;
 use std::path::Path;
 
+use handfast_server::text;
 use serde::{Deserialize, Serialize};
 
 use super::random::Random;
-use crate::text;
 
 /// Accounts on each side when the transfers come from a seed.
 const ACCOUNTS: u64 = 100;

@@ -8,13 +8,13 @@ use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
 
 use handfast::{Event, Published};
+use handfast_server::text::{self, Lines};
 use serde_json::json;
 use tokio::sync::mpsc;
 
 use super::output::counted;
 use super::remote::{Progress, Server};
 use super::{Exit, Failure, parse};
-use crate::text::{self, Lines};
 
 /// More than an event may have: beyond it there is no need to read on.
 const MOST_BYTES: u64 = 1 << 20;

@@ -7,11 +7,11 @@ use clap::Subcommand;
 use handfast_core::record::Record;
 use handfast_journal::files::Directory;
 use handfast_journal::{DumpItem, Error, Report, check, dump};
+use handfast_server::config::DATA_DIR;
 use serde_json::{Value, json};
 
 use super::progress::Bar;
 use super::{Exit, Failure, store};
-use crate::config::DATA_DIR;
 
 /// Characters of a record that are shown without `--full`.
 const SHOWN: usize = 300;

@@ -5,12 +5,12 @@ use std::collections::HashSet;
 use handfast_core::command::{Command, Vote};
 use handfast_core::ids::{Name, StateId, TransactionId};
 use handfast_core::output::ToService;
+use handfast_server::node::{Connection, Item, Node};
 use tokio::task::JoinHandle;
 use uuid::Uuid;
 
 use super::super::plan::{Done, REFUSE};
 use crate::bench::PartError;
-use crate::node::{Connection, Item, Node};
 
 /// Starts one; says what it did when the node has stopped.
 pub(super) fn start(node: &Node, name: &str) -> Result<JoinHandle<Done>, PartError> {

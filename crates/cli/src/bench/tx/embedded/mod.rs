@@ -13,6 +13,7 @@ use handfast_core::ids::Offset;
 use handfast_core::output::{Fetch, Reply, Wanted};
 use handfast_core::record::TopicSettings;
 use handfast_core::view::TopicView;
+use handfast_server::node::{Node, NodeOptions, NodeStats};
 use serde::{Deserialize, Serialize};
 
 use super::fates::Reading;
@@ -24,7 +25,6 @@ use crate::bench::resources::{Process, Resources};
 use crate::bench::usage::Usage;
 use crate::bench::{PartError, WARM_UP, runtime};
 use crate::demo::parts::exit_with_stdin;
-use crate::node::{Node, NodeOptions, NodeStats};
 use client::Client;
 
 /// Transactions that are to finish may take this long after the end.

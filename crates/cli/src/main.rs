@@ -1,4 +1,10 @@
-//! The command `handfast`. Everything is in the library.
+//! The command `handfast`: [`cli`] has a file for each command. [`demo`], [`torture`] and [`bench`]
+//! run this very program as their processes. The server itself is the library `handfast_server`.
+
+mod bench;
+mod cli;
+mod demo;
+mod torture;
 
 use std::process::ExitCode;
 
@@ -8,5 +14,5 @@ use std::process::ExitCode;
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 fn main() -> ExitCode {
-    handfast_server::cli::run()
+    cli::run()
 }
