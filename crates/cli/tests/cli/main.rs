@@ -93,7 +93,7 @@ fn what_is_not_well_formed_never_reaches_a_server() {
 #[test]
 fn explanations_need_no_server() {
     let text = run(&["explain", "topic_full"]).text();
-    assert!(text.starts_with("topic_full\n\nThe topic keeps what is not acknowledged"), "{text}");
+    assert!(text.starts_with("topic_full\n\nThe topic keeps events until"), "{text}");
     assert_eq!(run(&["explain", "TOPIC-FULL"]).text(), text);
     let document = run(&["explain", "topic_full", "--json"]).json();
     assert_eq!(
