@@ -1,0 +1,24 @@
+//! The example of a server inside another program does what it says, more than once on one store.
+
+#[path = "../examples/embed.rs"]
+#[expect(dead_code, reason = "its main function is the example's")]
+mod embed;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_is_embedded_and_embedded_again_on_its_store() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = directory.path().join("store");
+    for _ in 0..2 {
+        assert_eq!(embed::embed(&store).await.unwrap(), "hello");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_address_in_use_leaves_the_directory_alone() {
+    let directory = tempfile::tempdir().unwrap();
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let store = directory.path().join("store");
+    assert!(embed::Embedded::start(store.clone(), &address).await.is_err());
+    assert!(!store.exists());
+}
