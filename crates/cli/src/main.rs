@@ -4,6 +4,7 @@
 mod bench;
 mod cli;
 mod demo;
+mod harness;
 mod torture;
 
 use std::process::ExitCode;

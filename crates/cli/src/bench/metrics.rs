@@ -3,7 +3,7 @@
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use super::Problem;
+use crate::harness::Problem;
 
 /// Counters of a server since it started.
 #[derive(Clone, Copy, Debug, Default)]

@@ -13,11 +13,8 @@ use serde_json::Value;
 use tokio::io::{AsyncBufReadExt, BufReader, Lines};
 use tokio::process::ChildStdout;
 
-use super::Problem;
 use super::usage::Usage;
-use crate::demo::child::Child;
-#[cfg(doc)]
-use crate::demo::parts::exit_with_stdin;
+use crate::harness::{Child, Problem};
 
 /// A line of a part.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -47,7 +44,7 @@ impl Said {
     }
 
     /// What a part found, as its last line. Then it stays as it is, to be looked at, until it is
-    /// told to leave; [`exit_with_stdin`] has to be under way.
+    /// told to leave; `exit_with_stdin` has to be under way.
     ///
     /// # Errors
     /// As [`Said::say`].

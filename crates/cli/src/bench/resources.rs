@@ -3,12 +3,12 @@
 
 use serde::Serialize;
 
-use super::Problem;
 use super::metrics::Counters;
 use super::part::Part;
 use super::server::Server;
 use super::usage::Usage;
 use crate::cli::output::{self, Column};
+use crate::harness::Problem;
 
 /// How everything stood when the stretch began.
 #[derive(Debug)]

@@ -5,13 +5,11 @@ use std::path::Path;
 use std::time::Duration;
 
 use handfast::Handfast;
-use tokio::io::{AsyncBufReadExt, BufReader};
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep};
 
-use super::Problem;
 use super::metrics::Counters;
 use super::usage::Usage;
-use crate::demo::child::{Child, listening};
+use crate::harness::{self, Child, Problem};
 
 /// A server may take this long until it listens: a large store has to be read.
 const LISTENING: Duration = Duration::from_secs(300);
@@ -38,18 +36,8 @@ impl Server {
             format!("--data-dir={}", store.display()),
             format!("--config={}", file.display()),
         ];
-        let (mut child, stdout) = Child::start(dir, "server", &arguments)?;
-        let mut lines = BufReader::new(stdout).lines();
-        let Ok(address) = timeout(LISTENING, listening(&mut lines)).await else {
-            child.kill().await?;
-            return Err(Problem::Part(format!("the server did not listen within {LISTENING:?}")));
-        };
-        let Some(address) = address else {
-            let status = child.leave().await?;
-            return Err(Problem::Part(child.obituary(status)));
-        };
-        // What else it says is of no interest, but somebody has to read it.
-        tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
+        let (child, address) =
+            harness::Server::start(dir, &arguments, LISTENING).await?.listens()?;
         Ok(Self { url: format!("http://{address}"), child: Some(child) })
     }
 

@@ -5,8 +5,8 @@ use clap::Subcommand;
 
 use super::output::Output;
 use super::{Exit, Failure, serve};
-use crate::bench::{Common, PartError, Problem, Report, db, events, idle, journal, restart, tx};
-use crate::demo::parts::exit_with_stdin;
+use crate::bench::{Common, Report, db, events, idle, journal, restart, tx};
+use crate::harness::{PartError, Problem, exit_with_stdin};
 
 /// Measure: everything durable, over real processes, and checked afterwards
 #[derive(Debug, clap::Args)]

@@ -12,8 +12,8 @@ use crate::demo::bank::Home;
 use crate::demo::parts::{self, Part};
 use crate::demo::plan::{Plan, Side};
 use crate::demo::report::Report;
-use crate::demo::{self, Done, Failed, Options, Problem};
-use crate::torture::Urls;
+use crate::demo::{self, Done, Failed, Options};
+use crate::harness::{Problem, Urls, exit_with_stdin};
 
 /// Transfers that are made up when there is no file.
 const TRANSFERS: u32 = 2_000;
@@ -84,7 +84,7 @@ pub(super) fn run(args: Args) -> Result<(), Failure> {
 }
 
 fn failure(failed: &Failed) -> Failure {
-    let exit = match failed.problem {
+    let exit = match *failed.problem {
         Problem::Interrupted => Exit::Interrupted,
         Problem::Directory(_) => Exit::Usage,
         _ => Exit::Failed,
@@ -161,7 +161,7 @@ fn side(text: &str) -> Result<Side, String> {
 pub(super) fn run_part(args: PartArgs) -> Result<(), Failure> {
     let (part, Place { server, dir }) = match args {
         PartArgs::Server(args) => {
-            parts::exit_with_stdin();
+            exit_with_stdin();
             return serve::run(args);
         }
         PartArgs::Service { place, side, instance, database } => {

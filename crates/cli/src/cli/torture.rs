@@ -4,9 +4,10 @@ use std::io::{self, Write};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::{Exit, Failure};
+use crate::harness::{Problem, Urls};
 use crate::torture::part;
 use crate::torture::report::Report;
-use crate::torture::{self, Options, Problem, Urls};
+use crate::torture::{self, Options};
 
 const HELP: &str = "Without URLs it starts a private PostgreSQL and a private MariaDB from the \
 installed programs and

@@ -7,15 +7,13 @@ use std::time::Duration;
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::ChildStdout;
 use tokio::sync::mpsc;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep};
 
-use super::Problem;
 use super::bank::Home;
-use super::child::{Child, listening};
 use super::plan::Side;
-use super::random::Random;
 use super::results::Ended;
 use super::script::Target;
+use crate::harness::{Child, Problem, Random, Server};
 
 /// A server may take this long until it listens.
 const LISTENING: Duration = Duration::from_secs(60);
@@ -80,29 +78,20 @@ impl Cast {
                 "--listen".to_owned(),
                 self.address.clone(),
             ];
-            let (mut child, stdout) = Child::start(&self.dir, "server", &arguments)?;
-            let mut lines = BufReader::new(stdout).lines();
-            match timeout(LISTENING, listening(&mut lines)).await {
-                Ok(Some(address)) => {
+            match Server::start(&self.dir, &arguments, LISTENING).await? {
+                Server::Listens(child, address) => {
                     self.address = address;
-                    // What else it says is of no interest, but somebody has to read it.
-                    tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
                     self.server = Some(child);
                     return Ok(());
                 }
-                Ok(None) => {
-                    let status = child.leave().await?;
-                    // While it was dead its port was free for anybody.
-                    let is_taken = status.code() == Some(1);
-                    if !is_taken || Instant::now() > give_up {
-                        return Err(Problem::Part(child.obituary(status)));
-                    }
+                // While it was dead its port was free for anybody.
+                Server::Ended(_, status)
+                    if status.code() == Some(1) && Instant::now() <= give_up =>
+                {
                     sleep(PORT_PAUSE).await;
                 }
-                Err(_) => {
-                    child.kill().await?;
-                    let problem = format!("the server did not listen within {LISTENING:?}");
-                    return Err(Problem::Part(problem));
+                Server::Ended(child, status) => {
+                    return Err(Problem::Part(child.obituary(status)));
                 }
             }
         }

@@ -17,13 +17,13 @@ use super::cast::Cast;
 use super::evidence::{self, Evidence};
 use super::ledger::{Ledger, TOPIC};
 use super::plan::{Plan, Side};
-use super::random::Random;
 use super::report::{Happened, Report};
 use super::results::Ended;
 use super::script::{Event, Target, What, script};
 use super::show::{Progress, Show};
 use super::watch::Open;
-use super::{Options, Problem, parts};
+use super::{Options, parts};
+use crate::harness::{Problem, Random};
 
 /// Instances of each service at the start.
 const INSTANCES: u32 = 2;

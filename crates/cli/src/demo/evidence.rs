@@ -4,11 +4,11 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use super::Problem;
 use super::bank::{Books, Effect, Home};
 use super::ledger::{Arrived, Ledger};
 use super::plan::Plan;
 use super::results::{self, Ended};
+use crate::harness::Problem;
 
 /// Everything that the proofs are made of.
 #[derive(Debug)]

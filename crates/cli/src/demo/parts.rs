@@ -5,12 +5,10 @@
 //! standard input does: that is how it is told to leave, and how it notices that the demo is gone.
 
 use std::collections::BTreeSet;
-use std::error::Error;
 use std::fs::File;
 use std::io::{self, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::thread;
 use std::time::Duration;
 
 use futures_util::FutureExt;
@@ -29,9 +27,8 @@ use super::bank::{self, Bank, Change, Home, Work};
 use super::ledger::{Arrived, KIND, Ledger, SUBSCRIPTION, TOPIC, Transferred};
 use super::plan::{Plan, Side, Transfer};
 use super::results::{self, Ended, Results};
+use crate::harness::{PartError, leave_with_stdin};
 
-/// A part that is told to leave may take this long.
-const LEAVING: Duration = Duration::from_secs(10);
 /// A server that is being started again is waited for this long.
 const SERVER: Duration = Duration::from_secs(60);
 /// Deadline of a transfer: short, so that what waits for a part that was killed ends soon.
@@ -48,9 +45,6 @@ pub(crate) enum Part {
     Subscriber,
     Client { in_flight: usize },
 }
-
-/// Why a part ended.
-pub(crate) type PartError = Box<dyn Error + Send + Sync>;
 
 /// Runs one part until its standard input ends.
 ///
@@ -74,32 +68,6 @@ pub(crate) fn run(part: Part, server: &str, dir: PathBuf) -> Result<(), PartErro
             Part::Client { in_flight } => client(hf, dir, in_flight, leave).await,
         }
     })
-}
-
-/// Ends the process as soon as standard input ends.
-pub(crate) fn exit_with_stdin() {
-    thread::spawn(|| {
-        wait_for_stdin();
-        std::process::exit(0);
-    });
-}
-
-/// Ready when standard input ends; soon after that the process ends, whatever it does.
-pub(crate) fn leave_with_stdin() -> oneshot::Receiver<()> {
-    let (leave, left) = oneshot::channel();
-    thread::spawn(move || {
-        wait_for_stdin();
-        // Nobody listens: the part is ending already.
-        let _ = leave.send(());
-        thread::sleep(LEAVING);
-        std::process::exit(1);
-    });
-    left
-}
-
-fn wait_for_stdin() {
-    // An error means the same as the end: nobody is there any more.
-    let _ = io::copy(&mut io::stdin().lock(), &mut io::sink());
 }
 
 /// An instance of an account service.

@@ -9,7 +9,7 @@ use std::path::Path;
 use handfast_server::text;
 use serde::{Deserialize, Serialize};
 
-use super::random::Random;
+use crate::harness::Random;
 
 /// Accounts on each side when the transfers come from a seed.
 const ACCOUNTS: u64 = 100;

@@ -2,7 +2,7 @@
 //! transfers have ended rather than to a clock, so that every run has it in its middle.
 
 use super::plan::Side;
-use super::random::Random;
+use crate::harness::Random;
 
 /// Whom a SIGKILL is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -8,9 +8,9 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep};
 
-use super::Problem;
 use super::ledger::{SUBSCRIPTION, TOPIC};
 use super::plan::Side;
+use crate::harness::Problem;
 
 /// Pause between two questions.
 const PAUSE: Duration = Duration::from_millis(150);

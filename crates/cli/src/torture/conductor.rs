@@ -11,18 +11,17 @@ use std::time::{Duration, Instant};
 use handfast::{Handfast, ReadItem, Start, TopicSettings};
 use handfast_database::{Options as DatabaseOptions, connect};
 use indicatif::{ProgressBar, ProgressStyle};
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 
+use super::Options;
 use super::bank::{self, TOPIC};
 use super::part::{DEADLINE, End, Ended};
 use super::proof::{Evidence, prove};
 use super::report::{Kills, Markers, Report};
 use super::victims::{Application, Private, Server};
 use super::watch::{Seen, databases, doubts, prepared, sum, sums};
-use super::{Options, Problem, Urls};
-use crate::demo::random::Random;
+use crate::harness::{Problem, Random, Urls, log_dir};
 
 /// From the last restart nothing may stay prepared for longer than the deadline and this.
 const SETTLED: Duration = Duration::from_secs(10);
@@ -196,7 +195,6 @@ impl Stage<'_> {
     /// Transfers and kills, until there were enough of both.
     async fn play(&mut self) -> Result<(), Problem> {
         let mut random = Random::new(self.options.seed);
-        let mut interrupt = signal(SignalKind::interrupt())?;
         let mut generation = 0;
         let mut application = self.application(generation)?;
         let spacing = (self.options.transfers / u64::from(self.options.kills + 1)).max(1);
@@ -227,17 +225,13 @@ impl Stage<'_> {
                 moved = Instant::now();
                 continue;
             }
-            let line = tokio::select! {
-                line = timeout(STUCK, application.lines.next_line()) => line,
-                _ = interrupt.recv() => return Err(Problem::Interrupted),
-            };
-            match line {
+            match timeout(STUCK, application.lines.next_line()).await {
                 Ok(Ok(Some(line))) => {
                     moved = Instant::now();
                     self.note(&line)?;
                 }
                 Ok(Ok(None)) => {
-                    let log = self.dir.join("application.log");
+                    let log = log_dir(self.dir).join("application.log");
                     let problem = format!("the application has ended; see {}", log.display());
                     return Err(Problem::Part(problem));
                 }
@@ -258,7 +252,7 @@ impl Stage<'_> {
             self.options.seed.wrapping_mul(1_000_003).wrapping_add(generation.unsigned_abs());
         let after = generation * NUMBERS;
         let url = self.server.url();
-        Application::start(self.dir, &url, self.urls, self.options.clients, seed, after)
+        Ok(Application::start(self.dir, &url, self.urls, self.options.clients, seed, after)?)
     }
 
     /// What the application has said before it ended.

@@ -16,6 +16,8 @@ use std::path::PathBuf;
 
 use report::Report;
 
+use crate::harness::{Directory, Problem, Urls, or_interrupted};
+
 /// What to do.
 #[derive(Clone, Debug)]
 pub(crate) struct Options {
@@ -29,41 +31,11 @@ pub(crate) struct Options {
     pub(crate) quiet: bool,
 }
 
-/// Where the two databases are.
-#[derive(Clone, Debug)]
-pub(crate) struct Urls {
-    pub(crate) postgres: String,
-    pub(crate) mariadb: String,
-}
-
-/// Why there is no report.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum Problem {
-    /// This machine failed.
-    #[error("{0}")]
-    Io(#[from] std::io::Error),
-    /// A database failed where it may not.
-    #[error("{0}")]
-    Database(#[from] sqlx::Error),
-    /// A private database server does not start.
-    #[error("{0}")]
-    Private(#[from] handfast_database::private::PrivateError),
-    /// handfast failed where it may not.
-    #[error("{0}")]
-    Handfast(#[from] handfast::Error),
-    /// A part of it failed.
-    #[error("{0}")]
-    Part(String),
-    /// It was stopped by a signal.
-    #[error("stopped")]
-    Interrupted,
-}
-
 /// Runs it all. Everything is in a temporary directory, which stays if something was not proven.
 pub(crate) fn run(options: Options) -> Result<(Report, Option<PathBuf>), Problem> {
-    let dir = tempfile::Builder::new().prefix("handfast-torture-").tempdir()?;
+    let dir = Directory::temporary("handfast-torture-", None)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    let report = runtime.block_on(conductor::conduct(options, dir.path()))?;
-    let kept = (!report.ok).then(|| dir.keep());
+    let report = runtime.block_on(or_interrupted(conductor::conduct(options, dir.path())))?;
+    let kept = dir.end(!report.ok);
     Ok((report, kept))
 }

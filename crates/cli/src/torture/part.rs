@@ -17,7 +17,7 @@ use tokio::task::JoinSet;
 use tokio::time::sleep;
 
 use super::bank::{self, ACCOUNTS, Kind, LEDGER, ORDERS, TOPIC, Transfer};
-use crate::demo::random::Random;
+use crate::harness::{Random, wait_for_stdin};
 
 /// Deadline of every transfer.
 pub(super) const DEADLINE: Duration = Duration::from_secs(3);
@@ -66,8 +66,7 @@ pub(crate) fn run(args: &Args) -> Result<(), String> {
     let over = Arc::new(AtomicBool::new(false));
     let told = Arc::clone(&over);
     std::thread::spawn(move || {
-        // An error means the same as the end.
-        let _ = io::copy(&mut io::stdin().lock(), &mut io::sink());
+        wait_for_stdin();
         told.store(true, Ordering::Relaxed);
     });
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();

@@ -1,18 +1,19 @@
 //! Everything that is killed: the server, the databases if they are private, the application.
 
-use std::fs::File;
 use std::io;
-use std::net::TcpListener;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use handfast_database::private::{MariaDb, MariaDbOptions, Postgres, PostgresOptions};
 use tokio::io::{AsyncBufReadExt, BufReader, Lines};
-use tokio::process::{Child, ChildStdin, ChildStdout, Command};
+use tokio::process::ChildStdout;
 
 use super::bank::{LEDGER, ORDERS};
-use super::{Problem, Urls};
+use crate::harness::{self, Child, Problem, Urls};
+
+/// The server may take this long until it listens.
+const LISTENING: Duration = Duration::from_secs(60);
 
 /// Two database servers of our own.
 #[derive(Clone)]
@@ -65,73 +66,49 @@ impl Private {
 pub(super) struct Server {
     dir: PathBuf,
     address: String,
-    process: Child,
+    child: Child,
 }
 
 impl Server {
     pub(super) async fn start(dir: &Path, urls: &Urls) -> Result<Self, Problem> {
-        let listener = TcpListener::bind("127.0.0.1:0")?;
-        let address = listener.local_addr()?.to_string();
-        drop(listener);
         let config = format!(
             "[databases.{ORDERS}]\nurl = {:?}\n[databases.{LEDGER}]\nurl = {:?}\n",
             urls.postgres, urls.mariadb
         );
-        std::fs::write(dir.join("handfast.toml"), config)?;
-        let process = serve(dir, &address).await?;
-        Ok(Self { dir: dir.to_path_buf(), address, process })
+        std::fs::write(config_path(dir), config)?;
+        let (child, address) = serve(dir, "127.0.0.1:0").await?;
+        Ok(Self { dir: dir.to_path_buf(), address, child })
     }
 
     pub(super) fn url(&self) -> String {
         format!("http://{}", self.address)
     }
 
-    /// SIGKILL, and another start. Returns when it is ready again.
+    /// SIGKILL, and another start at the same address. Returns when it is ready again.
     pub(super) async fn kill(&mut self) -> Result<(), Problem> {
-        self.process.kill().await?;
-        self.process = serve(&self.dir, &self.address).await?;
+        self.child.kill().await?;
+        (self.child, self.address) = serve(&self.dir, &self.address).await?;
         Ok(())
     }
 }
 
-async fn serve(dir: &Path, address: &str) -> Result<Child, Problem> {
-    let log = File::options().create(true).append(true).open(dir.join("server.log"))?;
-    let mut process = ours(&["serve", "--listen", address, "--data-dir"])?
-        .arg(dir.join("store"))
-        .arg("--config")
-        .arg(dir.join("handfast.toml"))
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(log)
-        .spawn()?;
-    let stdout = process.stdout.take().ok_or_else(|| io::Error::other("it has no output"))?;
-    let mut lines = BufReader::new(stdout).lines();
-    // Its last line of the banner says what to try next.
-    while let Some(line) = lines.next_line().await? {
-        if line.contains("try next") {
-            return Ok(process);
-        }
-    }
-    let log = dir.join("server.log");
-    Err(Problem::Part(format!("the server has ended; its log is {}", log.display())))
+fn config_path(dir: &Path) -> PathBuf {
+    dir.join("handfast.toml")
 }
 
-/// This very program with other arguments, without the person's own settings.
-fn ours(arguments: &[&str]) -> io::Result<Command> {
-    let mut command = Command::new(std::env::current_exe()?);
-    for (variable, _) in std::env::vars_os() {
-        if variable.to_str().is_some_and(|variable| variable.starts_with("HANDFAST_")) {
-            command.env_remove(variable);
-        }
-    }
-    command.args(arguments).kill_on_drop(true).process_group(0);
-    Ok(command)
+async fn serve(dir: &Path, address: &str) -> Result<(Child, String), Problem> {
+    let arguments = [
+        "serve".to_owned(),
+        format!("--listen={address}"),
+        format!("--data-dir={}", dir.join("store").display()),
+        format!("--config={}", config_path(dir).display()),
+    ];
+    harness::Server::start(dir, &arguments, LISTENING).await?.listens()
 }
 
 /// The application: see `part`.
 pub(super) struct Application {
-    process: Child,
-    stdin: Option<ChildStdin>,
+    child: Child,
     pub(super) lines: Lines<BufReader<ChildStdout>>,
 }
 
@@ -143,28 +120,27 @@ impl Application {
         clients: usize,
         seed: u64,
         after: i64,
-    ) -> Result<Self, Problem> {
-        let log = File::options().create(true).append(true).open(dir.join("application.log"))?;
-        let (clients, seed, after) = (clients.to_string(), seed.to_string(), after.to_string());
-        let mut process = ours(&["torture-part", "--server", server])?
-            .args(["--postgres", &urls.postgres, "--mariadb", &urls.mariadb])
-            .args(["--clients", &clients, "--seed", &seed, "--after", &after])
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(log)
-            .spawn()?;
-        let stdin = process.stdin.take();
-        let stdout = process.stdout.take().ok_or_else(|| io::Error::other("it has no output"))?;
-        Ok(Self { process, stdin, lines: BufReader::new(stdout).lines() })
+    ) -> io::Result<Self> {
+        let arguments = [
+            "torture-part".to_owned(),
+            format!("--server={server}"),
+            format!("--postgres={}", urls.postgres),
+            format!("--mariadb={}", urls.mariadb),
+            format!("--clients={clients}"),
+            format!("--seed={seed}"),
+            format!("--after={after}"),
+        ];
+        let (child, stdout) = Child::start(dir, "application", &arguments)?;
+        Ok(Self { child, lines: BufReader::new(stdout).lines() })
     }
 
     /// SIGKILL.
     pub(super) async fn kill(&mut self) -> io::Result<()> {
-        self.process.kill().await
+        self.child.kill().await.map(drop)
     }
 
     /// It ends when what is under way has.
     pub(super) fn leave(&mut self) {
-        self.stdin = None;
+        self.child.tell_to_leave();
     }
 }

@@ -11,7 +11,7 @@ use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 
 use super::bank::{self, ACCOUNTS, START};
-use super::{Problem, Urls};
+use crate::harness::{Problem, Urls};
 
 /// Pause between two reads of all balances, which hold up every transfer.
 const READ: Duration = Duration::from_millis(20);

@@ -17,8 +17,8 @@ use super::plan::{Found, Plan, Ran, Way};
 use super::{by_hand, local, transfer};
 use crate::bench::latency::Latencies;
 use crate::bench::part::Said;
-use crate::bench::{PartError, runtime};
-use crate::demo::parts::exit_with_stdin;
+use crate::bench::runtime;
+use crate::harness::{PartError, exit_with_stdin};
 
 /// Each way has one of these first that does not count.
 const WARM_UP: Duration = Duration::from_millis(500);

@@ -7,7 +7,7 @@ use sqlx::postgres::PgConnection;
 use sqlx::{AssertSqlSafe, Connection};
 
 use super::plan::Way;
-use crate::bench::Problem;
+use crate::harness::Problem;
 
 /// The databases' names, and the topic of local transactions.
 pub(super) const ORDERS: &str = "orders";

@@ -10,13 +10,14 @@ use super::{proof, report};
 use crate::bench::part::{Part, Said};
 use crate::bench::server::Server;
 use crate::bench::show::Show;
-use crate::bench::{Common, Directory, Problem, Report, conduct};
+use crate::bench::{Common, Report, conduct, directory};
+use crate::harness::Problem;
 
 /// Runs it.
 pub(crate) fn run(args: &Args, common: Common) -> Result<Report, Problem> {
     conduct(async {
         let show = Show::new(common);
-        let dir = Directory::new(None)?;
+        let dir = directory(None)?;
         show.doing("starting the databases");
         let databases = Databases::start(args, dir.path()).await?;
         let server = Server::start(dir.path(), &databases.config(args.pool)).await?;

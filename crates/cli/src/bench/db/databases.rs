@@ -10,7 +10,7 @@ use tokio::time::{Instant, sleep};
 
 use super::args::Args;
 use super::bank::{self, LEDGER, ORDERS};
-use crate::bench::Problem;
+use crate::harness::Problem;
 
 /// Databases may take this long to be up for the server.
 const COMING_UP: Duration = Duration::from_secs(60);

@@ -13,10 +13,10 @@ mod proof;
 mod report;
 mod transfer;
 
+use crate::harness::PartError;
+
 pub(crate) use args::Args;
 pub(crate) use conductor::run;
-
-use super::PartError;
 
 /// The application's process.
 pub(crate) fn run_application(plan: &str) -> Result<(), PartError> {

@@ -10,7 +10,7 @@ use sqlx::postgres::PgConnection;
 use super::bank::{ACCOUNTS, START, TOPIC};
 use super::databases::Databases;
 use super::plan::Way;
-use crate::bench::Problem;
+use crate::harness::Problem;
 
 /// What is wrong.
 pub(super) async fn prove(

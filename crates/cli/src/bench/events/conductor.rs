@@ -14,7 +14,8 @@ use crate::bench::part::{Part, Said};
 use crate::bench::resources::Before;
 use crate::bench::server::Server;
 use crate::bench::show::Show;
-use crate::bench::{Common, Directory, Problem, Report, conduct};
+use crate::bench::{Common, Report, conduct, directory};
+use crate::harness::Problem;
 
 /// What is published may take this long to be acknowledged by every group.
 const CATCHING_UP: Duration = Duration::from_secs(120);
@@ -23,7 +24,7 @@ const CATCHING_UP: Duration = Duration::from_secs(120);
 pub(crate) fn run(args: &Args, common: Common) -> Result<Report, Problem> {
     conduct(async {
         let show = Show::new(common);
-        let dir = Directory::new(args.dir.as_deref())?;
+        let dir = directory(args.dir.as_deref())?;
         show.doing("starting");
         let server = Server::start(dir.path(), "").await?;
         let hf = server.connect().await?;

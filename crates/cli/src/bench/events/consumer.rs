@@ -12,8 +12,8 @@ use super::order::Order;
 use super::plan::{Consumed, ConsumerPlan, subscription};
 use crate::bench::latency::Latencies;
 use crate::bench::part::Said;
-use crate::bench::{PartError, runtime};
-use crate::demo::parts::leave_with_stdin;
+use crate::bench::runtime;
+use crate::harness::{PartError, leave_with_stdin};
 
 /// Consumes until standard input ends; then says what it found.
 pub(super) fn run(plan: &ConsumerPlan) -> Result<(), PartError> {

@@ -9,10 +9,10 @@ mod plan;
 mod publisher;
 mod report;
 
+use crate::harness::PartError;
+
 pub(crate) use args::Args;
 pub(crate) use conductor::run;
-
-use super::PartError;
 
 /// The publishers' process.
 pub(crate) fn run_publisher(plan: &str) -> Result<(), PartError> {

@@ -13,8 +13,8 @@ use super::message::{Message, unix_ns};
 use super::plan::{Published, PublisherPlan};
 use crate::bench::latency::Latencies;
 use crate::bench::part::Said;
-use crate::bench::{PartError, WARM_UP, runtime};
-use crate::demo::parts::exit_with_stdin;
+use crate::bench::{WARM_UP, runtime};
+use crate::harness::{PartError, exit_with_stdin};
 
 /// Between two lines about progress.
 const EVERY: Duration = Duration::from_millis(250);

@@ -13,8 +13,9 @@ use crate::bench::part::{Part, Said};
 use crate::bench::server::Server;
 use crate::bench::show::Show;
 use crate::bench::tx::{Load, Run, Stage, WaitFor};
-use crate::bench::{Common, Directory, Problem, Report, conduct};
+use crate::bench::{Common, Report, conduct, directory};
 use crate::cli::output;
+use crate::harness::Problem;
 
 /// Files that a server or the crowd has open besides its connections.
 const OTHER_FILES: u64 = 200;
@@ -57,7 +58,7 @@ pub(crate) fn run(args: &Args, common: Common) -> Result<Report, Problem> {
     raise_file_limit(u64::from(args.connections) + OTHER_FILES)?;
     conduct(async {
         let show = Show::new(common);
-        let dir = Directory::new(None)?;
+        let dir = directory(None)?;
         show.doing("starting");
         let server = Server::start(dir.path(), &room_for(args.connections)).await?;
         let hf = server.connect().await?;

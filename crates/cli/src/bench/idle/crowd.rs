@@ -7,9 +7,9 @@ use serde::{Deserialize, Serialize};
 use tokio::task::JoinSet;
 
 use crate::bench::part::Said;
+use crate::bench::runtime;
 use crate::bench::tx::{Idle, Memory};
-use crate::bench::{PartError, runtime};
-use crate::demo::parts::exit_with_stdin;
+use crate::harness::{PartError, exit_with_stdin};
 
 /// Connections that are made at the same time.
 const AT_ONCE: usize = 64;

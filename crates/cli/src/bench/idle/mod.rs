@@ -5,10 +5,10 @@ mod args;
 mod conductor;
 mod crowd;
 
+use crate::harness::PartError;
+
 pub(crate) use args::Args;
 pub(crate) use conductor::run;
-
-use super::PartError;
 
 /// The process that has all the idle connections.
 pub(crate) fn run_crowd(plan: &str) -> Result<(), PartError> {

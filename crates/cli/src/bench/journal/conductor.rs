@@ -8,8 +8,9 @@ use crate::bench::latency::{Latencies, Percentiles};
 use crate::bench::part::{Part, Said};
 use crate::bench::resources::shown;
 use crate::bench::show::Show;
-use crate::bench::{Common, Directory, Problem, Report, conduct};
+use crate::bench::{Common, Report, conduct, directory};
 use crate::cli::output::{self, Column};
+use crate::harness::Problem;
 
 /// One of the two with so many outstanding.
 #[derive(Clone, Debug, Serialize)]
@@ -33,7 +34,7 @@ struct Run {
 pub(crate) fn run(args: &Args, common: Common) -> Result<Report, Problem> {
     conduct(async {
         let show = Show::new(common);
-        let dir = Directory::new(args.dir.as_deref())?;
+        let dir = directory(args.dir.as_deref())?;
         let plan = Plan {
             dir: dir.path().to_path_buf(),
             outstanding: args.outstanding.clone(),

@@ -5,10 +5,10 @@ mod conductor;
 mod outstanding;
 mod part;
 
+use crate::harness::PartError;
+
 pub(crate) use args::Args;
 pub(crate) use conductor::run;
-
-use super::PartError;
 
 /// The process that writes.
 pub(crate) fn run_writer(plan: &str) -> Result<(), PartError> {

@@ -4,8 +4,8 @@
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::{Duration, Instant};
 
-use crate::bench::PartError;
 use crate::bench::latency::Latencies;
+use crate::harness::PartError;
 
 /// What was done.
 #[derive(Debug)]

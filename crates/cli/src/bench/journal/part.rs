@@ -18,11 +18,10 @@ use handfast_journal::{Group, Journal, Options, record_bytes};
 use serde::{Deserialize, Serialize};
 
 use super::outstanding::{Done, run as outstanding};
-use crate::bench::PartError;
 use crate::bench::latency::Latencies;
 use crate::bench::part::Said;
 use crate::bench::usage::Usage;
-use crate::demo::parts::exit_with_stdin;
+use crate::harness::{PartError, exit_with_stdin};
 
 /// The start of each slice does not count: files grow, caches fill.
 const WARM_UP: Duration = Duration::from_millis(250);

@@ -11,8 +11,9 @@ use super::filler::{Filled, Plan, limit};
 use crate::bench::part::{Part, Said};
 use crate::bench::server::Server;
 use crate::bench::show::Show;
-use crate::bench::{Common, Directory, Problem, Report, conduct};
+use crate::bench::{Common, Report, conduct, directory};
 use crate::cli::output::{self, Column};
+use crate::harness::Problem;
 
 /// A node that is being filled makes something durable at least so often.
 const STALLED: Duration = Duration::from_secs(60);
@@ -34,7 +35,7 @@ struct Run {
 pub(crate) fn run(args: &Args, common: Common) -> Result<Report, Problem> {
     conduct(async {
         let show = Show::new(common);
-        let dir = Directory::new(args.dir.as_deref())?;
+        let dir = directory(args.dir.as_deref())?;
         let filled = fill(args, dir.path(), &show).await?;
         if filled.refused > 0 {
             let refused = filled.refused;

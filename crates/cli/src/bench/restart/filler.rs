@@ -16,8 +16,8 @@ use handfast_server::node::{Connection, Item, Node, NodeOptions};
 use serde::{Deserialize, Serialize};
 
 use crate::bench::part::Said;
-use crate::bench::{PartError, runtime};
-use crate::demo::parts::exit_with_stdin;
+use crate::bench::runtime;
+use crate::harness::{PartError, exit_with_stdin};
 
 /// Transactions, and batches of events, that are under way at once.
 const AT_ONCE: u64 = 2_000;

@@ -4,10 +4,10 @@ mod args;
 mod conductor;
 mod filler;
 
+use crate::harness::PartError;
+
 pub(crate) use args::Args;
 pub(crate) use conductor::run;
-
-use super::PartError;
 
 /// The process that fills the store, and is killed then.
 pub(crate) fn run_filler(plan: &str) -> Result<(), PartError> {

@@ -15,8 +15,8 @@ use super::fates::Reading;
 use super::plan::{ClientPlan, Load, event_of};
 use super::tally::{End, Tally};
 use crate::bench::part::Said;
-use crate::bench::{PartError, WARM_UP, pace, runtime};
-use crate::demo::parts::exit_with_stdin;
+use crate::bench::{WARM_UP, pace, runtime};
+use crate::harness::{PartError, exit_with_stdin};
 
 /// Between two lines about progress.
 const EVERY: Duration = Duration::from_millis(250);

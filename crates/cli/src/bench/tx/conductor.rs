@@ -14,14 +14,14 @@ use super::tally::Found;
 use crate::bench::part::{Part, Said};
 use crate::bench::server::Server;
 use crate::bench::show::Show;
-use crate::bench::{Common, Directory, Problem, Report, conduct};
-use crate::demo::child::log_dir;
+use crate::bench::{Common, Report, conduct, directory};
+use crate::harness::{Problem, log_dir};
 
 /// Runs it.
 pub(crate) fn run(args: &Args, common: Common) -> Result<Report, Problem> {
     conduct(async {
         let show = Show::new(common);
-        let dir = Directory::new(args.dir.as_deref())?;
+        let dir = directory(args.dir.as_deref())?;
         let (runs, problems) = if args.in_process {
             embedded(args, dir.path(), &show).await?
         } else if args.overload {

@@ -13,6 +13,8 @@ mod report;
 mod stage;
 mod tally;
 
+use crate::harness::PartError;
+
 pub(crate) use args::Args;
 pub(super) use args::WaitFor;
 pub(crate) use conductor::run;
@@ -21,8 +23,6 @@ pub(super) use participant::Idle;
 pub(super) use plan::Load;
 pub(super) use report::{Run, table};
 pub(super) use stage::Stage;
-
-use super::PartError;
 
 /// The client's process.
 pub(crate) fn run_client(plan: &str) -> Result<(), PartError> {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use futures_util::{StreamExt, TryStreamExt, stream};
 use handfast::{BeginOptions, Handfast, OpenTransaction};
 
-use crate::bench::Problem;
+use crate::harness::Problem;
 
 /// Longer than any run, and the most that there is.
 const DEADLINE: Duration = Duration::from_secs(3_600);

@@ -8,10 +8,9 @@ use handfast::{Handfast, TransactionId};
 
 use super::memory::Memory;
 use super::plan::{Done, ParticipantPlan, REFUSE};
-use crate::bench::PartError;
 use crate::bench::part::Said;
 use crate::bench::runtime;
-use crate::demo::parts::leave_with_stdin;
+use crate::harness::{PartError, leave_with_stdin};
 
 /// Runs until standard input ends; then says what was done.
 pub(super) fn run(plan: ParticipantPlan) -> Result<(), PartError> {

@@ -11,11 +11,11 @@ use super::others::Others;
 use super::plan::{ClientPlan, Done, Load, ParticipantPlan};
 use super::report::Run;
 use super::tally::Found;
-use crate::bench::Problem;
 use crate::bench::part::{Part, Said};
 use crate::bench::resources::Before;
 use crate::bench::server::Server;
 use crate::bench::show::Show;
+use crate::harness::Problem;
 
 /// Services may take this long to attach.
 const ATTACHING: Duration = Duration::from_secs(30);

@@ -3,9 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use super::{mariadb, postgres, sqlite};
-use crate::demo::Problem;
 use crate::demo::plan::{Plan, Side};
-use crate::torture::Urls;
+use crate::harness::{Problem, Urls};
 
 /// Where one service keeps its accounts.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -15,7 +15,7 @@ use handfast_wire::status;
 use super::super::args::WaitFor;
 use super::super::plan::Load;
 use super::super::tally::{End, Tally};
-use crate::bench::PartError;
+use crate::harness::PartError;
 
 /// See the module.
 pub(super) struct Client {

@@ -23,8 +23,8 @@ use crate::bench::metrics::Counters;
 use crate::bench::part::Said;
 use crate::bench::resources::{Process, Resources};
 use crate::bench::usage::Usage;
-use crate::bench::{PartError, WARM_UP, runtime};
-use crate::demo::parts::exit_with_stdin;
+use crate::bench::{WARM_UP, runtime};
+use crate::harness::{PartError, exit_with_stdin};
 use client::Client;
 
 /// Transactions that are to finish may take this long after the end.

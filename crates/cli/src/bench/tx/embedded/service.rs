@@ -10,7 +10,7 @@ use tokio::task::JoinHandle;
 use uuid::Uuid;
 
 use super::super::plan::{Done, REFUSE};
-use crate::bench::PartError;
+use crate::harness::PartError;
 
 /// Starts one; says what it did when the node has stopped.
 pub(super) fn start(node: &Node, name: &str) -> Result<JoinHandle<Done>, PartError> {

@@ -1,5 +1,5 @@
-//! A process of the demo or of a benchmark. It is ended by its handle, and by itself when this process is gone: each
-//! child watches its standard input, which ends with whoever holds the other end.
+//! A process of this very program. It is ended by its handle, and by itself when this process is
+//! gone: each child watches its standard input, which ends with whoever holds the other end.
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
@@ -7,9 +7,10 @@ use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
-use tokio::io::{BufReader, Lines};
 use tokio::process::{Child as Process, ChildStdin, ChildStdout, Command};
 use tokio::time::timeout;
+
+use super::log_dir;
 
 /// A child that was told to leave may take this long before it is killed.
 const LEAVING: Duration = Duration::from_secs(15);
@@ -116,20 +117,4 @@ impl Child {
         }
         told
     }
-}
-
-/// The address out of a server's banner; none: it ended before it said one.
-pub(crate) async fn listening(lines: &mut Lines<BufReader<ChildStdout>>) -> Option<String> {
-    while let Ok(Some(line)) = lines.next_line().await {
-        let mut words = line.split_whitespace();
-        if words.next() == Some("listens") && words.next() == Some("on") {
-            return words.next().map(ToOwned::to_owned);
-        }
-    }
-    None
-}
-
-/// Where the children's logs are.
-pub(crate) fn log_dir(dir: &Path) -> PathBuf {
-    dir.join("logs")
 }
