@@ -1,10 +1,12 @@
 //! The command `handfast`: [`cli`] has a file for each command. [`demo`], [`torture`] and [`bench`]
-//! run this very program as their processes. The server itself is the library `handfast_server`.
+//! run this very program as their processes, by what [`harness`] has for all three. The server itself
+//! is the library `handfast_server`.
 
 mod bench;
 mod cli;
 mod demo;
 mod harness;
+mod terminal;
 mod torture;
 
 use std::process::ExitCode;

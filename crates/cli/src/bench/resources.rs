@@ -7,8 +7,8 @@ use super::metrics::Counters;
 use super::part::Part;
 use super::server::Server;
 use super::usage::Usage;
-use crate::cli::output::{self, Column};
 use crate::harness::Problem;
+use crate::terminal::{self, Column};
 
 /// How everything stood when the stretch began.
 #[derive(Debug)]
@@ -134,10 +134,10 @@ impl Resources {
                 process.name.clone(),
                 format!("{:.2}", process.cpu_seconds),
                 shown(process.cpu_us_each, 1),
-                output::size(process.peak_memory_bytes),
+                terminal::size(process.peak_memory_bytes),
             ]
         });
-        let table = output::table(&columns, rows.collect(), "");
+        let table = terminal::table(&columns, rows.collect(), "");
         let Journal { groups, records_per_group, group_us, written_bytes_each, .. } = self.journal;
         format!(
             "{table}\njournal: {groups} groups of {} records, {} us to write and sync one, {} \

@@ -7,7 +7,7 @@ use std::time::Duration;
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::Common;
-use crate::cli::output;
+use crate::terminal;
 
 /// The screen.
 #[derive(Debug)]
@@ -42,7 +42,7 @@ impl Show {
         match &self.bar {
             _ if !self.has_notes => {}
             Some(bar) => bar.println(text),
-            None => output::error_line(text),
+            None => terminal::error_line(text),
         }
     }
 }

@@ -15,7 +15,7 @@ mod failure;
 mod help;
 mod indoubt;
 mod journal;
-pub(crate) mod output;
+mod output;
 mod parse;
 mod participant;
 mod progress;

@@ -5,7 +5,7 @@ use serde::Serialize;
 use super::plan::{Ran, Way};
 use crate::bench::latency::{Latencies, Percentiles};
 use crate::bench::resources::shown;
-use crate::cli::output::{self, Column};
+use crate::terminal::{self, Column};
 
 /// One way at one concurrency.
 #[derive(Clone, Debug, Serialize)]
@@ -71,7 +71,7 @@ pub(super) fn text(runs: &[Run]) -> String {
         row.extend(Percentiles::cells(run.latency_us));
         row
     };
-    let table = output::table(&columns, runs.iter().map(row).collect(), "nothing was run");
+    let table = terminal::table(&columns, runs.iter().map(row).collect(), "nothing was run");
     format!(
         "{table}\n\nRATIO: rates in terms of the transfer by hand, and of the local transaction \
          with an outbox row."

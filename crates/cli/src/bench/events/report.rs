@@ -6,7 +6,7 @@ use super::args::Args;
 use super::plan::{Consumed, Published};
 use crate::bench::latency::{Latencies, Percentiles};
 use crate::bench::resources::{Resources, shown};
-use crate::cli::output::{self, Column};
+use crate::terminal::{self, Column};
 
 /// One run.
 #[derive(Clone, Debug, Serialize)]
@@ -105,7 +105,7 @@ pub(super) fn text(runs: &[Run]) -> String {
             rows.push(row);
         }
     }
-    let mut text = output::table(&columns, rows, "nothing was run");
+    let mut text = terminal::table(&columns, rows, "nothing was run");
     for run in runs {
         text.push_str(&format!("\n\n{}\n{}", run.line(), run.resources.text("event")));
     }

@@ -14,8 +14,8 @@ use crate::bench::server::Server;
 use crate::bench::show::Show;
 use crate::bench::tx::{Load, Run, Stage, WaitFor};
 use crate::bench::{Common, Report, conduct, directory};
-use crate::cli::output;
 use crate::harness::Problem;
+use crate::terminal;
 
 /// Files that a server or the crowd has open besides its connections.
 const OTHER_FILES: u64 = 200;
@@ -92,8 +92,8 @@ pub(crate) fn run(args: &Args, common: Common) -> Result<Report, Problem> {
         show.note(&format!(
             "{} connected in {connecting_seconds:.1} s; the server's memory was at most {}, now {}",
             args.connections,
-            output::size(peak_memory_before_bytes),
-            output::size(peak_memory_after_bytes)
+            terminal::size(peak_memory_before_bytes),
+            terminal::size(peak_memory_after_bytes)
         ));
         let beside = stage.run(&load("beside")).await?;
         show.note(&format!("beside them: {}", beside.line()));
@@ -206,8 +206,8 @@ fn text(found: &Found) -> String {
          Beside them the rate is {rate_ratio:.2} and the 99th\npercentile {p99} of what they are \
          without.",
         crate::bench::tx::table(&[&found.before, &found.beside, &found.after]),
-        output::size(found.peak_memory_before_bytes),
-        output::size(found.peak_memory_after_bytes),
+        terminal::size(found.peak_memory_before_bytes),
+        terminal::size(found.peak_memory_after_bytes),
         idle_cpu * 100.0,
     )
 }

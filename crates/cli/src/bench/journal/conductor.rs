@@ -9,8 +9,8 @@ use crate::bench::part::{Part, Said};
 use crate::bench::resources::shown;
 use crate::bench::show::Show;
 use crate::bench::{Common, Report, conduct, directory};
-use crate::cli::output::{self, Column};
 use crate::harness::Problem;
+use crate::terminal::{self, Column};
 
 /// One of the two with so many outstanding.
 #[derive(Clone, Debug, Serialize)]
@@ -119,6 +119,6 @@ fn text(runs: &[Run]) -> String {
         row.extend(Percentiles::cells(run.latency_us));
         row
     };
-    let table = output::table(&columns, runs.iter().map(row).collect(), "nothing was run");
+    let table = terminal::table(&columns, runs.iter().map(row).collect(), "nothing was run");
     format!("{table}\n\nA record takes {} bytes.", bytes())
 }

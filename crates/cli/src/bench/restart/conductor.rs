@@ -12,8 +12,8 @@ use crate::bench::part::{Part, Said};
 use crate::bench::server::Server;
 use crate::bench::show::Show;
 use crate::bench::{Common, Report, conduct, directory};
-use crate::cli::output::{self, Column};
 use crate::harness::Problem;
+use crate::terminal::{self, Column};
 
 /// A node that is being filled makes something durable at least so often.
 const STALLED: Duration = Duration::from_secs(60);
@@ -123,9 +123,9 @@ fn text(runs: &[Run]) -> String {
             run.cpu_seconds.map(|seconds| format!("{seconds:.2}")).unwrap_or_default(),
             run.open.to_string(),
             run.events.to_string(),
-            output::size(run.store_bytes),
-            run.peak_memory_bytes.map(output::size).unwrap_or_default(),
+            terminal::size(run.store_bytes),
+            run.peak_memory_bytes.map(terminal::size).unwrap_or_default(),
         ]
     };
-    output::table(&columns, runs.iter().map(row).collect(), "nothing was run")
+    terminal::table(&columns, runs.iter().map(row).collect(), "nothing was run")
 }

@@ -8,7 +8,7 @@ use super::plan::Load;
 use super::tally::Found;
 use crate::bench::latency::{Latencies, Percentiles};
 use crate::bench::resources::{Resources, shown};
-use crate::cli::output::{self, Column};
+use crate::terminal::{self, Column};
 
 /// One run.
 #[derive(Clone, Debug, Serialize)]
@@ -129,7 +129,7 @@ pub(in crate::bench) fn table(runs: &[&Run]) -> String {
         row.push(format!("{:.1}", run.resources.cpu_us_each));
         row
     };
-    output::table(&columns, runs.iter().map(row).collect(), "nothing was run")
+    terminal::table(&columns, runs.iter().map(row).collect(), "nothing was run")
 }
 
 /// For people: all runs, then what each has cost.
