@@ -22,3 +22,30 @@ async fn an_address_in_use_leaves_the_directory_alone() {
     assert!(embed::Embedded::start(store.clone(), &address).await.is_err());
     assert!(!store.exists());
 }
+
+/// What only the program needs stays out of whatever embeds a server.
+#[test]
+fn an_embedded_server_brings_no_command_line_along() {
+    let manifest = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml"));
+    let manifest: toml::Table = manifest.unwrap().parse().unwrap();
+    let dependencies = manifest["dependencies"].as_table().unwrap();
+    for program in [
+        "handfast",
+        "handfast-cli",
+        "anstream",
+        "clap",
+        "comfy-table",
+        "csv",
+        "hdrhistogram",
+        "indicatif",
+        "rusqlite",
+        "sqlx",
+        "tempfile",
+        "tikv-jemallocator",
+        "tracing-subscriber",
+    ] {
+        assert!(!dependencies.contains_key(program), "{program}");
+    }
+    // Private database servers are for tests and `torture`.
+    assert_eq!(dependencies["handfast-database"].get("features"), None);
+}

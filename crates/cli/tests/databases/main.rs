@@ -17,4 +17,5 @@ mod lost;
 mod network;
 mod services;
 mod slow;
+mod torture;
 mod world;
