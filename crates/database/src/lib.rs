@@ -17,6 +17,7 @@ pub mod doctor;
 pub mod errors;
 mod fault;
 mod home;
+mod kind;
 pub mod mariadb;
 mod options;
 mod owner;
@@ -25,6 +26,7 @@ mod pool;
 pub mod postgres;
 #[cfg(feature = "private")]
 pub mod private;
+mod url;
 mod verdict;
 
 use async_trait::async_trait;
@@ -32,15 +34,17 @@ use handfast_core::ids::StoreId;
 use handfast_core::input::Resolution;
 
 pub use application::ApplicationError;
-pub use connect::{ConnectError, connect};
+pub use connect::connect;
 pub use fault::Fault;
 pub use handfast_core::branch::{self, BranchId};
 pub use handfast_core::ids::Holder;
 pub use handfast_core::owner::{Contradiction, Owner};
 pub use home::{Home, Marker};
+pub use kind::Kind;
 pub use options::Options;
 pub use owner::OwnerRow;
-pub use participant::{End, Finished, Identity, Kind, Outcome, Prepared};
+pub use participant::{End, Finished, Identity, Outcome, Prepared};
+pub use url::ConnectError;
 
 /// Most sessions that are named as possible holders of a marker.
 pub const HOLDERS: u32 = 3;

@@ -1,29 +1,10 @@
 //! What the seam says about branches: plain data.
 
-use std::fmt;
 use std::time::Duration;
 
 use handfast_core::input::BranchReport;
 
 use crate::{BranchId, Home};
-
-/// Which database it is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Kind {
-    /// PostgreSQL 13 or later.
-    Postgres,
-    /// MariaDB 10.6 or later.
-    MariaDb,
-}
-
-impl fmt::Display for Kind {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Postgres => "PostgreSQL",
-            Self::MariaDb => "MariaDB",
-        })
-    }
-}
 
 /// How a branch is to end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

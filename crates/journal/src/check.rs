@@ -8,7 +8,8 @@ use std::collections::BTreeSet;
 use handfast_core::ids::{Lsn, StoreId};
 use handfast_core::record::Record;
 
-use crate::error::{Corruption, Error};
+use crate::corruption::Corruption;
+use crate::error::Error;
 use crate::files::{Files, Lock};
 use crate::index::Tail;
 use crate::inventory::{self, Inventory};

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use handfast_core::ids::{Offset, TopicId};
 
-use crate::error::{Corruption, Error};
+use crate::corruption::Corruption;
 
 /// Places that are remembered at most. Of more, only how many segments have any matters.
 const NOTED: usize = 1_000;
@@ -49,18 +49,5 @@ impl Known {
     /// Places in segments that are there yet.
     pub(crate) fn of(&self, is_there: impl Fn(u64) -> bool) -> Vec<Damage> {
         self.0.values().filter(|damage| is_there(damage.segment)).cloned().collect()
-    }
-}
-
-/// What the error says of a file that does not hold what it should; none: it says something else.
-pub(crate) fn cause(error: &Error) -> Option<Corruption> {
-    match error {
-        Error::Corrupt(why) => Some(why.clone()),
-        Error::Io { action: "read" | "seek" | "measure", file, source }
-            if !crate::files::is_no_descriptor(source) =>
-        {
-            Some(Corruption { file: file.clone(), position: 0, detail: source.to_string() })
-        }
-        _ => None,
     }
 }

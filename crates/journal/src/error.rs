@@ -5,6 +5,7 @@
 
 use std::io;
 
+use crate::corruption::Corruption;
 use crate::damage::Damage;
 
 /// A fault of the journal or of what lies under it.
@@ -80,19 +81,20 @@ pub enum Error {
     NotDropped(u64),
 }
 
-/// Where the journal is damaged.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{file} at byte {position}: {detail}")]
-pub struct Corruption {
-    /// The file.
-    pub file: String,
-    /// The byte in it.
-    pub position: u64,
-    /// What does not check.
-    pub detail: String,
-}
-
 impl Error {
+    /// What it says of a file that does not hold what it should; none: it says something else.
+    pub(crate) fn corruption(&self) -> Option<Corruption> {
+        match self {
+            Self::Corrupt(why) => Some(why.clone()),
+            Self::Io { action: "read" | "seek" | "measure", file, source }
+                if !crate::files::is_no_descriptor(source) =>
+            {
+                Some(Corruption { file: file.clone(), position: 0, detail: source.to_string() })
+            }
+            _ => None,
+        }
+    }
+
     pub(crate) fn io(action: &'static str, file: &str) -> impl FnOnce(io::Error) -> Self {
         move |source| Self::Io { action, file: file.to_owned(), source }
     }

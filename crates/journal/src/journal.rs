@@ -3,26 +3,24 @@
 //! It never writes a group before the sync of the one before it returned, and never does anything
 //! more after a write or a sync that failed.
 
-use std::collections::BTreeSet;
-use std::fmt;
 use std::sync::Arc;
 
 use handfast_core::ids::{Lsn, OpeningId, StoreId};
 use handfast_core::record::Record;
 
 use crate::error::Error;
-use crate::files::{File, Files, Lock, Room, is_no_descriptor, is_no_space};
+use crate::files::{Files, Room, is_no_descriptor, is_no_space};
 use crate::group::{Encoded, Group, Space, encode_frame};
 use crate::index::SegmentSummary;
 use crate::layout::end::EndMark;
 use crate::layout::frame::{FrameContext, Place};
-use crate::layout::header::{self, SegmentHeader};
+use crate::layout::header;
 use crate::layout::names;
 use crate::options::Options;
 use crate::reader::Reader;
 use crate::recovery::{self, Progress, Recovered};
 use crate::roll::Sealing;
-use crate::view::Shared;
+use crate::state::{Active, Journal};
 
 /// Positions in a segment are stored in 32 bits.
 const SEGMENT_LIMIT: u64 = u32::MAX as u64;
@@ -32,67 +30,6 @@ const SEGMENTS: u64 = 16;
 const LEAST_SEGMENT: u64 = 1 << 20;
 /// A buffer that grew beyond this is given back.
 const BUFFER_BYTES: usize = 64 << 20;
-
-/// The durable log, open for appending. There is one per store.
-///
-/// Every call may block on the disk. After an error other than [`Error::NoSpace`],
-/// [`Error::NoSuchSegment`], [`Error::NotDropped`] and [`Error::Unreadable`] the journal is poisoned and every later
-/// call fails: end the process and open the store again.
-pub struct Journal {
-    pub(crate) shared: Arc<Shared>,
-    pub(crate) options: Options,
-    pub(crate) epoch: u32,
-    pub(crate) active: Active,
-    pub(crate) next: Lsn,
-    /// Segments that a durable record has dropped and that are still there.
-    pub(crate) dropped: BTreeSet<u64>,
-    pub(crate) buffer: Vec<u8>,
-    pub(crate) poisoned: bool,
-    pub(crate) room: Room,
-    /// The next segment, if there was room for it: what it needs it has, so that neither a full
-    /// disk nor a want of descriptors is in the way of a roll.
-    pub(crate) prepared: Option<Prepared>,
-    /// The file of the end mark, and what was written to it last.
-    pub(crate) marked: Option<(Arc<dyn File>, EndMark)>,
-    pub(crate) lock: Box<dyn Lock>,
-}
-
-/// A file for the next segment that holds nothing yet.
-pub(crate) struct Prepared {
-    pub(crate) file: Arc<dyn File>,
-    /// Up to here it has room.
-    pub(crate) allocated: u64,
-}
-
-/// The segment that is being written.
-pub(crate) struct Active {
-    pub(crate) header: SegmentHeader,
-    pub(crate) file: Arc<dyn File>,
-    pub(crate) name: String,
-    pub(crate) seed: u32,
-    /// Where the next frame goes.
-    pub(crate) tail: u64,
-    /// Up to here the file has room.
-    pub(crate) allocated: u64,
-    /// The file is this long for good: its length when it was last synced.
-    pub(crate) length: u64,
-    /// Checksum of the last frame.
-    pub(crate) checksum: u32,
-    /// Where its checkpoint ends.
-    pub(crate) checkpoint: u64,
-}
-
-impl fmt::Debug for Journal {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Journal")
-            .field("epoch", &self.epoch)
-            .field("segment", &self.active.header.segment)
-            .field("tail", &self.active.tail)
-            .field("next", &self.next)
-            .field("poisoned", &self.poisoned)
-            .finish_non_exhaustive()
-    }
-}
 
 impl Journal {
     /// Opens a store, or makes one in an empty directory, with the id `new_store`. `opening` has to

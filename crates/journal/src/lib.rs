@@ -11,6 +11,7 @@
 
 mod check;
 pub mod codec;
+mod corruption;
 mod create;
 mod damage;
 mod dump;
@@ -30,20 +31,23 @@ mod roll;
 mod scan;
 mod sealed;
 mod snapshot;
+mod source;
+mod state;
 #[cfg(feature = "testing")]
 pub mod testing;
 mod view;
 
 pub use check::{Report, check};
+pub use corruption::Corruption;
 pub use damage::{Damage, Lost};
 pub use dump::{DumpItem, dump};
-pub use error::{Corruption, Error};
+pub use error::Error;
 pub use group::{GROUP_BYTES, Group, Space, record_bytes};
 pub use index::{Reference, SegmentSummary, TopicSummary};
-pub use journal::Journal;
 pub use maintenance::Compaction;
 pub use options::Options;
 pub use reader::{Ended, Reader};
 pub use recovery::{Progress, Recovered};
 pub use roll::Sealing;
 pub use snapshot::Snapshot;
+pub use state::Journal;

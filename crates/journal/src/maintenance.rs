@@ -7,16 +7,16 @@ use std::sync::Arc;
 use handfast_core::ids::Lsn;
 use handfast_core::record::Record;
 
-use crate::damage::{Damage, cause};
+use crate::damage::Damage;
 use crate::error::Error;
 use crate::files::File;
 use crate::index::{MemoryIndex, Tail};
-use crate::journal::Journal;
 use crate::layout::frame::{FrameBuilder, FrameContext, HEADER, Place};
 use crate::layout::header::{self, SegmentHeader};
 use crate::layout::{names, seed};
 use crate::scan::{Placed, Scan};
 use crate::sealed::{self, Built, Sealed};
+use crate::state::Journal;
 
 /// Frames of a compacted segment are closed beyond this.
 const COMPACTED_AREA: usize = 1 << 20;
@@ -108,7 +108,7 @@ impl Journal {
         let known = shared.read().sealed.clone();
         let done = rewriting.run(old, keep, &|lsn| sealed::holding(&known, lsn));
         // Nothing has changed if the old one cannot be read.
-        let done = done.map_err(|error| match cause(&error) {
+        let done = done.map_err(|error| match error.corruption() {
             Some(why) if why.file == name => {
                 let damage = Damage { segment: old.segment(), events: None, why };
                 shared.damage().note(&damage);

@@ -18,7 +18,6 @@ use crate::files::{File, Files, is_no_space};
 use crate::group::encode_frame;
 use crate::index::MemoryIndex;
 use crate::inventory::{self, Inventory};
-use crate::journal::{Active, Journal};
 use crate::layout::end::EndMark;
 use crate::layout::frame::{FrameContext, Place};
 use crate::layout::header::{self, SegmentHeader};
@@ -27,7 +26,9 @@ use crate::options::Options;
 use crate::recent::Recent;
 use crate::scan::{Placed, Scan, read_header};
 use crate::sealed::{self, Found, Sealed};
-use crate::view::{ActiveView, Shared, Source, View};
+use crate::source::Source;
+use crate::state::{Active, Journal};
+use crate::view::{ActiveView, Shared, View};
 
 /// How far opening, or a check, has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -14,12 +14,13 @@ use crate::error::Error;
 use crate::files::{File, is_no_descriptor, is_no_space};
 use crate::group::encode_frame;
 use crate::index::Tail;
-use crate::journal::{Active, Journal, Prepared};
 use crate::layout::frame::{FrameContext, Place};
 use crate::layout::header::{self, SegmentHeader};
 use crate::layout::{names, seed};
 use crate::sealed::{self, Built};
-use crate::view::{ActiveView, Shared, Source};
+use crate::source::Source;
+use crate::state::{Active, Journal, Prepared};
+use crate::view::{ActiveView, Shared};
 
 type Written = Vec<(Place, u64, Arc<Record>)>;
 

@@ -13,7 +13,7 @@ use crate::index::{
 use crate::layout::header::SegmentHeader;
 use crate::layout::{names, seed};
 use crate::scan::{Scan, read_header};
-use crate::view::Source;
+use crate::source::Source;
 
 pub(crate) struct Sealed {
     pub(crate) header: SegmentHeader,

@@ -13,10 +13,10 @@ use crate::check;
 use crate::create::write_durable;
 use crate::error::Error;
 use crate::files::{File, Files, Lock};
-use crate::journal::Journal;
 use crate::layout::names::{self, Kind};
 use crate::layout::store;
 use crate::recovery::Progress;
+use crate::state::Journal;
 
 /// Bytes that are copied at a time.
 const CHUNK: usize = 1 << 20;

@@ -10,39 +10,14 @@ use handfast_core::record::Record;
 
 use crate::damage::Known;
 use crate::error::Error;
+use crate::files::Files;
 use crate::files::pool::Pool;
-use crate::files::{File, Files};
 use crate::index::MemoryIndex;
 use crate::layout::frame::Place;
 use crate::layout::header::SegmentHeader;
-use crate::layout::{names, seed};
 use crate::recent::Recent;
 use crate::sealed::{self, Sealed};
-
-/// A segment's file with what is needed to verify what is read from it.
-#[derive(Clone)]
-pub(crate) struct Source {
-    pub(crate) file: Arc<dyn File>,
-    pub(crate) segment: u64,
-    pub(crate) seed: u32,
-    /// LSNs may be missing in it.
-    pub(crate) compacted: bool,
-}
-
-impl Source {
-    pub(crate) fn new(file: Arc<dyn File>, header: &SegmentHeader) -> Self {
-        Self {
-            file,
-            segment: header.segment,
-            seed: seed(header.store, header.segment),
-            compacted: header.generation > 0,
-        }
-    }
-
-    pub(crate) fn name(&self) -> String {
-        names::log(self.segment)
-    }
-}
+use crate::source::Source;
 
 /// The segment that is being written, as readers see it.
 pub(crate) struct ActiveView {

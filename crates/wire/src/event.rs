@@ -14,7 +14,7 @@ use handfast_core::refusal::{Code, Refusal};
 use prost::Message;
 
 use crate::attributes::{self, Problem};
-use crate::digest;
+use crate::hash;
 use crate::{Malformed, raw};
 
 /// The only version of CloudEvents that there is.
@@ -40,7 +40,7 @@ const SECONDS: core::ops::RangeInclusive<i64> = -62_135_596_800..=253_402_300_79
 /// What the core has to know about an event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct EventFacts {
-    /// The hash of the ordering key; see [`digest::key_hash`].
+    /// The hash of the ordering key; see [`hash::key_hash`].
     pub key: Option<KeyHash>,
 }
 
@@ -86,9 +86,9 @@ pub fn digest(body: &[u8]) -> u64 {
     for field in Fields(body) {
         let hash = match field {
             Ok((ATTRIBUTES, Value::Bytes(entry))) if name_of(entry) == b"time" => continue,
-            Ok((tag, Value::Bytes(bytes))) => digest::of_bytes(tag, bytes),
-            Ok((tag, Value::Varint(number))) => digest::mix(u64::from(tag), number),
-            Err(_) => return digest::of_bytes(0, body),
+            Ok((tag, Value::Bytes(bytes))) => hash::of_bytes(tag, bytes),
+            Ok((tag, Value::Varint(number))) => hash::mix(u64::from(tag), number),
+            Err(_) => return hash::of_bytes(0, body),
         };
         sum = sum.wrapping_add(hash);
     }
@@ -225,7 +225,7 @@ fn walk(body: &[u8]) -> Result<EventFacts, Wrong> {
             5 => {
                 if let Some(text) = attribute(value.bytes()?)? {
                     once(&mut seen, 5)?;
-                    key = Some(digest::key_hash(text));
+                    key = Some(hash::key_hash(text));
                 }
             }
             // One of three: a second one counts as a second one of the same.

@@ -22,6 +22,7 @@ pub mod encoded;
 pub mod ended;
 pub mod event;
 pub mod events;
+pub mod hash;
 mod homes;
 pub mod ids;
 mod malformed;

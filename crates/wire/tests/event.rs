@@ -11,7 +11,7 @@ use handfast_wire::prost_types::{Any, Timestamp};
 use handfast_wire::v1::event::Data;
 use handfast_wire::v1::event_attribute::Attr;
 use handfast_wire::v1::{Event, EventAttribute};
-use handfast_wire::{bytes, digest};
+use handfast_wire::{bytes, hash};
 use proptest::prelude::*;
 
 fn attribute(attr: Attr) -> EventAttribute {
@@ -52,7 +52,7 @@ fn refused(event: &Event) -> String {
 #[test]
 fn a_normal_event_passes_and_its_key_is_hashed() {
     let facts = check(&normal().encode_to_vec()).expect("it is well-formed");
-    assert_eq!(facts.key, Some(digest::key_hash("customer-7")));
+    assert_eq!(facts.key, Some(hash::key_hash("customer-7")));
     let any = Any { type_url: "type.example/x".into(), value: vec![1, 2, 3] };
     for data in [None, Some(Data::TextData("ä".into())), Some(Data::ProtoData(any))] {
         let event =

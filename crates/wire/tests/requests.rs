@@ -23,7 +23,7 @@ use handfast_wire::prost::Message;
 use handfast_wire::raw::transaction_request::Call;
 use handfast_wire::subscriptions::{self, NewSubscription, Sent};
 use handfast_wire::transactions::{self, Door};
-use handfast_wire::{digest, event, ids, participants, raw, v1};
+use handfast_wire::{digest, event, hash, ids, participants, raw, v1};
 
 const ID: TransactionId = TransactionId(0x0192_f0a1_b2c3_7d4e_8f90_a1b2_c3d4_e5f6);
 
@@ -47,7 +47,7 @@ fn body(id: &str) -> Bytes {
 }
 
 fn an_event(id: &str) -> EventRequest {
-    EventRequest { topic: name("orders"), key: Some(digest::key_hash("k")), body: body(id) }
+    EventRequest { topic: name("orders"), key: Some(hash::key_hash("k")), body: body(id) }
 }
 
 fn a_branch() -> BranchRequest {

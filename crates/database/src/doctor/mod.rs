@@ -6,7 +6,7 @@
 use std::fmt;
 
 use crate::fault::Fault;
-use crate::participant::Kind;
+use crate::kind::Kind;
 
 /// How bad a finding is. The order is from good to bad.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -6,7 +6,7 @@ use super::Lease;
 use super::marker::{self, Key};
 use crate::errors::mariadb::{fault, meaning, message};
 use crate::errors::{Meaning, Step};
-use crate::{BranchId, End, Fault, Finished, Outcome, verdict};
+use crate::{BranchId, End, Fault, Finished, verdict};
 
 pub(super) async fn finish(
     mut lease: Lease,
@@ -122,9 +122,4 @@ pub(super) async fn listed(connection: &mut MySqlConnection) -> Result<Vec<Strin
         Ok(String::from_utf8_lossy(row.try_get_unchecked::<&[u8], _>(3)?).into_owned())
     };
     rows.iter().map(|row| data(row).map_err(|error| fault(&error))).collect()
-}
-
-/// What a marker's text says; anything else is not ours.
-pub(super) fn outcome(text: &str) -> Result<Outcome, Fault> {
-    Outcome::parse(text).ok_or_else(|| Fault::Unexpected(format!("a marker says {text:?}")))
 }

@@ -6,7 +6,7 @@ use std::collections::{HashMap, HashSet};
 use handfast_core::input::Resolution;
 use sqlx::{AssertSqlSafe, MySqlConnection, Row};
 
-use super::{Lease, finish};
+use super::Lease;
 use crate::errors::mariadb::{DUPLICATE, LOCK_TIMEOUT, fault, meaning, number};
 use crate::errors::{Meaning, Step};
 use crate::{BranchId, Fault, HOLDERS, NEW_MARKERS, OLD_MARKERS, Outcome, markers_of};
@@ -33,7 +33,7 @@ pub(super) async fn read(
             .map_err(|error| fault(&error))?;
         for row in rows {
             let (id, outcome) = decode(&row).map_err(|error| fault(&error))?;
-            found.insert(id, finish::outcome(&outcome)?);
+            found.insert(id, said(&outcome)?);
         }
     }
     // One of them is enough, because the log is one.
@@ -153,7 +153,7 @@ pub(super) async fn old(
     for row in rows {
         let (id, outcome) = decode(&row).map_err(|error| fault(&error))?;
         if let Ok(id) = id.parse() {
-            found.push((id, finish::outcome(&outcome)?));
+            found.push((id, said(&outcome)?));
         }
     }
     Ok(found)
@@ -217,4 +217,9 @@ fn literals(branches: &[BranchId]) -> String {
 
 fn decode(row: &sqlx::mysql::MySqlRow) -> Result<(String, String), sqlx::Error> {
     Ok((row.try_get(0)?, row.try_get(1)?))
+}
+
+/// What a marker's text says; anything else is not ours.
+fn said(text: &str) -> Result<Outcome, Fault> {
+    Outcome::parse(text).ok_or_else(|| Fault::Unexpected(format!("a marker says {text:?}")))
 }

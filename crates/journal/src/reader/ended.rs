@@ -17,7 +17,7 @@ use crate::layout::frame::{HEADER, aligned};
 use crate::layout::header;
 use crate::scan::Window;
 use crate::sealed::Sealed;
-use crate::view::Source;
+use crate::source::Source;
 
 /// So many bytes of records are read by one call.
 const SCAN_BYTES: u64 = 16 << 20;

@@ -9,13 +9,14 @@ use handfast_core::output::{Fetch, Wanted};
 use handfast_core::record::{Commit, Record};
 
 use super::{Reader, Stop, WINDOW, stop};
-use crate::damage::{Lost, cause};
+use crate::damage::Lost;
 use crate::error::Error;
 use crate::files::pool::moved;
 use crate::index::{Entry, Index};
 use crate::scan::Window;
 use crate::sealed::Sealed;
-use crate::view::{Source, View};
+use crate::source::Source;
+use crate::view::View;
 
 /// Entries of an index are taken so many at a time.
 const BATCH: usize = 256;
@@ -233,7 +234,7 @@ impl Reading<'_> {
     /// What comes at this offset cannot be read: what was read before it is an answer first.
     fn stopped_at(&self, segment: u64, at: Offset, stop: Stop) -> Result<Offset, Stop> {
         match stop {
-            Stop::Error(e) if cause(&e).is_some() && !is_moved(&e) => {
+            Stop::Error(e) if e.corruption().is_some() && !is_moved(&e) => {
                 if self.events.is_empty() {
                     return Err(self.reader.lost(segment, self.topic, at, e).into());
                 }

@@ -13,7 +13,7 @@ use crate::index::{Index, Mark};
 use crate::layout::frame::{FrameHeader, HEADER, RECORD_HEADER, RecordHeader, aligned};
 use crate::scan::Window;
 use crate::sealed;
-use crate::view::Source;
+use crate::source::Source;
 
 impl Reader {
     pub(super) fn load(&self, lsn: Lsn, window: &mut Window) -> Result<Option<Arc<Record>>, Stop> {

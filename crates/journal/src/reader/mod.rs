@@ -16,7 +16,7 @@ use std::sync::Arc;
 use handfast_core::ids::Lsn;
 use handfast_core::record::Record;
 
-use crate::damage::{Damage, Lost, cause};
+use crate::damage::{Damage, Lost};
 use crate::error::Error;
 use crate::files::pool::moved;
 use crate::index::Damaged;
@@ -71,7 +71,7 @@ impl Reader {
     /// segment, stay what they are.
     fn unreadable(&self, segment: u64, events: Option<Lost>, error: Error) -> Error {
         let sealed = self.shared.read().sealed(segment).is_some();
-        match cause(&error).filter(|_| sealed) {
+        match error.corruption().filter(|_| sealed) {
             Some(why) => {
                 let damage = Damage { segment, events, why };
                 self.shared.damage().note(&damage);
@@ -83,7 +83,7 @@ impl Reader {
 
     /// The same for an error that says itself in which file it is.
     fn unreadable_by_file(&self, error: Error) -> Error {
-        let segment = match cause(&error).map(|why| names::kind(&why.file)) {
+        let segment = match error.corruption().map(|why| names::kind(&why.file)) {
             Some(Kind::Log(segment) | Kind::Index(segment)) => segment,
             _ => return error,
         };

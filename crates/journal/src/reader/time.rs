@@ -9,7 +9,7 @@ use crate::error::Error;
 use crate::index::{Entry, Index, partition};
 use crate::scan::Window;
 use crate::sealed::Sealed;
-use crate::view::Source;
+use crate::source::Source;
 
 impl Reader {
     /// The first event of a topic at or after a time; none if all are older. Times rise along the

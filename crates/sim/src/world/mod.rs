@@ -50,6 +50,9 @@ use publisher::Publisher;
 use service::Service;
 use subscriber::Subscriber;
 
+/// Topics.
+const TOPICS: usize = 2;
+
 /// The limits of the simulated server: small, so that they are met.
 fn limits(places: usize) -> Limits {
     let mut limits = Limits::default();

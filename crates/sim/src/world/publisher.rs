@@ -6,7 +6,7 @@ use handfast_core::event::EventRequest;
 use handfast_core::ids::{Digest, KeyHash, ProducerId, SessionId};
 use handfast_core::output::Reply;
 
-use super::{Down, Peer, World, numbered, setup};
+use super::{Down, Peer, TOPICS, World, numbered};
 
 /// How long a batch is sent again: well inside the time for which its number is remembered.
 const GIVE_UP_MS: u64 = 60_000;
@@ -42,7 +42,7 @@ impl World {
         let count = self.rng.between(1, most);
         (0..count)
             .map(|_| EventRequest {
-                topic: numbered("t", self.rng.index(setup::TOPICS)),
+                topic: numbered("t", self.rng.index(TOPICS)),
                 key: self.rng.percent(70).then(|| KeyHash(self.rng.below(3))),
                 body: self.new_body(),
             })

@@ -17,15 +17,12 @@ use super::plan::Plan;
 use super::publisher::Publisher;
 use super::service::{Instance, Service, Store};
 use super::subscriber::Subscriber;
-use super::{Past, World, limits, name, numbered};
+use super::{Past, TOPICS, World, limits, name, numbered};
 use crate::fault::Fault;
 use crate::invariants::{Facts, Invariants};
 use crate::rng::Rng;
 use crate::rows::Rows;
 use crate::trace::{Detail, Trace};
-
-/// Topics.
-pub(super) const TOPICS: usize = 2;
 
 impl World {
     /// A world that nothing has happened in.

@@ -8,8 +8,9 @@ use std::io;
 use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::image::Snapshot;
+use super::image::{Image, Snapshot};
 use super::inode::{Content, Inode};
+use super::names::NameChange;
 use crate::files::{File, Files, Identity, Lock, Room};
 
 /// What goes wrong at a chosen call.
@@ -49,36 +50,11 @@ struct State {
     capacity: Option<u64>,
 }
 
-#[derive(Clone, Debug)]
-pub(super) enum NameChange {
-    Link { name: String, inode: u64 },
-    Rename { from: String, to: String, inode: u64 },
-    Unlink { name: String },
-}
-
-impl NameChange {
-    pub(super) fn name(&self) -> &str {
-        match self {
-            Self::Link { name, .. } | Self::Unlink { name } => name,
-            Self::Rename { to, .. } => to,
-        }
-    }
-
-    pub(super) fn apply(&self, names: &mut BTreeMap<String, u64>) {
-        match self {
-            Self::Link { name, inode } => {
-                names.insert(name.clone(), *inode);
-            }
-            Self::Rename { from, to, inode } => {
-                if names.get(from) == Some(inode) {
-                    names.remove(from);
-                }
-                names.insert(to.clone(), *inode);
-            }
-            Self::Unlink { name } => {
-                names.remove(name);
-            }
-        }
+impl Image {
+    /// A disk that holds exactly this, all of it durable, not locked, without faults.
+    #[must_use]
+    pub fn into_disk(self) -> CrashDisk {
+        CrashDisk::holding(self.files)
     }
 }
 

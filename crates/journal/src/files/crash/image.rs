@@ -5,8 +5,8 @@
 use std::collections::BTreeMap;
 
 use super::SECTOR;
-use super::disk::{CrashDisk, NameChange};
 use super::inode::{Content, Inode};
+use super::names::NameChange;
 
 /// The disk at one instant, with everything that was not synced still undecided.
 #[derive(Clone, Debug)]
@@ -126,12 +126,6 @@ pub struct Image {
 }
 
 impl Image {
-    /// A disk that holds exactly this, all of it durable, not locked, without faults.
-    #[must_use]
-    pub fn into_disk(self) -> CrashDisk {
-        CrashDisk::holding(self.files)
-    }
-
     /// The names of its files.
     #[must_use]
     pub fn names(&self) -> Vec<String> {

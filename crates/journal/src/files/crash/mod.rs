@@ -9,6 +9,7 @@
 mod disk;
 mod image;
 mod inode;
+mod names;
 
 pub use disk::{CrashDisk, Fault};
 pub use image::{Image, Snapshot, Unsynced};
