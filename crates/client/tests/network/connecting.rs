@@ -1,3 +1,5 @@
+//! How a client connects, shakes hands, and what it says when it cannot.
+
 use std::time::Duration;
 
 use handfast::{Blame, Code, Error, Fault, Handfast, TopicSettings};

@@ -1,3 +1,5 @@
+//! Publishing: what is sent again, what goes together, and what is said of an answer that is lost.
+
 use std::time::Duration;
 
 use handfast::{Code, Error, Event, Fault, Handfast, Published};

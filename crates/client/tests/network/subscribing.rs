@@ -1,3 +1,5 @@
+//! Subscribing: what is handed out, answered, given back and asked for again.
+
 use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};
 

@@ -1,3 +1,5 @@
+//! Transactions over a stream that breaks, and what becomes of those under way.
+
 use std::time::Duration;
 
 use handfast::{

@@ -386,7 +386,7 @@ impl Pump {
                 self.stats.core = self.core.stats();
                 self.stats.sessions = self.outboxes.len();
                 self.stats.free_bytes = self.ends.space.free;
-                self.stats.low_space = self.ends.space.low;
+                self.stats.low_space = self.ends.space.low || self.is_full();
                 self.stats.segments = self.retention.count();
                 self.stats.unread_bytes = self.ends.all_unread.bytes() as u64;
                 self.stats.refused = self.refused_calls + self.outboxes.refusals();
@@ -411,8 +411,18 @@ impl Pump {
     /// There is hardly room for new work, and a group is on its way that will bring more. When
     /// there is none the room is as it is, and the core refuses what does not fit.
     fn is_short(&self) -> bool {
-        let coming = self.writing > 0 || self.core.durable() < self.core.last();
-        coming && !self.ends.space.low && !self.has_room()
+        self.is_more_coming() && !self.ends.space.low && !self.has_room()
+    }
+
+    /// A group is on its way, after which the room is known anew.
+    fn is_more_coming(&self) -> bool {
+        self.writing > 0 || self.core.durable() < self.core.last()
+    }
+
+    /// New work is refused although the disk is not nearly full: what is left of it is kept for what
+    /// was accepted.
+    fn is_full(&self) -> bool {
+        !self.is_more_coming() && !self.has_room()
     }
 
     /// There is room for any one command.
