@@ -176,8 +176,7 @@ impl Modules {
         let mut rest: Vec<&str> = path.split("::").map(str::trim).collect();
         match rest.first()? {
             &"crate" => here.clear(),
-            &"super" => {}
-            &"self" => {}
+            &"super" | &"self" => {}
             first => {
                 let child = [here.clone(), vec![*first]].concat().join("::");
                 self.texts.contains_key(&child).then_some(())?;

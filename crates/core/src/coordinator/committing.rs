@@ -97,11 +97,7 @@ impl Coordinator {
             };
             branch.session = Some(to.session);
             branch.instance = Some(to.instance);
-            let message = if commit {
-                ToService::Commit { id, began: cx.began(tx.begin_lsn) }
-            } else {
-                ToService::Abort { id }
-            };
+            let message = cx.decision(id, tx.begin_lsn, commit);
             cx.effects.emit(Output::ToService { session: to.session, message });
         } else {
             let database = branch.participant.name.clone();
@@ -135,10 +131,8 @@ impl Coordinator {
         let committed = tx.decision.as_ref().is_some_and(|d| d.abort.is_none());
         let updater = tx.branches[at].vote == Some(VoteKind::Yes);
         let message = match (tx.phase, committed && updater) {
-            (Phase::Committing | Phase::Ended, true) => {
-                ToService::Commit { id, began: cx.began(tx.begin_lsn) }
-            }
-            (Phase::Committing | Phase::Ended | Phase::Failed, _) => ToService::Abort { id },
+            (Phase::Committing | Phase::Ended, commit) => cx.decision(id, tx.begin_lsn, commit),
+            (Phase::Failed, _) => cx.decision(id, tx.begin_lsn, false),
             (
                 Phase::Opening
                 | Phase::Collecting

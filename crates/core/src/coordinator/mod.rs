@@ -42,6 +42,7 @@ use crate::command::{Caller, Command};
 use crate::effects::Effects;
 use crate::ids::{Began, Lsn, Name, Now, SessionId, StoreId, TransactionId};
 use crate::limits::Limits;
+use crate::output::ToService;
 use crate::record::{KeyBatch, KeyRestated, Reason, ReasonCode, Record};
 use crate::refusal::{Code, Refusal};
 
@@ -78,6 +79,15 @@ impl Context<'_> {
     pub(crate) fn began(&self, begin: Lsn) -> Began {
         let (store, epoch) = self.life;
         Began { store, epoch, lsn: begin }
+    }
+
+    /// The decision about a transaction, as a service is told it.
+    pub(crate) fn decision(&self, id: TransactionId, begin: Lsn, commit: bool) -> ToService {
+        if commit {
+            ToService::Commit { id, began: self.began(begin) }
+        } else {
+            ToService::Abort { id }
+        }
     }
 }
 

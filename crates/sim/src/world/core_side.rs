@@ -156,7 +156,7 @@ impl World {
             let left = std::mem::take(&mut stream.down);
             stream.broken = true;
             if let Peer::Instance(service, at) = peer {
-                self.lie_about(service, at, left);
+                self.left_unread(service, at, left);
             }
         }
         self.stream_lost(peer, session);

@@ -267,7 +267,7 @@ impl World {
 
     /// What was on its way on a stream that broke may be with the instance already, which is slow to
     /// look at it.
-    pub(super) fn lie_about(&mut self, service: usize, at: usize, left: VecDeque<Down>) {
+    pub(super) fn left_unread(&mut self, service: usize, at: usize, left: VecDeque<Down>) {
         for message in left {
             if let Down::ToService(message) = message {
                 self.remember(service, at, message);
